@@ -1,0 +1,89 @@
+"""Finds how much to prune each layer of a trained network, so that it meets a budget and loses the least quality.
+
+Nothing heavy is imported until one of the names below is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoprune.api import Result, resume, search
+    from autoprune.apply import apply_policy
+    from autoprune.budget import Budget
+    from autoprune.criteria import Units
+    from autoprune.errors import AutopruneError, Exhausted, TrialFailed
+    from autoprune.export import load
+    from autoprune.protocols import Controller, CostModel, Criterion, Evaluator, Reward
+    from autoprune.report import Report
+    from autoprune.run import Run
+    from autoprune.space import Group, Policy, SearchSpace
+    from autoprune.task import Images, Split, Task
+    from autoprune.trial import Trial
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AutopruneError": "errors",
+    "Budget": "budget",
+    "Controller": "protocols",
+    "CostModel": "protocols",
+    "Criterion": "protocols",
+    "Evaluator": "protocols",
+    "Exhausted": "errors",
+    "Group": "space",
+    "Images": "task",
+    "Policy": "space",
+    "Report": "report",
+    "Result": "api",
+    "Reward": "protocols",
+    "Run": "run",
+    "SearchSpace": "space",
+    "Split": "task",
+    "Task": "task",
+    "Trial": "trial",
+    "TrialFailed": "errors",
+    "Units": "criteria",
+    "apply_policy": "apply",
+    "load": "export",
+    "resume": "api",
+    "search": "api",
+}
+
+__all__ = [
+    "AutopruneError",
+    "Budget",
+    "Controller",
+    "CostModel",
+    "Criterion",
+    "Evaluator",
+    "Exhausted",
+    "Group",
+    "Images",
+    "Policy",
+    "Report",
+    "Result",
+    "Reward",
+    "Run",
+    "SearchSpace",
+    "Split",
+    "Task",
+    "Trial",
+    "TrialFailed",
+    "Units",
+    "apply_policy",
+    "load",
+    "resume",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"autoprune.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

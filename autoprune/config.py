@@ -1,0 +1,289 @@
+"""From the file a person wrote to checked values. The only file that knows the file's shape.
+
+Everything has a default but the task. Relative addresses of Python files are looked for beside the file that names
+them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+
+from autoprune import budget, plugins
+from autoprune.errors import ConfigError
+from autoprune.space import Group
+from autoprune.trace import restrict
+from autoprune.train import Recipe
+
+
+def _ceiling(written: str | float) -> str | float:
+    budget.ceiling(written, dense=1.0)
+    return written
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Ceiling = Annotated[
+    str | float, AfterValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
+]
+
+
+class Table(pydantic.BaseModel):
+    """A table of the file: what is not listed is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Use(Table):
+    """A plugin by name or address. Its own settings are checked against its signature when it is built."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    use: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole table, "use" included, as `plugins.build` takes it."""
+        return {"use": self.use, **(self.model_extra or {})}
+
+
+class GroupRule(Table):
+    """What differs for the groups whose name matches a glob; the last rule that says something wins.
+
+    Attributes:
+        match: a glob on the name of the group, such as "layer3.*".
+        max_sparsity: largest fraction that may be removed, in [0, 1); 0 leaves the group alone.
+        step: units are kept in multiples of this.
+    """
+
+    match: str
+    max_sparsity: Share | None = None
+    step: Count | None = None
+
+
+class Space(Table):
+    """What may be decided, for every group.
+
+    Attributes:
+        max_sparsity: largest fraction that may be removed, in [0, 1).
+        step: units are kept in multiples of this.
+        granularity: what a unit is.
+        group: rules for some groups.
+    """
+
+    max_sparsity: Share = 0.8
+    step: Count = 1
+    granularity: Literal["channel"] = "channel"
+    group: tuple[GroupRule, ...] = ()
+
+
+class Search(Table):
+    """How long is searched, and from which seed.
+
+    Attributes:
+        trials: policies that are evaluated.
+        seed: of everything random.
+        device: where the networks run.
+    """
+
+    trials: Count = 60
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class Finetune(Table):
+    """How the winner and the baselines are trained at the end. The meanings are those of `autoprune.train.Recipe`.
+
+    Attributes:
+        epochs: passes over the training split; 0 trains nothing.
+    """
+
+    epochs: Annotated[float, Field(ge=0)] = 4.0
+    batch: Count = 128
+    lr: Positive = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    warmup: Share = 0.1
+    label_smoothing: Share = 0.0
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Positive = 4.0
+    clip: Positive = 5.0
+
+    def recipe(self, images: int, precision: str) -> Recipe:
+        """The recipe for a training split of `images` images."""
+        steps = math.ceil(self.epochs * images / self.batch)
+        return Recipe(steps, precision=precision, **self.model_dump(exclude={"epochs"}))
+
+
+class Report(Table):
+    """What the report compares with.
+
+    Attributes:
+        random_trials: random policies, of which the best is the baseline "random".
+    """
+
+    random_trials: Count = 20
+
+
+class Config(Table):
+    """Everything that is asked of one run.
+
+    Attributes:
+        name: of the search space; a file's is that of the file.
+        budget: ceilings by name of the cost: "50%" or 0.5 of dense, or a number ("20e6").
+    """
+
+    name: str = ""
+    task: Use
+    space: Space = Space()
+    budget: Mapping[str, Ceiling] = {}
+    criterion: Use = Use(use="group_norm")
+    evaluator: Use = Use(use="recalibrate")
+    reward: Use = Use(use="metric")
+    controller: Use = Use(use="evolution")
+    search: Search = Search()
+    finetune: Finetune = Finetune()
+    report: Report = Report()
+
+    def plain(self) -> dict[str, Any]:
+        """As it is written to config.json, every default said."""
+        return self.model_dump(mode="json")
+
+    def groups(self, traced: Iterable[Group]) -> tuple[Group, ...]:
+        """The traced groups within the limits that [space] sets. Raises ConfigError for a rule that matches none."""
+        groups = tuple(traced)
+        for rule in self.space.group:
+            if not any(fnmatchcase(g.name, rule.match) for g in groups):
+                names = ", ".join(g.name for g in groups)
+                hint = plugins.meant(rule.match, (g.name for g in groups))
+                raise ConfigError(f"[[space.group]] match = {rule.match!r} matches no group{hint}; there are {names}")
+        return tuple(_limited(group, self.space) for group in groups)
+
+
+def find(source: str, over: Mapping[str, Any] | None = None) -> Config:
+    """The config in a search space's .toml file, or the default one of a task with the name or address `source`."""
+    if source.endswith(".toml"):
+        return read(Path(source), over)
+    if ":" not in source and source not in plugins.names("task"):
+        tasks = ", ".join(sorted(plugins.names("task")))
+        raise ConfigError(f"{source!r} is no search space: write a .toml file, 'file.py:function', or a task ({tasks})")
+    return parse({"name": source.rpartition(":")[2], "task": {"use": source}}, f"task {source!r}", over)
+
+
+def read(path: Path, over: Mapping[str, Any] | None = None) -> Config:
+    """The config in a TOML file, with `over` laid on top: dotted keys such as "search.trials", or whole tables."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as wrong:
+        raise ConfigError(f"{path} cannot be read ({wrong.strerror}); it should be a TOML file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text; it should be a TOML file") from None
+    except tomllib.TOMLDecodeError as wrong:
+        raise ConfigError(f"{path} is no TOML: {plugins.one_line(wrong)}") from None
+    return parse({"name": path.stem, **_anchored(tables, path.parent)}, str(path), over)
+
+
+def parse(tables: Mapping[str, Any], source: str, over: Mapping[str, Any] | None = None) -> Config:
+    """The config that `tables` say, with `over` on top. `source` is named in errors."""
+    merged = _overlaid(tables, over or {})
+    try:
+        return Config.model_validate_json(json.dumps(merged, default=str))
+    except pydantic.ValidationError as wrong:
+        raise ConfigError(f"{source}: {_fault(wrong, merged)}") from None
+    except (TypeError, ValueError) as wrong:
+        raise ConfigError(f"{source}: {wrong}") from None
+
+
+def _limited(group: Group, space: Space) -> Group:
+    """`group` with the last word on each setting."""
+    words: dict[str, Any] = {"max_sparsity": space.max_sparsity, "step": space.step}
+    for rule in space.group:
+        if fnmatchcase(group.name, rule.match):
+            words |= rule.model_dump(exclude={"match"}, exclude_none=True)
+    return restrict(group, max_sparsity=words["max_sparsity"], step=words["step"])
+
+
+def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`tables`, where addresses of Python files are no longer relative."""
+    anchored = dict(tables)
+    for key, table in tables.items():
+        use = table.get("use") if isinstance(table, Mapping) else None
+        if isinstance(use, str) and ".py:" in use:
+            anchored[key] = {**table, "use": str(folder.resolve() / use)}
+    return anchored
+
+
+def _overlaid(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`tables` with every dotted key of `over` set."""
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
+    for dotted, value in over.items():
+        key, _, inner = dotted.partition(".")
+        if not inner:
+            merged[key] = value
+        elif isinstance(merged.setdefault(key, {}), dict):
+            merged[key][inner] = value
+    return merged
+
+
+def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
+    """The first fault in one line: where, the value, and what would be right."""
+    faults = wrong.errors()
+    fault = faults[0]
+    place = fault["loc"][:2] if fault["loc"][0] == "budget" else fault["loc"]  # pydantic adds the types it tried
+    where = _dotted(place)
+    more = len({e["loc"][:2] for e in faults}) - 1
+    rest = f" (and {more} more)" if more else ""
+    if fault["type"] == "extra_forbidden":
+        known = _keys(place[:-1])
+        parent = f"[{_dotted(place[:-1])}] has" if place[1:] else "there is"
+        hint = plugins.meant(str(place[-1]), known) or f"; there are {', '.join(known)}"
+        return f"{parent} no {'key' if place[1:] else 'table'} {str(place[-1])!r}{hint}{rest}"
+    if fault["type"] == "missing":
+        return f"{where} is missing{_wanted(place)}{rest}"
+    reason = str(fault["msg"]).removeprefix("Value error, ")
+    if place[0] == "budget" and fault["type"] != "value_error":
+        reason = "write a share of dense ('50%', 0.5) or a number ('20e6')"
+    reason = reason[0].lower() + reason[1:]
+    return f"{where} = {_value(tables, place)!r}: {reason}{rest}"
+
+
+def _wanted(place: Sequence[int | str]) -> str:
+    return '; write use = "NAME", see `autoprune plugins`' if place[-1] in ("use", "task") else ""
+
+
+def _dotted(place: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in place)
+
+
+def _value(tables: Any, place: Sequence[int | str]) -> Any:
+    for part in place:
+        try:
+            tables = tables[part]
+        except (KeyError, IndexError, TypeError):
+            return tables
+    return tables
+
+
+def _keys(place: Sequence[int | str]) -> list[str]:
+    """What may be written in the table at `place`."""
+    table: Any = Config
+    for part in place:
+        if isinstance(part, str):
+            table = _table_in(table.model_fields[part].annotation)
+    return [key for key in table.model_fields if table is not Config or key != "name"]
+
+
+def _table_in(hint: Any) -> Any:
+    """The Table in an annotation such as `tuple[GroupRule, ...]`."""
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        return hint
+    return next(arg for arg in typing.get_args(hint) if isinstance(arg, type))

@@ -1,0 +1,1 @@
+"""Controllers: they propose policies and learn from what became of them."""

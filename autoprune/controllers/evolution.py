@@ -1,0 +1,165 @@
+"""Elitist evolution for small budgets of trials: bred from the best so far, and only the most promising child is asked.
+
+It starts from the uniform policy, policies scattered about it and policies anywhere. Then, for each ask, it breeds a
+brood: parents among the best of all trials (the better the likelier), uniform crossover, a normal step in the sparsity
+of some groups, now and then a group drawn anew, and the fit to the budget. A ridge regression of the reward on the
+sparsities and their squares, over the best trials told, chooses which child is worth an evaluation: with 24 groups
+that matters more than any other setting. The step grows while children reach the elite and shrinks while they do not
+(Rechenberg's success rule). A policy told, or asked in this life, is not proposed again while others are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.budget import Budget
+from autoprune.controllers.uniform import along, flat
+from autoprune.dice import Dice
+from autoprune.errors import ConfigError
+from autoprune.space import Policy, SearchSpace
+from autoprune.trial import Trial
+
+Sparsity = NDArray[np.float64]  # (groups,) or (policies, groups), in [0, 1]
+
+_SCATTER = 0.25  # standard deviation of the first policies about the uniform one
+_SMALLEST_STEP = 0.02
+_RISE, _SUCCESS = 0.15, 0.25  # how fast the step adapts, and the share of successes at which it stays
+_RIDGE = 0.1  # penalty a trial, on standardised sparsities
+_REMEMBERED = 200  # best trials that the regression looks at
+_TRIES = 4  # policies bred for each one wanted, at most
+
+
+@dataclass
+class Evolution:
+    """Breeds policies from the best so far and asks for the most promising child.
+
+    Attributes:
+        startup: trials that make the first population.
+        parents: how many of the best trials breed.
+        brood: children bred for an ask, of which one is evaluated; 1 is evolution without a model.
+        step: first standard deviation of a mutation, in sparsity.
+        mutate: chance that a group takes a step, in [0, 1].
+        renew: chance that a group is drawn anew, in [0, 1].
+    """
+
+    space: SearchSpace
+    budget: Budget
+    seed: int = 0
+    startup: int = 10
+    parents: int = 8
+    brood: int = 12
+    step: float = 0.15
+    mutate: float = 0.25
+    renew: float = 0.03
+    _dice: Dice = field(init=False, repr=False)
+    _told: list[tuple[float, Policy]] = field(init=False, repr=False, default_factory=list)
+    _seen: set[Policy] = field(init=False, repr=False, default_factory=set)
+    _factor: float = field(init=False, repr=False, default=1.0)
+
+    def __post_init__(self) -> None:
+        self._dice = Dice(self.seed)
+        for name in ("startup", "parents", "brood"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"evolution has {name} = {getattr(self, name)}; at least 1 is right")
+        for name in ("step", "mutate", "renew"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"evolution has {name} = {getattr(self, name)}; a number in [0, 1] is right")
+
+    def ask(self) -> Policy:
+        """The uniform policy first, then the startup population, then the best child of each brood."""
+        number, rng = self._dice.asked, self._dice.ask()
+        policy = self._uniform if number == 0 else self._next(number, rng)
+        self._seen.add(policy)
+        return policy
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from the reward; of a failed trial only that it need not be tried again."""
+        self._dice.tell()
+        self._seen.add(trial.policy)
+        if trial.reward is None:
+            return
+        if len(self._told) >= self.startup:
+            success = trial.reward > self._elite()[-1][0]
+            self._factor *= float(np.exp(_RISE * (success - _SUCCESS)))
+            self._factor = float(np.clip(self._factor, _SMALLEST_STEP / max(self.step, _SMALLEST_STEP), 1.0))
+        self._told.append((trial.reward, trial.policy))
+
+    def _next(self, number: int, rng: np.random.Generator) -> Policy:
+        if len(self._told) < self.startup:
+            return self._unseen(lambda: self._first(number, rng), 1)[0]
+        elite = self._elite()
+        children = self._unseen(lambda: self._child(elite, rng), self.brood)
+        if len(children) == 1:
+            return children[0]
+        promise = self._promise(np.array([child.sparsity for child in children]))
+        return children[int(np.argmax(promise))]
+
+    def _unseen(self, draw: Callable[[], Policy], wanted: int) -> list[Policy]:
+        """Up to `wanted` different policies not seen before; a seen one, if nothing else comes up."""
+        found: dict[Policy, None] = {}
+        for _ in range(_TRIES * wanted):
+            policy = draw()
+            if policy not in self._seen:
+                found[policy] = None
+            if len(found) == wanted:
+                break
+        return list(found) or [policy]
+
+    def _first(self, number: int, rng: np.random.Generator) -> Policy:
+        """About the uniform policy and anywhere, in turns."""
+        groups = len(self.space)
+        if number % 2:
+            return self._fit(np.array(self._uniform.sparsity) + rng.normal(0.0, _SCATTER, groups))
+        return self._fit(rng.random(groups) * self._highest)
+
+    def _child(self, elite: list[tuple[float, Policy]], rng: np.random.Generator) -> Policy:
+        groups = len(self.space)
+        chance = np.arange(len(elite), 0, -1.0)
+        one, other = (np.array(elite[i][1].sparsity) for i in rng.choice(len(elite), 2, p=chance / chance.sum()))
+        child = np.where(rng.random(groups) < 0.5, one, other)
+        stepping = rng.random(groups) < self.mutate
+        stepping |= np.arange(groups) == rng.integers(groups)  # at least one
+        child = child + stepping * rng.normal(0.0, self.step * self._factor, groups)
+        renewed = rng.random(groups) < self.renew
+        return self._fit(np.where(renewed, rng.random(groups) * self._highest, child))
+
+    def _elite(self) -> list[tuple[float, Policy]]:
+        """The best trials told, best first; ties to the earlier."""
+        return self._best(self.parents)
+
+    def _best(self, count: int) -> list[tuple[float, Policy]]:
+        return sorted(self._told, key=lambda told: -told[0])[:count]
+
+    def _promise(self, candidates: Sparsity) -> Sparsity:
+        """What the regression expects of each row of `candidates`, on a scale of its own, shape (policies,)."""
+        best = self._best(_REMEMBERED)
+        rewards = np.array([reward for reward, _ in best])
+        rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-12)
+        features = _features(np.array([policy.sparsity for _, policy in best]))
+        mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
+        known, new = (features - mean) / deviation, (_features(candidates) - mean) / deviation
+        weighted = known * np.exp(np.minimum(rewards, 0.0))[:, None]  # how good the bad ones are matters less
+        curvature = known.T @ weighted + _RIDGE * len(best) * np.eye(known.shape[1])
+        expected: Sparsity = new @ np.linalg.solve(curvature, weighted.T @ rewards)
+        return expected
+
+    def _fit(self, sparsity: Sparsity) -> Policy:
+        return self.budget.fit(self.space.snap(np.clip(sparsity, 0.0, self._highest)))
+
+    @cached_property
+    def _uniform(self) -> Policy:
+        return along(self.space, self.budget, flat(len(self.space)))
+
+    @cached_property
+    def _highest(self) -> Sparsity:
+        return np.array(self.space.thinnest().sparsity)
+
+
+def _features(sparsity: Sparsity) -> Sparsity:
+    """Sparsities and their squares, (policies, groups) -> (policies, 2 groups)."""
+    return np.hstack([sparsity, sparsity**2])

@@ -1,0 +1,32 @@
+"""Uniform random search: the baseline that every other controller has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from autoprune.budget import Budget
+from autoprune.dice import Dice
+from autoprune.space import Policy, SearchSpace
+from autoprune.trial import Trial
+
+
+@dataclass
+class Random:
+    """Draws each group's sparsity uniformly, then fits the policy to the budget. Learns nothing."""
+
+    space: SearchSpace
+    budget: Budget
+    seed: int = 0
+    _dice: Dice = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._dice = Dice(self.seed)
+
+    def ask(self) -> Policy:
+        """A random policy."""
+        drawn = self._dice.ask().random(len(self.space)) * self.space.thinnest().sparsity
+        return self.budget.fit(self.space.snap(drawn))
+
+    def tell(self, trial: Trial) -> None:
+        """Count the trial."""
+        self._dice.tell()

@@ -1,0 +1,1 @@
+"""Hardware cost models: what a policy costs, and what a network really costs."""

@@ -1,0 +1,66 @@
+"""What can go wrong, as a tree. Whatever autoprune raises on purpose is one of these.
+
+* AutopruneError
+  x ConfigError        a file or an argument a person wrote is wrong (also a ValueError)
+  x UnknownPlugin      no plugin of that kind bears that name (also a LookupError)
+  x DataError          a data set is missing, short or damaged (also an OSError)
+  x ModelError         a network cannot be traced, loaded or run (also a RuntimeError)
+  x PolicyError        a policy does not fit its search space (also a ValueError)
+  x BudgetError        no policy of the space meets the budget (also a ValueError)
+  x RunError           a run directory may not be begun or continued as asked
+  x TrialFailed        one policy could not be evaluated; the search goes on
+  x SearchFailed       too many trials failed in a row; the search stops with their cause
+  x Exhausted          a controller has no further policy to propose; the search ends
+
+Each message is one line: what is wrong, the value, and what would be right.
+"""
+
+
+class AutopruneError(Exception):
+    """Base of everything that autoprune raises on purpose."""
+
+
+class ConfigError(AutopruneError, ValueError):
+    """A file or an argument that a person wrote is wrong."""
+
+
+class UnknownPlugin(AutopruneError, LookupError):
+    """No plugin of that kind bears that name."""
+
+
+class DataError(AutopruneError, OSError):
+    """A data set is missing, short or damaged."""
+
+
+class ModelError(AutopruneError, RuntimeError):
+    """A network cannot be traced, loaded or run."""
+
+
+class PolicyError(AutopruneError, ValueError):
+    """A policy does not fit its search space."""
+
+
+class BudgetError(AutopruneError, ValueError):
+    """No policy of the search space meets the budget."""
+
+
+class RunError(AutopruneError):
+    """A run directory may not be begun or continued as asked."""
+
+
+class TrialFailed(AutopruneError):
+    """One policy could not be evaluated. The search records it and goes on."""
+
+
+class SearchFailed(AutopruneError):
+    """Too many trials failed in a row."""
+
+
+class Exhausted(AutopruneError):
+    """The controller has proposed everything it ever will."""
+
+
+def first_line(wrong: BaseException) -> str:
+    """What `wrong` says, in one line: its type and the first line of its message."""
+    text = str(wrong).strip().splitlines()
+    return f"{type(wrong).__name__}: {text[0] if text else ''}".rstrip(": ")

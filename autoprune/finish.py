@@ -1,0 +1,318 @@
+"""After the search: the final finetune, the comparison with the baselines, the files and the report.
+
+The winner and the baselines "uniform" and "random" (the best of some random policies, by the search's own reward) are
+finetuned by the same recipe with the same seed. This is the only place that reads the test split: once for each
+network, when everything is decided.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.metadata
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from autoprune import export, loop, policy_file, report
+from autoprune.errors import Exhausted, ModelError, TrialFailed
+from autoprune.export import Exported
+from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Role, TrialFacts
+from autoprune.run import Run, stored
+from autoprune.space import Policy
+from autoprune.study import Study
+from autoprune.train import train
+from autoprune.trial import Trial
+
+Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+COMPARED = 32  # holdout samples on which every written file is compared
+_DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
+
+
+def finish(study: Study, run: Run, watch: Watch = lambda what, done, of: None) -> Report:
+    """Finetune, measure, export and report the best policy of `run`; everything is written into its directory.
+
+    A run that was finished with the same trials is not finished again: the test split is read once.
+    """
+    best = run.best()
+    before = _finished(run)
+    if before is not None:
+        return before
+    work = _Finish(study, run, best, watch)
+    work.baselines()
+    networks = work.networks()
+    exports = work.files(networks)
+    done = work.report(networks, exports)
+    report.write(done, run.directory)
+    return done
+
+
+def _finished(run: Run) -> Report | None:
+    """The report of `run`, if it is of just these trials and all of its files are there."""
+    if not (run.directory / report.FACTS).exists():
+        return None
+    written = stored(run.directory, report.FACTS)
+    if written.get("schema_version") != report.SCHEMA or len(written.get("trials", ())) != len(run):
+        return None
+    found = report.read(run.directory)
+    files = [policy_file.NAME, report.PAGE, *(e.file for e in found.exports)]
+    return found if all((run.directory / name).exists() for name in files) else None
+
+
+@dataclass
+class _Finish:
+    """The work after the search, as its steps.
+
+    Attributes:
+        chosen: the policies that are compared and the holdout metric that the search saw, by role.
+        random: the trials of the random baseline.
+        notes: what the reader of the report must know.
+        seconds: time spent by phase.
+        model: the winner, finetuned.
+    """
+
+    study: Study
+    run: Run
+    best: Trial
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        self.chosen: dict[Role, Policy] = {"ours": self.best.policy}
+        self.random: list[Trial] = []
+        self.notes: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.model: nn.Module = self.study.task.model
+        self.dense = copy.deepcopy(self.study.task.model).eval()
+
+    def baselines(self) -> None:
+        """Choose the policies to compare with."""
+        with self._timed("random baseline"):
+            self._sample()
+        scored = [t for t in self.random if t.reward is not None]
+        try:
+            self.chosen["uniform"] = self.study.controller("uniform").ask()
+        except Exhausted as wrong:
+            self.notes.append(f"The uniform baseline was left out: {wrong}.")
+        if scored:
+            self.chosen["random"] = max(scored, key=lambda t: (cast(float, t.reward), -t.number)).policy
+
+    def networks(self) -> list[Network]:
+        """The dense network and, finetuned, each chosen one; equal policies are trained once."""
+        made: dict[Policy, Network] = {}
+        rows = [self._dense_row()]
+        for role, policy in self.chosen.items():
+            try:
+                if policy not in made:
+                    made[policy] = self._finetuned(role, policy)
+                rows.append(dataclasses.replace(made[policy], role=role))
+            except TrialFailed as wrong:
+                if role == "ours":
+                    raise
+                self.notes.append(f"The {role} baseline was left out: {wrong}.")
+        return rows
+
+    def files(self, networks: list[Network]) -> tuple[Exported, ...]:
+        """Write the policy and the network in every format; a format that cannot be is noted."""
+        task, directory = self.study.task, self.run.directory
+        inputs = self._inputs()
+        policy_file.write(directory / policy_file.NAME, self._policy(networks[1]))
+        with self._timed("export"):
+            self.watch("export", 0, 3)
+            path = directory / export.WEIGHTS
+            export.save(self.model, path, rebuild=task.rebuild, task=task.name)
+            written = [export.check_saved(self.model, path, inputs, None if task.rebuild else self.dense)]
+            formats = ((export.export_program, export.PROGRAM), (export.export_onnx, export.ONNX))
+            for done, (write, name) in enumerate(formats, start=1):
+                self.watch("export", done, 3)
+                (directory / name).unlink(missing_ok=True)
+                try:
+                    written.append(write(self.model, directory / name, inputs))
+                except ModelError as wrong:
+                    self.notes.append(f"{wrong}.")
+            self.watch("export", 3, 3)
+        return tuple(written)
+
+    def report(self, networks: list[Network], exports: tuple[Exported, ...]) -> Report:
+        """Everything, gathered."""
+        study, config = self.study, self.study.config
+        if study.task.holdout_seen:
+            self.notes.insert(
+                0, "The dense network was trained on the holdout, which flatters every holdout number here."
+            )
+        plugins = {kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")}
+        proofs = zip(study.space, study.trace.proofs, strict=True)
+        return Report(
+            name=study.name,
+            task=study.task.name,
+            metric_name=study.task.metric_name,
+            images={split: len(getattr(study.task, split)) for split in ("train", "holdout", "test")},
+            plugins=plugins,
+            units={name: cost.unit for name, cost in study.costs.items()},
+            networks=tuple(networks),
+            limits=self._limits(networks[1]),
+            groups=tuple(GroupFacts(g.name, g.layers, g.of, g.choices()[0], proof) for g, proof in proofs),
+            frozen=tuple(FrozenFacts(f.name, f.units, f.reason) for f in study.trace.frozen),
+            trials=tuple(map(_facts, self.run)),
+            random_trials=tuple(map(_facts, self.random)),
+            best=self.best.number,
+            seconds=_by_phase(self.run) | self.seconds,
+            exports=exports,
+            finetune=dataclasses.asdict(study.finetune),
+            seed=study.seed,
+            versions=_versions(),
+            machine=_machine(self.run.machine),
+            command=_command(study),
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            notes=tuple(self.notes),
+        )
+
+    def _sample(self) -> None:
+        """Ask and attempt random policies; none is told, since random does not learn."""
+        controller = self.study.controller("random")
+        attempt = loop.remembering(self.study.attempt, self.run)
+        count = self.study.random_trials
+        for number in range(count):
+            self.watch("random baseline", number, count)
+            try:
+                self.random.append(attempt(number, controller.ask()))
+            except Exhausted:
+                break
+        self.watch("random baseline", count, count)
+
+    def _dense_row(self) -> Network:
+        task, space = self.study.task, self.study.space
+        with self._timed("test"):
+            holdout, test = task.metric(self.dense, task.holdout), task.metric(self.dense, task.test)
+        kept = space.kept(space.dense())
+        return Network("dense", holdout, holdout, test, self._counted(self.dense), export.state_bytes(self.dense), kept)
+
+    def _finetuned(self, role: Role, policy: Policy) -> Network:
+        """Prune, recover, finetune, and only then read the test split."""
+        study, task, recipe = self.study, self.study.task, self.study.finetune
+        name = f"finetune {role}"
+        with self._timed("finetune"):
+            self.watch(name, 0, max(recipe.steps, 1))
+            model = study.evaluator.realise(policy)
+            searched = study.evaluator.metric(model)
+
+            def step(done: int, loss: float) -> None:
+                self.watch(name, done, recipe.steps)
+
+            train(model, task.train, task.loss, recipe, seed=study.seed, teacher=self.dense, watch=step)
+        with self._timed("test"):
+            holdout, test = task.metric(model, task.holdout), task.metric(model, task.test)
+        if role == "ours":
+            self.model = model
+        kept = study.space.kept(policy)
+        return Network(role, searched, holdout, test, self._counted(model), export.state_bytes(model), kept)
+
+    def _counted(self, model: nn.Module) -> dict[str, float]:
+        return {name: cost.measure(model, self.study.task.example) for name, cost in self.study.costs.items()}
+
+    def _limits(self, ours: Network) -> tuple[Limit, ...]:
+        return tuple(
+            Limit(
+                cost=limit.name,
+                unit=limit.cost.unit,
+                asked=limit.asked,
+                most=limit.most,
+                dense=self.study.dense[limit.name],
+                predicted=limit.cost.predict(self.best.policy),
+                counted=ours.costs[limit.name],
+            )
+            for limit in self.study.budget.limits
+        )
+
+    def _policy(self, ours: Network) -> policy_file.PolicyFile:
+        study, config = self.study, self.study.config
+        return policy_file.PolicyFile(
+            task=config.task.settings,
+            model=policy_file.fingerprint(study.task.model, study.task.rebuild),
+            space=study.name,
+            groups=policy_file.entries(study.space, self.best.policy),
+            criterion=config.criterion.settings,
+            evaluator=config.evaluator.settings,
+            budget={x.name: policy_file.LimitEntry(asked=x.asked, most=x.most) for x in study.budget.limits},
+            costs={
+                name: policy_file.CostEntry(
+                    unit=cost.unit,
+                    dense=study.dense[name],
+                    predicted=cost.predict(self.best.policy),
+                    counted=ours.costs[name],
+                )
+                for name, cost in study.costs.items()
+            },
+            metric=self.best.metric,
+            seed=study.seed,
+            versions=_versions(),
+        )
+
+    def _inputs(self) -> Tensor:
+        inputs, _ = next(iter(self.study.task.holdout.head(COMPARED).batches(COMPARED)))
+        return inputs.cpu()
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begun
+
+
+def _facts(trial: Trial) -> TrialFacts:
+    return TrialFacts(trial.number, trial.metric, trial.reward, dict(trial.costs), trial.error)
+
+
+def _by_phase(run: Run) -> dict[str, float]:
+    """Time spent in all trials, by phase."""
+    spent: dict[str, float] = {}
+    for trial in run:
+        for phase, seconds in trial.seconds.items():
+            spent[f"search: {phase}"] = spent.get(f"search: {phase}", 0.0) + seconds
+    return spent
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
+    """Where it ran; the versions in the run's own record are left to `_versions`."""
+    facts = {"processor": _processor(), "platform": platform.platform(), "threads": torch.get_num_threads(), **of_run}
+    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python")}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _command(study: Study) -> str:
+    """The command line that makes a like run, where one can."""
+    config = study.config
+    words = ["autoprune", "search", f"{study.name}.toml", "--controller", config.controller.use]
+    for name, asked in config.budget.items():
+        words += ["--budget", f"{name}={asked}"]
+    words += ["--trials", str(config.search.trials), "--seed", str(study.seed)]
+    return shlex.join(words)

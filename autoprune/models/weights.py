@@ -1,0 +1,40 @@
+"""Loading trained weights: safetensors only, names and shapes checked, nothing unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from autoprune.errors import ModelError
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors in `path`. Raises ModelError where it is missing or no safetensors file."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist; a safetensors file of weights is needed there") from None
+    except (safetensors.SafetensorError, OSError) as wrong:
+        raise ModelError(
+            f"{path} is no safetensors file ({wrong}); save weights with safetensors.torch.save_file"
+        ) from None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copy the tensors in `path` into `model`. Raises ModelError where names, shapes or values do not fit."""
+    found, wanted = read(path), model.state_dict()
+    absent = sorted(name for name in set(wanted) - set(found) if not name.endswith("num_batches_tracked"))
+    extra = sorted(set(found) - set(wanted))
+    if absent or extra:
+        what = f"lacks {absent[0]!r}" if absent else f"has {extra[0]!r}, which the network has not"
+        raise ModelError(f"{path} is not this network's: it {what} ({len(absent)} missing, {len(extra)} unknown)")
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)}, the network's is {tuple(wanted[name].shape)}"
+            raise ModelError(f"{path}: {name!r} has shape {shapes}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(f"{path}: {name!r} holds NaN or infinity; train again or choose another checkpoint")
+    model.load_state_dict(found, strict=False)

@@ -1,0 +1,299 @@
+"""From a name in a file to an object in memory.
+
+A plugin is named in one of three ways:
+
+* by a short name of ours, in the table below (a line here is all the registration there is),
+* by a short name of another package's, from its entry points in the group `autoprune.<kind>`,
+* by an address: `module:attribute`, or `path/to/file.py:attribute` for a file of your own.
+
+Nothing is imported until it is asked for. A plugin is a class or a function whose parameters are its settings; criteria
+and rewards may be plain functions, which then are the plugin itself and have no settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pydantic
+
+from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin
+
+OURS: Mapping[str, Mapping[str, str]] = {
+    "controller": {
+        "uniform": "autoprune.controllers.uniform:Uniform",
+        "deep": "autoprune.controllers.uniform:Deep",
+        "shallow": "autoprune.controllers.uniform:Shallow",
+        "random": "autoprune.controllers.random:Random",
+        "evolution": "autoprune.controllers.evolution:Evolution",
+        "bayes": "autoprune.controllers.bayes:Bayes",
+        "bayes-gp": "autoprune.controllers.bayes:BayesGP",
+        "cmaes": "autoprune.controllers.bayes:CmaEs",
+        "nsga2": "autoprune.controllers.bayes:Nsga2",
+        "qmc": "autoprune.controllers.bayes:Qmc",
+    },
+    "evaluator": {
+        "recalibrate": "autoprune.evaluators.recalibrate:Recalibrate",
+        "finetune": "autoprune.evaluators.finetune:Finetune",
+    },
+    "criterion": {
+        name: f"autoprune.criteria:{name}"
+        for name in ("random", "l1", "l2", "group_norm", "bn_scale", "fpgm", "taylor")
+    },
+    "reward": {
+        "metric": "autoprune.rewards:metric",
+        "r_err": "autoprune.rewards:r_err",
+        "r_flops": "autoprune.rewards:r_flops",
+        "r_param": "autoprune.rewards:r_param",
+        "mnasnet": "autoprune.rewards:MnasNet",
+    },
+    "cost": {
+        "macs": "autoprune.costs.arithmetic:Macs",
+        "flops": "autoprune.costs.arithmetic:Flops",
+        "params": "autoprune.costs.arithmetic:Params",
+    },
+    "task": {
+        "fashion_mnist": "autoprune.tasks.fashion_mnist:fashion_mnist",
+        "cifar10": "autoprune.tasks.cifar10:cifar10",
+    },
+}
+
+WIRED: Mapping[str, tuple[str, ...]] = {  # what the program gives; everything else is a setting
+    "controller": ("space", "budget", "seed"),
+    "evaluator": ("task", "trace", "space", "criterion", "seed", "precision"),
+    "cost": ("space",),
+}
+_OFTEN_FUNCTIONS = ("criterion", "reward")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a plugin, for people.
+
+    Attributes:
+        name: as it is written in a file.
+        type: as Python writes it.
+        default: as Python writes it; "required" where there is none.
+        meaning: from the plugin's docstring; may be empty.
+    """
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A plugin, for people."""
+
+    kind: str
+    name: str
+    summary: str
+    settings: tuple[Setting, ...]
+
+
+def names(kind: str) -> dict[str, str]:
+    """Every short name of that kind and the address behind it. Ours come last: they cannot be usurped."""
+    if kind not in OURS:
+        hint = meant(kind, OURS) or f"; there are {', '.join(OURS)}"
+        raise UnknownPlugin(f"no kind of plugin is called {kind!r}{hint}")
+    theirs = {point.name: point.value for point in entry_points(group=f"autoprune.{kind}")}
+    return {**theirs, **OURS[kind]}
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """The class or function behind `name`. Raises UnknownPlugin, or ConfigError where an address leads nowhere."""
+    known = names(kind)
+    address = name if ":" in name else known.get(name)
+    if address is None:
+        hint = meant(name, known) or f"; there are {', '.join(sorted(known))}"
+        raise UnknownPlugin(f"no {kind} is called {name!r}{hint}")
+    place, _, attribute = address.rpartition(":")
+    module = _module(place, f"{kind} {name!r}")
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        what = "has no" if found is None else "holds something that is not callable under"
+        hint = meant(attribute, (word for word in vars(module) if not word.startswith("_")))
+        raise ConfigError(f"{kind} {name!r}: {place} {what} {attribute!r}{hint}")
+    return typing.cast("Callable[..., Any]", found)
+
+
+def build(kind: str, settings: Mapping[str, Any], **wiring: Any) -> Any:
+    """The plugin that `settings["use"]` names, made with the other settings and with the program's own `wiring`."""
+    name = str(settings["use"])
+    make = load(kind, name)
+    checked = check(kind, settings, without=tuple(wiring))
+    if _is_itself(kind, make):
+        return make
+    taken = inspect.signature(make).parameters
+    try:
+        return make(**{word: value for word, value in wiring.items() if word in taken}, **checked)
+    except AutopruneError:
+        raise
+    except ValueError as wrong:
+        raise ConfigError(f"{kind} {name!r}: {one_line(wrong)}") from wrong
+
+
+def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings of a plugin but for "use", each as the type that its signature says.
+
+    `without` are the parameters that the program gives. Raises ConfigError for a setting that does not exist, is
+    missing or has another type.
+    """
+    name = str(settings["use"])
+    make = load(kind, name)
+    given = {word: value for word, value in settings.items() if word != "use"}
+    parameters = _settings_of(kind, make, {*without, *WIRED.get(kind, ())})
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {word: p for word, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    for word in given:
+        if word not in named and not anything:
+            there = f"; there are {', '.join(named)}" if named else "; it has none"
+            raise ConfigError(f"{kind} {name!r} has no setting {word!r}{meant(word, named) or there}")
+    for word, parameter in named.items():
+        if parameter.default is parameter.empty and word not in given:
+            raise ConfigError(f"{kind} {name!r} needs the setting {word!r}")
+    hints = _hints(make)
+    return {
+        word: _typed(f"{kind} {name!r}, setting {word!r}", hints.get(word, Any), value) for word, value in given.items()
+    }
+
+
+def describe(kind: str, name: str) -> Description:
+    """What a plugin is and what its settings mean."""
+    make = load(kind, name)
+    text = inspect.getdoc(make) or ""
+    meanings, hints = _meanings(text), _hints(make)
+    settings = tuple(
+        Setting(
+            name=p.name,
+            type=_written(hints.get(p.name, Any)),
+            default="required" if p.default is p.empty else repr(p.default),
+            meaning=meanings.get(p.name, ""),
+        )
+        for p in _settings_of(kind, make, WIRED.get(kind, ())).values()
+    )
+    return Description(kind, name, " ".join(text.partition("\n\n")[0].split()), settings)
+
+
+def meant(word: str, among: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the nearest of `among`, or nothing."""
+    close = difflib.get_close_matches(word, list(among), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(wrong: BaseException) -> str:
+    """An exception's message without its line breaks; its type where it has no message."""
+    return " ".join(str(wrong).split()) or type(wrong).__name__
+
+
+def _is_itself(kind: str, make: Callable[..., Any]) -> bool:
+    return kind in _OFTEN_FUNCTIONS and not inspect.isclass(make)
+
+
+def _settings_of(kind: str, make: Callable[..., Any], wired: Iterable[str]) -> dict[str, inspect.Parameter]:
+    if _is_itself(kind, make):
+        return {}
+    parameters = inspect.signature(make).parameters
+    return {word: p for word, p in parameters.items() if word not in set(wired)}
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the parameters of `make`; empty where a user's annotations cannot be evaluated."""
+    try:
+        return typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    except (NameError, TypeError):
+        return {}
+
+
+def _typed(where: str, hint: Any, value: Any) -> Any:
+    """`value` as `hint` wants it: strictly, but a list is accepted for a tuple and an int for a float."""
+    if hint is Any:
+        return value
+    try:
+        return pydantic.TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+    except pydantic.ValidationError as wrong:
+        raise ConfigError(f"{where} is {value!r}: {wrong.errors()[0]['msg'].lower()}") from None
+    except pydantic.PydanticSchemaGenerationError:
+        raise ConfigError(f"{where} cannot be written in a file: it is a {_written(hint)}") from None
+
+
+def _written(hint: Any) -> str:
+    return "any" if hint is Any else inspect.formatannotation(hint).replace("typing.", "")
+
+
+def _meanings(text: str) -> dict[str, str]:
+    """From the section "Attributes:" or "Args:" of a docstring: what each name means."""
+    section = re.search(r"^(?:Attributes|Args):\n((?:[ ].*\n?|\n)+)", text, re.MULTILINE)
+    found: dict[str, str] = {}
+    current: list[str] = []
+    for line in section.group(1).splitlines() if section else ():
+        entry = re.match(r" {4}(\w[\w, ]*):\s+(.*)", line)
+        if entry:
+            current = [word.strip() for word in entry.group(1).split(",")]
+            found |= dict.fromkeys(current, entry.group(2).strip())
+        else:
+            found |= {word: f"{found[word]} {line.strip()}".strip() for word in current}
+    return found
+
+
+def _module(place: str, what: str) -> ModuleType:
+    """The module at `place`, a dotted name or the path of a Python file."""
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).is_file():
+        raise ConfigError(f"{what}: {place} does not exist; it should be a Python file")
+    try:
+        return _from_file(Path(place)) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as wrong:  # whatever a user's file raises
+        reason = f"{type(wrong).__name__}: {one_line(wrong)}"
+        raise ConfigError(f"{what}: {place} cannot be imported ({reason})") from wrong
+
+
+def _from_file(path: Path) -> ModuleType:
+    """A Python file as a module, which may import its neighbours. The same file, unchanged, is one module."""
+    path = path.resolve()
+    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"autoprune_file_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # a path that ends in .py has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _neighbours(path.parent):
+        sys.modules[name] = module  # dataclasses look themselves up there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return module
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Inside, Python finds the modules in `folder` and leaves no compiled files there."""
+    before = sys.dont_write_bytecode
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))

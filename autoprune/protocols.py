@@ -1,0 +1,80 @@
+"""The verbs of the house. A plugin is any object with these methods; it need not import autoprune."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from autoprune.criteria import Units
+from autoprune.space import Policy
+from autoprune.trial import Trial
+
+
+class Controller(Protocol):
+    """Proposes policies and learns from what became of them.
+
+    Its state is a function of its arguments and of the trials it was told: a new controller that is told the same
+    trials goes on as the old one would have.
+    """
+
+    def ask(self) -> Policy:
+        """A policy inside the space and the budget. Raises Exhausted when there is none left to propose."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from `trial`, whether or not this controller asked for its policy."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Makes the pruned model of a policy and says how good it is."""
+
+    def realise(self, policy: Policy) -> nn.Module:
+        """The pruned network, a new model; the dense one stays byte-identical."""
+        ...
+
+    def metric(self, model: nn.Module) -> float:
+        """The task's metric on the holdout after this evaluator's recovery, which changes `model`.
+
+        Raises TrialFailed when it is not finite.
+        """
+        ...
+
+
+class CostModel(Protocol):
+    """A number that is lower when a network is cheaper."""
+
+    @property
+    def unit(self) -> str:
+        """What is counted: MAC, param, ms, MiB."""
+        ...
+
+    def measure(self, model: nn.Module, example: Tensor) -> float:
+        """The cost of `model` on `example`, counted or timed on the model itself."""
+        ...
+
+
+class PredictiveCost(CostModel, Protocol):
+    """A cost that is known from the policy alone, monotone in every sparsity."""
+
+    def predict(self, policy: Policy) -> float:
+        """The cost of the network that `policy` describes."""
+        ...
+
+
+class Criterion(Protocol):
+    """How much each unit of a group matters."""
+
+    def __call__(self, units: Units) -> Tensor:
+        """One finite score a unit, shape (n,); the larger stay longer."""
+        ...
+
+
+class Reward(Protocol):
+    """One number from quality and costs, higher is better."""
+
+    def __call__(self, metric: float, costs: Mapping[str, float], dense: Mapping[str, float]) -> float:
+        """`costs` of the pruned network and `dense` costs, by name of the cost model."""
+        ...

@@ -1,0 +1,275 @@
+"""What a run came to: the facts (`report.json`), and the page that shows them (`report.html`, one file, opens offline).
+
+The page is made from the facts alone, so that it can be made again at any time without a network or a data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import pydantic
+from markupsafe import Markup
+
+from autoprune.errors import RunError
+from autoprune.export import Exported
+from autoprune.run import stored, write_json, write_text
+
+FACTS, PAGE = "report.json", "report.html"
+SCHEMA = 1
+
+Role = Literal["dense", "ours", "uniform", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One row of the comparison. All pruned networks were finetuned with the same recipe and seed.
+
+    Attributes:
+        role: "dense", "ours", "uniform" or "random".
+        searched: metric on the holdout as the search saw it, before the final finetune.
+        holdout, test: metric after the final finetune; of the dense network, as it is.
+        costs: counted on the network itself, by name of the cost.
+        bytes: size of its weights.
+        kept: units of each group that stayed, in the order of the report's groups.
+    """
+
+    role: Role
+    searched: float
+    holdout: float
+    test: float
+    costs: Mapping[str, float]
+    bytes: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A ceiling, and what became of it: `predicted` by arithmetic, `counted` on the pruned network."""
+
+    cost: str
+    unit: str
+    asked: str
+    most: float
+    dense: float
+    predicted: float
+    counted: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFacts:
+    """A group and how it was proven to be prunable ("exact" or "shapes")."""
+
+    name: str
+    layers: tuple[str, ...]
+    of: int
+    lowest: int
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenFacts:
+    """Channels that could not be pruned, and why."""
+
+    name: str
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFacts:
+    """A trial without its policy, which the journal has."""
+
+    number: int
+    metric: float | None
+    reward: float | None
+    costs: Mapping[str, float]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything the page shows.
+
+    Attributes:
+        name: of the search space.
+        plugins: the names of controller, evaluator, criterion and reward.
+        images: samples in each split.
+        units: of each cost, by its name.
+        networks: dense first, then ours, then the baselines.
+        random_trials: what the random baseline was chosen from.
+        seconds: time spent, by phase, over all trials and after them.
+        exports: the files that were written, run and compared.
+        notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
+        command: what makes the same run again.
+    """
+
+    name: str
+    task: str
+    metric_name: str
+    images: Mapping[str, int]
+    plugins: Mapping[str, str]
+    units: Mapping[str, str]
+    networks: tuple[Network, ...]
+    limits: tuple[Limit, ...]
+    groups: tuple[GroupFacts, ...]
+    frozen: tuple[FrozenFacts, ...]
+    trials: tuple[TrialFacts, ...]
+    random_trials: tuple[TrialFacts, ...]
+    best: int
+    seconds: Mapping[str, float]
+    exports: tuple[Exported, ...]
+    finetune: Mapping[str, float | int | str]
+    seed: int
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+    command: str
+    made: str
+    notes: tuple[str, ...] = ()
+    schema_version: int = field(default=SCHEMA)
+
+    def network(self, role: Role) -> Network | None:
+        """The network of that role; None where there is none."""
+        return next((n for n in self.networks if n.role == role), None)
+
+    @property
+    def ours(self) -> Network:
+        """What the search found."""
+        return next(n for n in self.networks if n.role == "ours")
+
+    @property
+    def dense(self) -> Network:
+        """What the search began with."""
+        return next(n for n in self.networks if n.role == "dense")
+
+    @property
+    def headline_cost(self) -> str:
+        """The cost to speak of first: the budget's, else MACs."""
+        return self.limits[0].cost if self.limits else "macs"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dataclasses.asdict(self)
+
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        cost, ours, dense = self.headline_cost, self.ours, self.dense
+        share = ours.costs[cost] / dense.costs[cost]
+        lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {quantity(dense.costs[cost])})"
+        quality = f"test {self.metric_name} {self.shown(ours.test)}, dense {self.shown(dense.test)}"
+        uniform = self.network("uniform")
+        against = f", uniform pruning at equal finetuning {self.shown(uniform.test)}" if uniform else ""
+        return f"{lead}: {quality} ({self.gap(ours.test - dense.test)}){against}."
+
+    def title(self, role: Role) -> str:
+        """What a network is called in tables."""
+        ours, random = self.plugins.get("controller", "search"), f"best of {len(self.random_trials)} random"
+        return {"dense": "dense", "ours": f"found by {ours}", "uniform": "uniform", "random": random}[role]
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether the metric is a share, to be shown in percent."""
+        return self.metric_name.startswith("top-")
+
+    def shown(self, metric: float | None) -> str:
+        """A metric as people read it."""
+        if metric is None:
+            return "-"
+        return f"{100 * metric:.2f} %" if self.in_percent else f"{metric:.4g}"
+
+    def gap(self, difference: float) -> str:
+        """A difference of metrics as people read it."""
+        size = 100 * difference if self.in_percent else difference
+        sign = "+" if size > 0 else "−" if size < 0 else "±"  # noqa: RUF001 - a minus sign, not a hyphen
+        number = f"{abs(size):.2f}" if self.in_percent else f"{abs(size):.4g}"
+        return f"{sign}{number} points" if self.in_percent else f"{sign}{number}"
+
+
+def headline(facts: Mapping[str, Any]) -> str:
+    """The result in one sentence, from the facts as JSON holds them."""
+    return _checked(facts, FACTS).sentence()
+
+
+def table(facts: Mapping[str, Any]) -> list[list[str]]:
+    """The comparison as rows of text, the head first, from the facts as JSON holds them."""
+    found = _checked(facts, FACTS)
+    metric = found.metric_name
+    rows = [["network", f"test {metric}", f"holdout {metric}", *map(label, found.units), "weights"]]
+    for n in found.networks:
+        costs = [f"{quantity(n.costs[c])} ({n.costs[c] / found.dense.costs[c]:.1%})" for c in found.units]
+        rows.append([found.title(n.role), found.shown(n.test), found.shown(n.holdout), *costs, size(n.bytes)])
+    return rows
+
+
+def write(report: Report, directory: Path) -> None:
+    """Write the facts and the page into a run's directory."""
+    write_json(directory / FACTS, report.plain())
+    write_html(directory)
+
+
+def read(directory: Path) -> Report:
+    """The facts of a finished run. Raises RunError where they are missing or damaged."""
+    return _checked(stored(directory, FACTS), str(directory / FACTS))
+
+
+def _checked(facts: Mapping[str, Any], source: str) -> Report:
+    try:
+        return pydantic.TypeAdapter(Report).validate_python(facts)
+    except pydantic.ValidationError as wrong:
+        first = wrong.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "its beginning"
+        raise RunError(f"{source} is damaged at {place}: {first['msg']}") from None
+
+
+def write_html(directory: Path) -> Path:
+    """Make the page again from the facts; returns where it lies."""
+    write_text(directory / PAGE, render(read(directory)))
+    return directory / PAGE
+
+
+def render(report: Report) -> str:
+    """The page, as text."""
+    from autoprune import report_plots as plots  # matplotlib is slow to import, and only needed here
+
+    pictures = {
+        "progress": plots.progress(report),
+        "tradeoff": plots.tradeoff(report),
+        "groups": plots.groups(report),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("autoprune", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"quantity": quantity, "label": label, "size": size, "duration": duration}
+    template = environment.get_template("report.html.j2")
+    return template.render(r=report, pictures={name: Markup(svg) for name, svg in pictures.items()})
+
+
+def label(cost: str) -> str:
+    """A cost's name as people write it."""
+    return {"macs": "MACs", "flops": "FLOPs", "params": "parameters"}.get(cost, cost)
+
+
+def quantity(value: float) -> str:
+    """A large number with three or four digits and a prefix: 20.46 M."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:#.4g}".rstrip(".") + f" {letter}"
+    return f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    return f"{count / 2**20:.2f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

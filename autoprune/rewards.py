@@ -1,0 +1,94 @@
+"""One number from quality and costs, higher is better.
+
+A reward whose `uses_costs` is true trades cost against quality itself: then the search need not use the budget up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from autoprune.errors import ConfigError
+
+Costs = Mapping[str, float]
+Rewarding = Callable[[float, Costs, Costs], float]
+
+
+def trades(uses_costs: bool) -> Callable[[Rewarding], Rewarding]:
+    """Say whether a reward looks at costs."""
+
+    def mark(reward: Rewarding) -> Rewarding:
+        reward.uses_costs = uses_costs  # type: ignore[attr-defined]
+        return reward
+
+    return mark
+
+
+def uses_costs(reward: Rewarding) -> bool:
+    """Whether `reward` trades cost against quality; a reward that does not say so is taken not to."""
+    return bool(getattr(reward, "uses_costs", False))
+
+
+@trades(False)
+def metric(metric: float, costs: Costs, dense: Costs) -> float:
+    """The metric itself; the budget bounds the costs."""
+    return metric
+
+
+@trades(False)
+def r_err(metric: float, costs: Costs, dense: Costs) -> float:
+    """-error, for a metric in [0, 1]. He et al. 2018 (AMC), https://arxiv.org/abs/1802.03494."""
+    return -(1.0 - metric)
+
+
+@trades(True)
+def r_flops(metric: float, costs: Costs, dense: Costs) -> float:
+    """-error x log(MACs), for a metric in [0, 1]. He et al. 2018 (AMC), whose code counts MACs, too."""
+    return -(1.0 - metric) * math.log(_macs(costs))
+
+
+@trades(True)
+def r_param(metric: float, costs: Costs, dense: Costs) -> float:
+    """-error x log(parameters), for a metric in [0, 1]. He et al. 2018 (AMC)."""
+    return -(1.0 - metric) * math.log(_cost(costs, "params", "r_param"))
+
+
+@dataclass(frozen=True)
+class MnasNet:
+    """metric x (cost / wanted cost) ^ exponent. Tan et al. 2019, https://arxiv.org/abs/1807.11626, equation 2.
+
+    Attributes:
+        cost: name of the cost that is traded, e.g. "macs".
+        share: the wanted cost as a share of the dense network's, in (0, 1].
+        exponent: how much cost weighs, < 0; at -0.07 (the paper's) twice the cost is worth 5% of the metric.
+    """
+
+    cost: str = "macs"
+    share: float = 0.5
+    exponent: float = -0.07
+    uses_costs: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"reward mnasnet: share is {self.share}; a share of the dense cost in (0, 1] is needed")
+        if not (math.isfinite(self.exponent) and self.exponent <= 0):
+            raise ConfigError(f"reward mnasnet: exponent is {self.exponent}; a number below 0 is needed, e.g. -0.07")
+
+    def __call__(self, metric: float, costs: Costs, dense: Costs) -> float:
+        """As `Reward`."""
+        wanted = self.share * _cost(dense, self.cost, "mnasnet")
+        return metric * cast(float, (_cost(costs, self.cost, "mnasnet") / wanted) ** self.exponent)
+
+
+def _macs(costs: Costs) -> float:
+    return costs["flops"] / 2 if "macs" not in costs and "flops" in costs else _cost(costs, "macs", "r_flops")
+
+
+def _cost(costs: Costs, name: str, reward: str) -> float:
+    if name not in costs:
+        raise ConfigError(
+            f"reward {reward} needs the cost {name!r}; this search has {', '.join(sorted(costs)) or 'none'}"
+        )
+    return costs[name]

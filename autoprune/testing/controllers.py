@@ -1,0 +1,223 @@
+"""The contracts of a controller. Subclass one, give a `make` fixture, and every promise is tested.
+
+class TestMine(LearnerContract):
+    @pytest.fixture
+    def make(self):
+        return Mine
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.budget import Budget
+from autoprune.errors import Exhausted
+from autoprune.protocols import Controller
+from autoprune.space import Policy, SearchSpace
+from autoprune.testing.surrogate import half, judge, toy_space
+from autoprune.trial import Trial
+
+Make = Callable[..., Controller]
+
+
+def global_randomness() -> tuple[object, ...]:
+    """The state of every global generator, comparable."""
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(keys).tobytes(), position, torch.get_rng_state().numpy().tobytes()
+
+
+def new(make: Make, space: SearchSpace | None = None, seed: int = 0) -> Controller:
+    """A controller for half the MACs of `space`, by default a small surrogate."""
+    space = space or toy_space()
+    return make(space=space, budget=half(space), seed=seed)
+
+
+def asked(controller: Controller, space: SearchSpace, start: int = 0) -> Iterator[Trial]:
+    """Search the surrogate without end, from trial `start` on: ask, judge, tell."""
+    number = start
+    while True:
+        trial = judge(space, number, controller.ask())
+        controller.tell(trial)
+        yield trial
+        number += 1
+
+
+def drive(controller: Controller, trials: int, start: int = 0, space: SearchSpace | None = None) -> list[Trial]:
+    """Search the surrogate for `trials` trials."""
+    return list(islice(asked(controller, space or toy_space(), start), trials))
+
+
+def raisable(space: SearchSpace, budget: Budget, policy: Policy) -> list[str]:
+    """The groups that could keep one step more within the budget."""
+    kept = space.kept(policy)
+    found = []
+    for i, group in enumerate(space):
+        above = [choice for choice in group.choices() if choice > kept[i]]
+        if above and budget.admits(space.policy([*kept[:i], above[0], *kept[i + 1 :]])):
+            found.append(group.name)
+    return found
+
+
+class ProposalContract:
+    """What holds for every proposal of every controller."""
+
+    @pytest.fixture
+    def make(self) -> Make:
+        """The class under test, or anything else that is called like it."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def asks(self) -> int:
+        """How many proposals a test looks at."""
+        return 40
+
+    @pytest.mark.parametrize("step", [1, 8, 32])
+    def test_uses_the_budget_and_never_exceeds_it(self, make: Make, asks: int, step: int) -> None:
+        """Inside the space and the budget; no group could keep a step more."""
+        space = toy_space(depth=6, step=step, width=64)
+        budget = half(space)
+        for trial in _until_exhausted(new(make, space), asks, space):
+            assert space.contains(trial.policy)
+            assert budget.admits(trial.policy)
+            assert not raisable(space, budget, trial.policy)
+
+    def test_leaves_a_group_without_choice_dense(self, make: Make, asks: int) -> None:
+        """A space without choices has one policy, the dense one."""
+        space = toy_space(step=64)  # no group has 64 channels to spare
+        controller = make(space=space, budget=Budget(space), seed=0)
+        assert {t.policy for t in _until_exhausted(controller, asks, space)} == {space.dense()}
+
+    def test_leaves_global_randomness_alone(self, make: Make, asks: int) -> None:
+        """Random numbers are the controller's own."""
+        before = global_randomness()
+        _until_exhausted(new(make), asks, toy_space())
+        assert global_randomness() == before
+
+    def test_policies_are_plain_values(self, make: Make) -> None:
+        """A policy is hashable and made of Python's floats."""
+        policy = new(make).ask()
+        assert isinstance(policy, Policy)
+        assert all(type(s) is float for s in policy.sparsity)
+        assert hash(policy) == hash(Policy(tuple(policy.sparsity)))
+
+
+class FixedContract(ProposalContract):
+    """For a rule of thumb: one policy, always the same, and no more."""
+
+    def test_has_one_policy_to_propose(self, make: Make) -> None:
+        """The second ask raises Exhausted."""
+        controller = new(make)
+        controller.ask()
+        with pytest.raises(Exhausted):
+            controller.ask()
+
+    def test_is_exhausted_by_what_it_is_told(self, make: Make) -> None:
+        """A resumed run that holds the one trial is finished."""
+        trial = judge(toy_space(), 0, new(make).ask())
+        resumed = new(make)
+        resumed.tell(trial)
+        with pytest.raises(Exhausted):
+            resumed.ask()
+
+    def test_does_not_depend_on_the_seed(self, make: Make) -> None:
+        """A rule draws nothing."""
+        assert new(make, seed=0).ask() == new(make, seed=1).ask()
+
+
+class ControllerContract(ProposalContract):
+    """What `search` relies on, whatever the algorithm."""
+
+    def test_same_seed_same_search(self, make: Make, asks: int) -> None:
+        """The seed decides everything."""
+        first, second = (drive(new(make), asks) for _ in range(2))
+        assert first == second
+
+    def test_other_seed_other_search(self, make: Make) -> None:
+        """The seed decides something."""
+        first, second = (drive(new(make, seed=seed), 5) for seed in range(2))
+        assert [t.policy for t in first] != [t.policy for t in second]
+
+    def test_goes_on_from_a_journal(self, make: Make, asks: int) -> None:
+        """A new controller that is told the past goes on as the old one does, failed trials and all."""
+        old, past = new(make), []
+        for number in range(asks):
+            trial = judge(toy_space(), number, old.ask())
+            past.append(_fail(trial) if number % 7 == 3 else trial)
+            old.tell(past[-1])
+        resumed = new(make)
+        for trial in past:
+            resumed.tell(trial)
+        assert [t.policy for t in drive(resumed, 5, asks)] == [t.policy for t in drive(old, 5, asks)]
+
+    def test_forgets_an_ask_that_was_never_told(self, make: Make, asks: int) -> None:
+        """Killed during an evaluation, a search resumes with the same policy."""
+        old = new(make)
+        past = drive(old, asks)
+        lost = old.ask()
+        resumed = new(make)
+        for trial in past:
+            resumed.tell(trial)
+        assert resumed.ask() == lost
+
+    def test_asking_twice_gives_two_policies(self, make: Make) -> None:
+        """Asks may outrun tells, which may come in another order."""
+        controller = new(make)
+        one, other = controller.ask(), controller.ask()
+        assert one != other
+        for number, policy in enumerate((other, one)):
+            controller.tell(judge(toy_space(), number, policy))
+
+    def test_takes_a_policy_that_it_did_not_ask(self, make: Make, asks: int) -> None:
+        """Another controller's trials are welcome."""
+        space, controller = toy_space(), new(make)
+        for number, policy in enumerate((half(space).fit(space.dense()), space.thinnest())):
+            controller.tell(judge(space, number, policy))
+        assert all(half(space).admits(t.policy) for t in drive(controller, asks, 2))
+
+    def test_survives_failures(self, make: Make, asks: int) -> None:
+        """Trials without a reward stop nothing."""
+        space, controller = toy_space(), new(make)
+        for number in range(asks):
+            controller.tell(_fail(judge(space, number, controller.ask())))
+        assert space.contains(controller.ask())
+
+
+class LearnerContract(ControllerContract):
+    """For a controller that claims to learn: better than random on the surrogate, at equal trials."""
+
+    @pytest.fixture
+    def trials(self) -> int:
+        """How many trials it may learn from."""
+        return 60
+
+    def test_beats_random(self, make: Make, trials: int) -> None:
+        """The mean reward of the last fifth of a search, over three seeds, beats random's clearly."""
+        from autoprune.controllers.random import Random
+
+        def late(factory: Make) -> float:
+            rewards = [
+                [t.reward or 0.0 for t in drive(new(factory, seed=seed), trials)][-trials // 5 :] for seed in range(3)
+            ]
+            return float(np.mean(rewards))
+
+        assert late(make) > late(Random) + 0.01
+
+
+def _until_exhausted(controller: Controller, asks: int, space: SearchSpace) -> list[Trial]:
+    trials: list[Trial] = []
+    try:
+        for trial in islice(asked(controller, space), asks):
+            trials.append(trial)
+    except Exhausted:
+        assert trials, "exhausted before the first policy"
+    return trials
+
+
+def _fail(trial: Trial) -> Trial:
+    return Trial(trial.number, trial.policy, "failed", costs=trial.costs, error="it failed")

@@ -1,0 +1,63 @@
+"""A network that does not exist, with its quality in closed form: fast, exact, the same everywhere.
+
+A chain of 3x3 convolutions in three stages (width doubles, resolution halves) and a classifier. Each layer has its own
+sensitivity, hidden in the last fact of its role, and two thin layers in a row hurt more than the same two apart.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autoprune.budget import Budget, Limit
+from autoprune.costs.arithmetic import Macs, Params
+from autoprune.space import Extent, Group, Op, Policy, SearchSpace
+from autoprune.trial import Trial
+
+
+def toy_space(depth: int = 8, step: int = 2, width: int = 16, seed: int = 0) -> SearchSpace:
+    """A chain of `depth` groups of `width` to 4 x `width` channels, of which a tenth has to stay."""
+    rng = np.random.default_rng(seed)
+    stages = [min(3 * i // depth, 2) for i in range(depth)]
+    widths = [width * 2**stage for stage in stages]
+    positions = [(32 // 2**stage) ** 2 for stage in stages]
+    groups = tuple(
+        Group(f"conv{i}", of, (f"conv{i}",), lowest=max(1, of // 10), step=step, role=(i / depth, float(rng.random())))
+        for i, of in enumerate(widths)
+    )
+    outs = [Extent(0, ((i, 1),)) for i in range(depth)]
+    shapes = [(before, out, Extent(9)) for before, out in zip([Extent(3), *outs[:-1]], outs, strict=True)]
+    classifier = (outs[-1], Extent(10))
+    ops = [Op(g.name, at, shape) for g, at, shape in zip(groups, positions, shapes, strict=True)]
+    weights = [Op(f"{g.name}.weight", 1, shape) for g, shape in zip(groups, shapes, strict=True)]
+    return SearchSpace(
+        "toy", groups, (*ops, Op("fc", 1, classifier)), (*weights, Op("fc.weight", 1, classifier))
+    )  # fmt: skip
+
+
+def half(space: SearchSpace, share: float = 0.5) -> Budget:
+    """A budget of `share` of the dense network's MACs."""
+    cost = Macs(space)
+    return Budget(space, (Limit("macs", cost, share * cost.predict(space.dense()), f"{share:.0%}"),))
+
+
+def metric(space: SearchSpace, policy: Policy, rough: float = 0.0) -> float:
+    """The quality of `policy`, in [0.1, 0.95] when smooth.
+
+    `rough` adds what a small holdout adds: a normal deviate of that size, always the same one for the same policy.
+    """
+    removed = np.array(policy.sparsity)
+    sensitivity = np.array([group.role[-1] for group in space])
+    alone = (0.02 + 0.3 * sensitivity**2) * removed**2 / (1.05 - removed)
+    together = 0.1 * removed[1:] * removed[:-1]
+    loss = (float(alone.sum()) + float(together.sum())) * 8 / len(space)
+    noise = rough * float(np.random.default_rng(space.kept(policy)).standard_normal()) if rough else 0.0
+    return 0.1 + 0.85 * math.exp(-loss) + noise
+
+
+def judge(space: SearchSpace, number: int, policy: Policy, rough: float = 0.0) -> Trial:
+    """The trial that evaluating `policy` on the surrogate makes; the reward is the metric."""
+    quality = metric(space, policy, rough)
+    costs = {"macs": Macs(space).predict(policy), "params": Params(space).predict(policy)}
+    return Trial(number, policy, metric=quality, costs=costs, reward=quality)

@@ -1,0 +1,139 @@
+"""Training: one loop for the recipe of the embedded network, for evaluators and for the final finetune.
+
+Everything random comes from the seed, so that the same call gives the same weights on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.errors import TrialFailed
+from autoprune.task import Batch, Loss, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        steps: gradient steps; 0 trains nothing.
+        batch: samples a step.
+        lr: peak learning rate of SGD with Nesterov momentum 0.9; it rises over the first `warmup` share of the steps
+            and falls along a cosine to zero.
+        weight_decay: on weights of two dimensions and more only.
+        label_smoothing: in [0, 1); cross-entropy only.
+        distill: weight of the dense network's softened outputs in the loss, in [0, 1]. Hinton et al. 2015.
+        temperature: of that softening, > 0.
+        precision: "fp32" or "bf16" (autocast).
+        clip: largest gradient norm.
+    """
+
+    steps: int
+    batch: int = 128
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    distill: float = 0.0
+    temperature: float = 4.0
+    precision: str = "fp32"
+    clip: float = 5.0
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    loss: Loss,
+    recipe: Recipe,
+    *,
+    seed: int,
+    teacher: nn.Module | None = None,
+    watch: Callable[[int, float], None] = lambda step, value: None,
+) -> None:
+    """Train `model` in place; leaves it in eval mode.
+
+    `watch(step, loss)` is called after every step, counted from 1. `teacher` is only read.
+    Raises TrialFailed when the loss is not finite.
+    """
+    optimizer = torch.optim.SGD(_decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = next(model.parameters()).device
+    model.train()
+    with forked(seed):
+        for step, (inputs, targets) in enumerate(_endless(split, recipe, seed), start=1):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * _ramp((step - 0.5) / recipe.steps, recipe.warmup)
+            value = _loss(model, inputs.to(device), targets.to(device), loss, recipe, teacher)
+            reached = value.item()
+            if not math.isfinite(reached):
+                raise TrialFailed(f"the training loss is {reached} at step {step} of {recipe.steps}")
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            optimizer.step()
+            watch(step, reached)
+    model.eval()
+
+
+@contextlib.contextmanager
+def forked(seed: int) -> Iterator[None]:
+    """Inside, torch's global generator is seeded; afterwards the caller's state is back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _endless(split: Split, recipe: Recipe, seed: int) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    done = 0
+    while done < recipe.steps:
+        for batch in split.shuffled(recipe.batch, generator):
+            if done == recipe.steps:
+                return
+            done += 1
+            yield batch
+
+
+def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    free = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
+    rest = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
+    return [{"params": rest, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def _ramp(done: float, warmup: float) -> float:
+    """Share of the peak learning rate after `done` of the steps, both in [0, 1]."""
+    if done < warmup:
+        return done / warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, recipe: Recipe, teacher: nn.Module | None
+) -> Tensor:
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        outputs = model(inputs).float()
+        if recipe.label_smoothing and loss is functional.cross_entropy:
+            value = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+        else:
+            value = loss(outputs, targets)
+        if teacher is None or not recipe.distill:
+            return value
+        with torch.no_grad():
+            taught = teacher(inputs).float()
+    t = recipe.temperature
+    soft = functional.kl_div(
+        functional.log_softmax(outputs / t, 1),
+        functional.log_softmax(taught / t, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - recipe.distill) * value + recipe.distill * t * t * soft

@@ -1,0 +1,267 @@
+"""Evaluators against their contract, the statistics they estimate, and the choice of precision."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune import precision
+from autoprune.criteria import Units, l2
+from autoprune.errors import ConfigError, TrialFailed
+from autoprune.evaluators import inputs
+from autoprune.evaluators.finetune import Finetune
+from autoprune.evaluators.inputs import Ready, Replay
+from autoprune.evaluators.recalibrate import Recalibrate, recalibrate
+from autoprune.task import Batch, DatasetSplit, Task
+from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, state_of, toy_images, toy_setting
+
+FEW = {"images": 256, "holdout": 100}
+
+
+class TestRecalibrate(EvaluatorContract):
+    @pytest.fixture
+    def make(self) -> MakeEvaluator:
+        return functools.partial(Recalibrate, **FEW)
+
+
+class TestFinetune(EvaluatorContract):
+    @pytest.fixture
+    def make(self) -> MakeEvaluator:
+        return functools.partial(Finetune, **FEW, steps=5)
+
+
+class TestFinetuneWithTeacher(EvaluatorContract):
+    @pytest.fixture
+    def make(self) -> MakeEvaluator:
+        return functools.partial(Finetune, **FEW, steps=3, distill=0.5)
+
+
+class TestOnAnyDataset(TestRecalibrate):
+    """Splits that are map-style data sets, which torch's loader reads."""
+
+    @pytest.fixture
+    def setting(self) -> tuple[Task, object, object]:  # type: ignore[override]
+        task, traced, space = toy_setting()
+        splits = {}
+        for name in ("train", "holdout", "test"):
+            ((images, labels),) = getattr(task, name).batches(1000)
+            splits[name] = DatasetSplit(torch.utils.data.TensorDataset(images, labels))
+        return Task(task.model, task.example, **splits), traced, space
+
+
+def test_recalibrated_statistics_are_those_of_the_images() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.Dropout(0.9))
+    batches = list(toy_images(96, 0).batches(32))
+    recalibrate(model, batches)
+    features = torch.stack([model[0](images) for images, _ in batches])  # (batch, n, channel, height, width)
+    torch.testing.assert_close(model[1].running_mean, features.mean((0, 1, 3, 4)))
+    torch.testing.assert_close(model[1].running_var, features.transpose(1, 2).flatten(2).var(2).mean(0))
+    assert (model[1].momentum, model[1].num_batches_tracked) == (0.3, 3)
+    assert not any(m.training for m in model.modules())
+
+
+def test_recalibration_trains_nothing_and_repeats() -> None:
+    model = copy.deepcopy(toy_setting()[0].model)
+    weights = copy.deepcopy(list(model.parameters()))
+    batches = list(toy_images(64, 0).batches(32))
+    recalibrate(model, batches)
+    once = state_of(model)
+    recalibrate(model, batches)
+    assert state_of(model) == once
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters()))
+
+
+def test_without_batchnorm_nothing_is_run() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False))
+
+    def never() -> Iterator[Batch]:
+        raise AssertionError
+        yield
+
+    recalibrate(model, never())
+    assert not model.training
+
+
+def test_recovery_helps() -> None:
+    """Statistics that are plainly wrong are found and put right; training improves a heavily pruned network."""
+    task, traced, space = toy_setting()
+    evaluator = Recalibrate(task, traced, space, l2)
+    model = evaluator.realise(space.dense())
+    with torch.no_grad():
+        model.bn2.running_mean += 3  # type: ignore[operator,assignment]
+    assert task.metric(model, task.holdout) < 0.6 < evaluator.metric(model)
+    hard = space.snap([0.75] * len(space))
+    trained = Finetune(task, traced, space, l2, steps=40, lr=0.1)
+    assert trained.metric(trained.realise(hard)) > evaluator.metric(evaluator.realise(hard))
+
+
+def test_the_seed_matters_where_chance_decides() -> None:
+    task, traced, space = toy_setting()
+    policy = space.snap([0.5] * len(space))
+
+    def weights(seed: int) -> list[Tensor]:
+        return list(Recalibrate(task, traced, space, _by_chance, seed=seed).realise(policy).parameters())
+
+    first, again, other = weights(0), weights(0), weights(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other))
+
+
+def _by_chance(units: Units) -> Tensor:
+    return torch.rand(len(units), generator=units.generator)
+
+
+_by_chance.needs = frozenset({"generator"})  # type: ignore[attr-defined]
+
+
+def test_scores_are_computed_once() -> None:
+    calls: list[int] = []
+
+    def counting(units: Units) -> Tensor:
+        calls.append(len(units))
+        return l2(units)
+
+    task, traced, space = toy_setting()
+    evaluator = Recalibrate(task, traced, space, counting)
+    assert not calls  # nothing slow in the constructor
+    for sparsity in (0.2, 0.5, 0.7):
+        evaluator.realise(space.snap([sparsity] * len(space)))
+    assert calls == [g.of for g in traced.groups]
+
+
+def test_the_holdout_setting_limits_what_is_scored() -> None:
+    task, traced, space = toy_setting()
+    seen: list[int] = []
+
+    def counting(model: nn.Module, split: object) -> float:
+        seen.append(len(split))  # type: ignore[arg-type]
+        return 0.5
+
+    object.__setattr__(task, "metric", counting)
+    for holdout in (0, 50, 10_000):
+        evaluator = Recalibrate(task, traced, space, l2, holdout=holdout)
+        evaluator.metric(evaluator.realise(space.dense()))
+    assert seen == [200, 50, 200]
+
+
+def test_a_metric_that_is_not_finite_fails_the_trial() -> None:
+    task, traced, space = toy_setting()
+    object.__setattr__(task, "metric", lambda model, split: float("nan"))
+    evaluator = Recalibrate(task, traced, space, l2)
+    with pytest.raises(TrialFailed, match="metric is nan"):
+        evaluator.metric(evaluator.realise(space.dense()))
+
+
+def test_a_frozen_network_can_be_finetuned() -> None:
+    task, traced, space = toy_setting()
+    task.model.requires_grad_(False)
+    evaluator = Finetune(task, traced, space, l2, steps=2, **FEW)
+    model = evaluator.realise(space.dense())
+    evaluator.metric(model)
+    assert not torch.equal(next(model.parameters()), next(task.model.parameters()))
+
+
+def test_bf16_is_honoured() -> None:
+    task, traced, space = toy_setting()
+    seen: list[bool] = []
+
+    def spying(model: nn.Module, split: object) -> float:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return 0.5
+
+    object.__setattr__(task, "metric", spying)
+    for name in ("fp32", "bf16"):
+        evaluator = Recalibrate(task, traced, space, l2, precision=name, **FEW)
+        evaluator.metric(evaluator.realise(space.dense()))
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("settings", [{"images": 64, "batch": 128}, {"batch": 1}, {"holdout": -1}])
+def test_wrong_settings_name_themselves(settings: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="=".join(map(str, next(iter(settings.items()))))):
+        Recalibrate(*toy_setting(), l2, **settings)
+
+
+class TestReady:
+    def test_gives_what_the_split_gives(self) -> None:
+        split = toy_images(50, 0)
+        ready = Ready(split)
+        for size in (16, 50, 16):
+            for (images, labels), (same, targets) in zip(split.batches(size), ready.batches(size), strict=True):
+                assert torch.equal(images, same)
+                assert torch.equal(labels, targets)
+        assert len(ready) == 50
+        assert len(ready.head(20)) == 20
+
+    def test_reads_its_source_once(self) -> None:
+        reads: list[int] = []
+
+        def source() -> Iterator[Batch]:
+            reads.append(1)
+            yield from toy_images(50, 0).batches(16)
+
+        replay = Replay(source)
+        next(iter(replay))  # given up half-way: nothing is held
+        assert [len(list(replay)) for _ in range(3)] == [4, 4, 4]
+        assert len(reads) == 2
+
+    def test_holds_nothing_that_is_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inputs, "HELD", 1000)
+        replay = Replay(lambda: toy_images(50, 0).batches(16))
+        assert [len(list(replay)) for _ in range(2)] == [4, 4]
+        assert not replay._held
+
+
+class Sleepy(nn.Module):
+    """Sleeps in one precision, and errs in bf16 by `error`."""
+
+    def __init__(self, fp32: float, bf16: float, error: float = 0.0) -> None:
+        super().__init__()
+        self.fp32, self.bf16, self.error = fp32, bf16, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = torch.is_autocast_enabled("cpu")
+        time.sleep(self.bf16 if rounded else self.fp32)
+        return x + self.error if rounded else x
+
+
+class Unable(Sleepy):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return super().forward(x)
+
+
+class TestPrecision:
+    batch = torch.arange(32.0).view(8, 4)
+
+    def test_takes_bf16_where_it_is_faster(self) -> None:
+        assert precision.choose(Sleepy(0.05, 0.01), self.batch) == "bf16"
+
+    def test_takes_fp32_where_bf16_gains_too_little(self) -> None:
+        assert precision.choose(Sleepy(0.05, 0.048), self.batch) == "fp32"
+
+    def test_gives_up_at_once_where_bf16_crawls(self) -> None:
+        start = time.perf_counter()
+        assert precision.choose(Sleepy(0.0, 0.3), self.batch) == "fp32"
+        assert time.perf_counter() - start < 0.8  # twice, not more
+
+    @pytest.mark.parametrize("error", [5.0, float("nan")])
+    def test_takes_fp32_where_outputs_differ(self, error: float) -> None:
+        assert precision.choose(Sleepy(0.05, 0.0, error), self.batch) == "fp32"
+
+    def test_takes_fp32_where_bf16_does_not_exist(self) -> None:
+        assert precision.choose(Unable(0.0, 0.0), self.batch) == "fp32"
+
+    def test_only_looks(self) -> None:
+        model = toy_setting()[0].model.train()
+        before = state_of(model)
+        precision.choose(model, torch.randn(4, 1, 8, 8))
+        assert state_of(model) == before

@@ -1,0 +1,300 @@
+"""After the search: the comparison is fair, the test split is read once, and the page shows the facts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune import api, config, export, finish, loop, policy_file, report, report_plots, study
+from autoprune.apply import apply_policy
+from autoprune.errors import ModelError, PolicyError, RunError
+from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, TrialFacts
+from autoprune.run import Run
+from autoprune.study import Study
+from autoprune.task import Images, Split, Task, top1
+
+
+def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", reward: str = "metric") -> Report:
+    """A report made up by hand: the third trial failed, the fifth is hopeless, the last is best."""
+    metrics = [None if i == 2 else 0.2 if i == 4 else 0.8 + 0.01 * i for i in range(trials)]
+    costs = {"macs": 15.4e6, "params": 140e3}
+    tried = tuple(
+        TrialFacts(i, m, m, {**costs, "params": 140e3 + 1e3 * i}, "" if m else "NaN") for i, m in enumerate(metrics)
+    )
+    dense = {"macs": 31_021_952.0, "params": 269_722.0}
+    rows = (
+        Network("dense", 0.94, 0.94, 0.9364, dense, 1_090_000, (16, 64)),
+        Network("ours", 0.91, 0.936, 0.9312, costs, 640_000, (8, 60)),
+        Network("uniform", 0.84, 0.929, 0.9268, costs, 560_000, (11, 45)),
+        Network("random", 0.86, 0.931, 0.9279, costs, 600_000, (14, 40)),
+    )
+    ceiling = Limit("macs", "MAC", "50%", 15_510_976, 31_021_952, 15.4e6, 15.4e6)
+    return Report(
+        name="demo <space>",
+        task="demo",
+        metric_name=metric_name,
+        images={"train": 10, "holdout": 5, "test": 5},
+        plugins={"controller": "evolution", "evaluator": "recalibrate", "criterion": "l1", "reward": reward},
+        units={"macs": "MAC", "params": "param"},
+        networks=rows,
+        limits=(ceiling,) if limits else (),
+        groups=(GroupFacts("a", ("a", "bn_a"), 16, 4, "exact"), GroupFacts("b" * 60, ("b",), 64, 13, "shapes")),
+        frozen=(FrozenFacts("stem", 16, "a padded shortcut & more"),),
+        trials=tried,
+        random_trials=tried[:4],
+        best=trials - 1,
+        seconds={"search: score": 61.0, "finetune": 120.0},
+        exports=(export.Exported("model.onnx", 2**20, 3e-7, 32),),
+        finetune={"steps": 3, "lr": 0.1},
+        seed=0,
+        versions={"torch": "2"},
+        machine={"threads": "2"},
+        command="autoprune search demo.toml --seed 0",
+        made="2026-01-01 00:00 UTC",
+        notes=("A note.",),
+    )
+
+
+def test_facts_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
+    report.write(facts(), tmp_path)
+    assert report.read(tmp_path) == facts()
+    path = tmp_path / report.FACTS
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": "x"}))
+    with pytest.raises(RunError, match=r"report\.json is damaged at seed"):
+        report.read(tmp_path)
+    path.unlink()
+    with pytest.raises(RunError, match=r"has no report\.json"):
+        report.read(tmp_path)
+
+
+def test_the_sentence_and_the_table_say_the_result() -> None:
+    said = report.headline(facts().plain())
+    assert said.startswith("49.6% of the MACs (15.40 M of 31.02 M): test top-1 93.12 %, dense 93.64 %")
+    assert "uniform pruning at equal finetuning 92.68 %" in said
+    head, *rows = report.table(facts().plain())
+    assert [row[0] for row in rows] == ["dense", "found by evolution", "uniform", "best of 4 random"]
+    assert {len(row) for row in rows} == {len(head)}
+    assert "269.7 k (100.0%)" in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        (report.quantity(20_460_000), "20.46 M"),
+        (report.quantity(135_000), "135.0 k"),
+        (report.quantity(12), "12"),
+        (report.size(2**20), "1.00 MiB"),
+        (report.size(2048), "2 KiB"),
+        (report.duration(9.04), "9.0 s"),
+        (report.duration(119.6), "2 min 00 s"),
+        (report.duration(3_700), "1 h 01 min"),
+        (facts().gap(-0.0052), "−0.52 points"),  # noqa: RUF001
+        (facts(metric_name="F1").gap(0.5), "+0.5"),
+        (facts(metric_name="F1").shown(0.51234), "0.5123"),
+    ],
+)
+def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
+    assert shown == wanted
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        facts(),
+        facts(limits=False),
+        facts(trials=1),
+        facts(metric_name="F1", reward="r_flops"),
+        dataclasses.replace(facts(), networks=facts().networks[:2], random_trials=(), frozen=(), notes=()),
+    ],
+    ids=["full", "no budget", "one trial", "other metric", "no baselines"],
+)
+def test_the_page_is_one_file_without_references(made: Report) -> None:
+    page = report.render(made)
+    assert page.count("<svg ") == 3
+    assert "demo &lt;space&gt;" in page
+    assert "<space>" not in page
+    assert not re.search(r'(?:src|href)="(?!#)', page)
+    assert "@import" not in page
+    assert "url(" not in page.replace("url(#", "")
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(identifiers)
+
+
+def test_the_page_shows_what_it_must() -> None:
+    page = report.render(facts())
+    for words in ("93.12 %", "found by evolution", "best of 4 random", "15,510,976", "50%", "A note.", "2 min 00 s",
+                  "a padded shortcut &amp; more", "autoprune search demo.toml --seed 0", "3.0e-07"):  # fmt: skip
+        assert words in page
+    assert ">met<" in page
+    over = dataclasses.replace(facts().limits[0], counted=15_510_977)
+    assert ">exceeded<" in report.render(dataclasses.replace(facts(), limits=(over,)))
+
+
+@pytest.mark.parametrize("draw", [report_plots.progress, report_plots.tradeoff, report_plots.groups])
+def test_pictures_are_svg_in_the_colours_of_the_page(draw: object) -> None:
+    svg = draw(facts())  # type: ignore[operator]
+    ET.fromstring(svg)
+    assert "var(--ours)" in svg
+    assert not set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(report_plots.VARIABLES)
+    assert svg == draw(facts())  # type: ignore[operator]
+
+
+def test_the_front_holds_what_no_cheaper_trial_beats() -> None:
+    import numpy as np
+
+    points = np.array([[3.0, 5.0], [1.0, 2.0], [2.0, 1.0], [2.0, 4.0], [4.0, 5.0]])
+    assert report_plots._front(points).tolist() == [[1.0, 2.0], [2.0, 4.0], [3.0, 5.0]]
+
+
+# the whole way, on a small network
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bn_a = nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.b, self.bn_b = nn.Conv2d(12, 16, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn_a(self.a(x)))
+        return self.head(torch.relu(self.bn_b(self.b(x))).mean((2, 3)))
+
+
+class Counted(Images):
+    """A split that counts how often it is read."""
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        reads.append(len(self))
+        yield from super().batches(size)
+
+
+reads: list[int] = []
+
+
+def split(count: int, seed: int, kind: type[Images] = Images) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return kind(pixels, torch.randint(0, 4, (count,), generator=generator), (0.5,), (0.3,))
+
+
+def small_task(seed: int = 0) -> Task:
+    torch.manual_seed(seed)
+    return Task(
+        model=Net(),
+        example=torch.zeros(1, 1, 8, 8),
+        train=split(64, 1),
+        holdout=split(40, 2),
+        test=split(48, 3, Counted),
+        name="small",
+        holdout_seen=True,
+    )
+
+
+def searched(task: Task, root: Path, controller: str = "random", trials: int = 4) -> tuple[Study, Run]:
+    tables = {
+        "name": "small",
+        "task": {"use": study.GIVEN},
+        "budget": {"macs": "60%"},
+        "criterion": {"use": "l1"},
+        "evaluator": {"use": "recalibrate", "images": 32, "batch": 16},
+        "controller": {"use": controller},
+        "search": {"trials": trials},
+        "finetune": {"epochs": 1, "batch": 32, "distill": 0.5},
+        "report": {"random_trials": 3},
+    }
+    built = study.build(config.parse(tables, "test"), task=task, chosen="fp32")
+    run = api.begin(built, root)
+    loop.search(built.controller(), loop.remembering(built.attempt, run), run, trials=trials)
+    return built, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Run, Report, list[str]]:
+    built, run = searched(small_task(), tmp_path_factory.mktemp("runs"))
+    reads.clear()
+    stages: list[str] = []
+    made = finish.finish(built, run, watch=lambda what, done, of: stages.append(f"{what} {done}/{of}"))
+    return built, run, made, stages
+
+
+def test_the_test_split_is_read_once_for_each_network(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, made, _ = finished
+    different = {n.kept for n in made.networks}
+    assert reads == [48] * len(different)
+    assert finish.finish(built, run) == made
+    assert reads == [48] * len(different)
+
+
+def test_the_comparison_holds_what_it_promises(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, made, stages = finished
+    assert [n.role for n in made.networks] == ["dense", "ours", "uniform", "random"]
+    assert made.ours.kept == built.space.kept(run.best().policy)
+    assert made.ours.searched == run.best().metric
+    assert made.limits[0].predicted == made.limits[0].counted == made.ours.costs["macs"]
+    assert all(n.costs["macs"] <= made.limits[0].most for n in made.networks[1:])
+    assert all(n.costs["params"] == built.costs["params"].predict(built.space.policy(n.kept)) for n in made.networks)
+    assert "trained on the holdout" in made.notes[0]
+    assert "finetune ours 2/2" in stages
+    assert stages[-1] == "export 3/3"
+
+
+def test_the_files_are_the_network_of_the_report(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, made, _ = finished
+    names = {p.name for p in run.directory.iterdir()}
+    assert {policy_file.NAME, export.WEIGHTS, export.PROGRAM, export.ONNX, report.FACTS, report.PAGE} <= names
+    assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM, export.ONNX]
+    back = export.load(run.directory, built.task.model)
+    assert built.costs["macs"].measure(back, built.task.example) == made.ours.costs["macs"]
+    assert top1(back, split(48, 3)) == made.ours.test
+    assert report.read(run.directory) == made
+
+
+def test_finishing_leaves_the_dense_network_alone(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, _, _, _ = finished
+    fresh = small_task().model.state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in built.task.model.state_dict().items())
+
+
+def test_a_policy_is_applied_again_from_its_file(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, _, _ = finished
+    again = apply_policy(run.directory, small_task())
+    wanted = built.evaluator.realise(run.best().policy)
+    built.evaluator.metric(wanted)
+    found = again.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.state_dict().items())
+    other = apply_policy(run.directory / policy_file.NAME, small_task(seed=5))
+    assert [p.shape for p in other.parameters()] == [p.shape for p in again.parameters()]
+    with pytest.raises(PolicyError, match="hand it over again"):
+        apply_policy(run.directory)
+
+
+def test_a_policy_for_another_network_is_refused(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    _, run, _, _ = finished
+    wider = small_task()
+    wider.model.b = nn.Conv2d(12, 20, 3, padding=1, stride=2, bias=False)
+    wider.model.bn_b, wider.model.head = nn.BatchNorm2d(20), nn.Linear(20, 4)
+    with pytest.raises(PolicyError, match="the policy is for another network"):
+        apply_policy(run.directory, wider)
+
+
+def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> export.Exported:
+        raise ModelError("model.onnx cannot be written for this network: Unsupported: no")
+
+    monkeypatch.setattr(export, "export_onnx", refuse)
+    built, run = searched(small_task(), tmp_path, controller="uniform", trials=2)
+    made = finish.finish(built, run)
+    assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM]
+    assert any("model.onnx cannot be written" in note for note in made.notes)
+    assert made.network("uniform") == dataclasses.replace(made.ours, role="uniform")
+    assert not (run.directory / export.ONNX).exists()

@@ -1,0 +1,102 @@
+"""On real architectures: what is predicted is what a pruned network has, to the last MAC and parameter."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from autoprune.costs.arithmetic import Macs, Params
+from autoprune.prune import prune
+from autoprune.space import SearchSpace
+from autoprune.trace import Trace, trace
+from tests.zoo import ZOO, example
+
+POLICIES = 200
+
+
+@dataclass(frozen=True)
+class Case:
+    model: nn.Module
+    inputs: Tensor
+    trace: Trace
+    space: SearchSpace
+
+    def random_kept(self, seed: int) -> list[int]:
+        rng = np.random.default_rng(seed)
+        if seed == 0:
+            return [g.choices()[0] for g in self.space]
+        return [int(rng.choice(g.choices())) for g in self.space]
+
+    def random_units(self, kept: list[int], seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng((seed, 1))
+        return [np.sort(rng.permutation(g.of)[:k]) for g, k in zip(self.space, kept, strict=True)]
+
+
+@cache
+def case(name: str) -> Case:
+    make, side, _ = ZOO[name]
+    model, inputs = make(), example(side)
+    found = trace(model, inputs)
+    return Case(model, inputs, found, SearchSpace(name, found.groups, found.ops, found.parameters))
+
+
+LIGHT = {"resnet20-A", "resnet20-B", "mobilenet_v2", "shufflenet_v2_x1_0"}  # the others take minutes: -m slow
+NAMES = [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestZoo:
+    def test_finds_the_groups(self, name: str) -> None:
+        assert len(case(name).trace.groups) == ZOO[name][2]
+        assert all(f.reason and f.name for f in case(name).trace.frozen)
+        assert set(case(name).trace.proofs) == {"exact"}
+
+    def test_prices_every_policy_exactly(self, name: str) -> None:
+        one = case(name)
+        macs, params = Macs(one.space), Params(one.space)
+        hollow, inputs = copy.deepcopy(one.model).to("meta"), one.inputs.to("meta")  # shapes without numbers
+        for seed in range(POLICIES):
+            kept = one.random_kept(seed)
+            pruned = prune(hollow, one.trace, one.random_units(kept, seed))
+            policy = one.space.policy(kept)
+            assert macs.predict(policy) == macs.measure(pruned, inputs)
+            assert params.predict(policy) == params.measure(pruned, inputs)
+
+    def test_pruned_networks_run(self, name: str) -> None:
+        one = case(name)
+        kept = one.random_kept(7)
+        pruned = prune(one.model, one.trace, one.random_units(kept, 7))
+        with torch.no_grad():
+            out = pruned(one.inputs)
+        assert out.isfinite().all()
+        assert out.shape == one.model(one.inputs).shape
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n in LIGHT])
+def test_agrees_with_fvcore(name: str) -> None:
+    one = case(name)
+    for seed in range(3):
+        kept = one.random_kept(seed)
+        pruned = prune(one.model, one.trace, one.random_units(kept, seed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            counted = FlopCountAnalysis(pruned, one.inputs[:1]).unsupported_ops_warnings(False).by_operator()
+        assert Macs(one.space).predict(one.space.policy(kept)) == counted["conv"] + counted["linear"]
+
+
+def test_ten_thousand_policies_are_priced_at_once() -> None:
+    one = case("resnet20-A")
+    rng = np.random.default_rng(0)
+    kept = np.stack([rng.integers(1, g.of + 1, 10_000) for g in one.space], axis=1)
+    prices = Macs(one.space).predict_many(kept)
+    assert prices.shape == (10_000,)
+    for row in (0, 17, 9_999):
+        assert prices[row] == sum(op.count(kept[row].tolist()) for op in one.space.ops)
