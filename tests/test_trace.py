@@ -96,7 +96,7 @@ SHAPES = {  # wiring -> groups expected
             lambda m, x: m.b(torch.cat([m.l((y := m.a(x))[:, :4]), y[:, 4:]], 1)),
             a=conv(3, 8), l=conv(4, 5), b=conv(9, 2),
         ),
-        {"l": 5},  # the slices are written with a fixed 4, so the halves cannot change
+        {"a#2": 4, "l": 5},  # the slices are written with a fixed 4, so the first half cannot change; the second can
     ),
 }  # fmt: skip
 

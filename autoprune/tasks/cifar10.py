@@ -41,10 +41,10 @@ def cifar10(model: str = "resnet56", weights: str = "", data: str = "", holdout:
     """
     if model not in MODELS:
         raise ConfigError(f"task cifar10 has no model {model!r}; there are {', '.join(MODELS)}")
+    directory = _directory(data)
     most = len(_TRAIN) * _RECORDS - 1
     if not 0 < holdout <= most:
         raise ConfigError(f"task cifar10: holdout={holdout}; it should be between 1 and {most:,} images")
-    directory = _directory(data)
     images, labels = _read(directory, _TRAIN)
     net = ResNet(int(model.removeprefix("resnet")))
     _load(net, Path(weights) if weights else _beside(directory, f"{model}_cifar10.safetensors"))
