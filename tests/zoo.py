@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ def _torchvision(name: str, **settings: object) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's image extension is not needed
-            models = pytest.importorskip("torchvision.models")
+            from torchvision import models
         torch.manual_seed(0)
         return models.get_model(name, weights=None, **settings).eval()
 
