@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from autoprune import operators
 from autoprune.errors import ModelError, first_line
-from autoprune.flow import PAD, Flow, Leaf, Nodes
+from autoprune.flow import PAD, Flow, Leaf, Nodes, plain
 from autoprune.proof import prove
 from autoprune.space import Extent, Group, Op
 from autoprune.tables import Cut, Frozen, Index, Role
@@ -110,17 +110,13 @@ def _probe(model: nn.Module) -> nn.Module:
 
 
 def _run(probe: nn.Module, example: Tensor) -> tuple[object, Flow]:
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused path hides its operators
     try:
-        with torch.no_grad(), Flow(probe, operators.handler, operators.scales) as flow:
+        with plain(), Flow(probe, operators.handler, operators.scales) as flow:
             return probe(example), flow
     except Exception as wrong:
         raise ModelError(
             f"the network fails on its example of shape {tuple(example.shape)}: {first_line(wrong)}"
         ) from wrong
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @dataclass(frozen=True)

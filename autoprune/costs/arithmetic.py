@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoprune.flow import plain
 from autoprune.space import Extent, Op, Policy, SearchSpace
 
 Kept = NDArray[np.int64]
@@ -116,15 +116,7 @@ class Params:
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:
-    """MACs of one example by torch's own FlopCounterMode, halved.
-
-    Transformer layers run their plain code, since the fused one hides its operators from every counter.
-    """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(example[:1])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    """MACs of one example by torch's own FlopCounterMode, halved."""
+    with plain(), FlopCounterMode(display=False) as counter:
+        model(example[:1])
     return int(counter.get_total_flops()) // 2
