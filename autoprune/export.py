@@ -67,7 +67,7 @@ def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> 
         "ties": json.dumps(ties, sort_keys=True),
     }
     with _renamed(path) as part:
-        safetensors.torch.save_file(state, part, metadata=about)
+        part.write_bytes(safetensors.torch.save(state, metadata=about))
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -29,7 +29,7 @@ from autoprune.export import Exported
 from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Role, TrialFacts
 from autoprune.run import Run, stored
 from autoprune.space import Policy
-from autoprune.study import Study
+from autoprune.study import GIVEN, Study
 from autoprune.train import train
 from autoprune.trial import Trial
 
@@ -311,7 +311,11 @@ def _processor() -> str:
 def _command(study: Study) -> str:
     """The command line that makes a like run, where one can."""
     config = study.config
-    words = ["autoprune", "search", f"{study.name}.toml", "--controller", config.controller.use]
+    task = config.task.use
+    if task == GIVEN:
+        return "autoprune.search(task, ...) in Python"
+    source = task if config.name == task.rpartition(":")[2] else f"{study.name}.toml"
+    words = ["autoprune", "search", source, "--controller", config.controller.use]
     for name, asked in config.budget.items():
         words += ["--budget", f"{name}={asked}"]
     words += ["--trials", str(config.search.trials), "--seed", str(study.seed)]

@@ -14,15 +14,11 @@ from autoprune.controllers.uniform import Deep, Shallow, Uniform
 from autoprune.costs.arithmetic import Macs, Params
 from autoprune.errors import ConfigError
 from autoprune.space import SearchSpace
-from autoprune.testing.controllers import ControllerContract, FixedContract, LearnerContract, drive, new, raisable
+from autoprune.testing.controllers import ControllerContract, drive, new, raisable
 from autoprune.testing.surrogate import half, judge, metric, toy_space
 
 
-class TestUniform(FixedContract):
-    @pytest.fixture
-    def make(self):
-        return Uniform
-
+class TestUniform:
     def test_is_uniform_up_to_rounding_and_the_remainder(self):
         space = toy_space(step=1, width=256)
         sparsity = np.array(new(Uniform, space).ask().sparsity)
@@ -30,33 +26,21 @@ class TestUniform(FixedContract):
         assert 0.2 < sparsity.mean() < 0.5
 
 
-class TestDeep(FixedContract):
-    @pytest.fixture
-    def make(self):
-        return Deep
-
+class TestDeep:
     def test_prunes_the_output_hardest(self):
         sparsity = new(Deep, toy_space(step=1, width=256)).ask().sparsity
         assert all(after >= before - 0.01 for before, after in pairwise(sparsity))
         assert sparsity[-1] > 3 * sparsity[0]
 
 
-class TestShallow(FixedContract):
-    @pytest.fixture
-    def make(self):
-        return Shallow
-
+class TestShallow:
     def test_prunes_the_input_hardest(self):
         sparsity = new(Shallow, toy_space(step=1, width=256)).ask().sparsity
         assert all(after <= before + 0.01 for before, after in pairwise(sparsity))
         assert sparsity[0] > 3 * sparsity[-1]
 
 
-class TestRandom(ControllerContract):
-    @pytest.fixture
-    def make(self):
-        return Random
-
+class TestRandom:
     def test_covers_the_space(self):
         space = toy_space(step=1)
         controller = Random(space, Budget(space))
@@ -66,11 +50,7 @@ class TestRandom(ControllerContract):
         assert drawn.max() > 0.95
 
 
-class TestEvolution(LearnerContract):
-    @pytest.fixture
-    def make(self):
-        return Evolution
-
+class TestEvolution:
     def test_begins_with_the_uniform_policy(self):
         assert new(Evolution).ask() == new(Uniform).ask()
 
@@ -105,42 +85,14 @@ class TestEvolutionOfOneParentAndOneChild(ControllerContract):
         return partial(Evolution, startup=1, parents=1, brood=1)
 
 
-class TestBayes(LearnerContract):
-    @pytest.fixture
-    def make(self):
-        return Bayes
-
-
-class TestBayesGP(ControllerContract):
-    @pytest.fixture
-    def make(self):
-        return partial(BayesGP, startup=4)
-
-    @pytest.fixture
-    def asks(self):
-        return 9
-
-    def test_learns(self):
-        rewards = [t.reward for t in drive(new(BayesGP), 22)]
-        assert np.mean(rewards[-5:]) > np.mean(rewards[1:10])
-
-
-class TestCmaEs(LearnerContract):
-    @pytest.fixture
-    def make(self):
-        return CmaEs
-
+class TestCmaEs:
     @pytest.mark.parametrize("wrong", [{"population": 3}, {"sigma": 0.0}, {"sigma": 1.5}])
     def test_refuses_senseless_settings(self, wrong):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             new(partial(CmaEs, **wrong))
 
 
-class TestNsga2(LearnerContract):
-    @pytest.fixture
-    def make(self):
-        return partial(Nsga2, population=12)
-
+class TestNsga2:
     def test_spreads_over_cost_where_there_is_no_budget(self):
         space = toy_space()
         trials = drive(Nsga2(space, Budget(space), population=12), 150, space=space)
@@ -159,11 +111,7 @@ class TestNsga2(LearnerContract):
             new(partial(Nsga2, population=1))
 
 
-class TestQmc(ControllerContract):
-    @pytest.fixture
-    def make(self):
-        return Qmc
-
+class TestQmc:
     def test_covers_the_space_more_evenly_than_random(self):
         space = toy_space(step=1, width=64)
 

@@ -10,21 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune import criteria, plugins
+from autoprune import criteria
 from autoprune.criteria import Scoring, Units
 from autoprune.errors import ConfigError, ModelError
 from autoprune.models.resnet import ResNet
 from autoprune.prune import prune
 from autoprune.task import Images, Task
-from autoprune.testing.criteria import CriterionContract, toy_units
+from autoprune.testing.criteria import toy_units
 from autoprune.testing.evaluators import state_of, toy_setting
 from autoprune.trace import Trace, trace
-
-
-@pytest.mark.parametrize("criterion", [plugins.load("criterion", name) for name in plugins.OURS["criterion"]])
-class TestEveryCriterion(CriterionContract):
-    pass
-
 
 WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 0.0], [1.0, 1.0]])
 

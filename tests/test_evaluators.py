@@ -24,26 +24,18 @@ from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, state
 FEW = {"images": 256, "holdout": 100}
 
 
-class TestRecalibrate(EvaluatorContract):
-    @pytest.fixture
-    def make(self) -> MakeEvaluator:
-        return functools.partial(Recalibrate, **FEW)
-
-
-class TestFinetune(EvaluatorContract):
-    @pytest.fixture
-    def make(self) -> MakeEvaluator:
-        return functools.partial(Finetune, **FEW, steps=5)
-
-
 class TestFinetuneWithTeacher(EvaluatorContract):
     @pytest.fixture
     def make(self) -> MakeEvaluator:
         return functools.partial(Finetune, **FEW, steps=3, distill=0.5)
 
 
-class TestOnAnyDataset(TestRecalibrate):
+class TestOnAnyDataset(EvaluatorContract):
     """Splits that are map-style data sets, which torch's loader reads."""
+
+    @pytest.fixture
+    def make(self) -> MakeEvaluator:
+        return functools.partial(Recalibrate, **FEW)
 
     @pytest.fixture
     def setting(self) -> tuple[Task, object, object]:  # type: ignore[override]

@@ -1,0 +1,81 @@
+"""The contract of a predictive cost. Subclass it, give a `make` fixture, and every promise is tested.
+
+class TestMine(CostContract):
+    @pytest.fixture
+    def make(self):
+        return Mine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from autoprune.budget import Priced
+from autoprune.prune import prune
+from autoprune.space import SearchSpace
+from autoprune.task import Task
+from autoprune.testing.evaluators import toy_setting
+from autoprune.trace import Trace
+
+MakeCost = Callable[..., Priced]
+
+
+class CostContract:
+    """What budgets and agents rely on."""
+
+    @pytest.fixture
+    def make(self) -> MakeCost:
+        """The class under test, or anything else that is called like it."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def tolerance(self) -> float:
+        """How far a prediction may be from the measurement, as a share of it. Counted costs are exact."""
+        return 0.0
+
+    @pytest.fixture
+    def setting(self) -> tuple[Task, Trace, SearchSpace]:
+        """What is priced."""
+        return toy_setting()
+
+    def test_predicts_what_is_measured(
+        self, make: MakeCost, setting: tuple[Task, Trace, SearchSpace], tolerance: float
+    ) -> None:
+        """The prediction is the cost of the really pruned network."""
+        task, traced, space = setting
+        cost = make(space=space)
+        for kept in _random(space, 8):
+            units = [np.arange(count) for count in kept]
+            measured = cost.measure(prune(task.model, traced, units), task.example)
+            assert cost.predict(space.policy(kept)) == pytest.approx(measured, rel=tolerance, abs=0)
+
+    def test_never_rises_with_sparsity(self, make: MakeCost, setting: tuple[Task, Trace, SearchSpace]) -> None:
+        """A unit less in any group costs no more."""
+        _, _, space = setting
+        cost = make(space=space)
+        for kept in _random(space, 8):
+            here = cost.predict(space.policy(kept))
+            for i, group in enumerate(space):
+                below = [choice for choice in group.choices() if choice < kept[i]]
+                if below:
+                    assert cost.predict(space.policy([*kept[:i], below[-1], *kept[i + 1 :]])) <= here
+
+    def test_many_at_once_are_as_one_by_one(self, make: MakeCost, setting: tuple[Task, Trace, SearchSpace]) -> None:
+        """A batch changes no price."""
+        _, _, space = setting
+        cost, rows = make(space=space), _random(space, 20)
+        assert cost.predict_many(rows).tolist() == [cost.predict(space.policy(kept)) for kept in rows]
+
+    def test_has_a_unit(self, make: MakeCost, setting: tuple[Task, Trace, SearchSpace]) -> None:
+        """A cost is a number with a unit."""
+        assert make(space=setting[-1]).unit
+
+
+def _random(space: SearchSpace, count: int) -> NDArray[np.int64]:
+    """Random kept units, shape (count, groups)."""
+    rng = np.random.default_rng(0)
+    return np.stack([rng.choice(group.choices(), count) for group in space], axis=1)

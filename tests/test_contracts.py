@@ -1,0 +1,128 @@
+"""Registered implies tested: the shipped contracts, over every plugin in the table.
+
+A new plugin is tested here by being registered. What a test needs to know about one (a few steps instead of fifty,
+fewer asks of a slow one) is said in the tables below.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from autoprune import plugins
+from autoprune.errors import Exhausted
+from autoprune.task import Task
+from autoprune.testing.controllers import ControllerContract, FixedContract, LearnerContract, asked, new
+from autoprune.testing.costs import CostContract
+from autoprune.testing.criteria import CriterionContract
+from autoprune.testing.evaluators import EvaluatorContract
+from autoprune.testing.rewards import RewardContract
+from autoprune.testing.surrogate import half, toy_space
+
+FIXED = ["uniform", "deep", "shallow"]  # one policy, always the same
+CHANCE = ["random", "qmc"]  # claim to cover the space, not to learn
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bayes-gp": {"startup": 4},
+    "nsga2": {"population": 12},
+    "recalibrate": {"images": 256, "holdout": 100},
+    "finetune": {"images": 256, "holdout": 100, "steps": 5},
+}
+ASKS = {"bayes-gp": 8}  # fits a Gaussian process at every ask
+TRIALS = {"bayes-gp": 20}
+
+
+def registered(kind: str, leaving: list[str] | None = None) -> list[str]:
+    return [name for name in plugins.OURS[kind] if name not in (leaving or [])]
+
+
+def loaded(kind: str, name: str) -> Any:
+    plugin = plugins.load(kind, name)
+    return partial(plugin, **SETTINGS[name]) if name in SETTINGS else plugin
+
+
+class _Controllers:
+    @pytest.fixture
+    def make(self, name: str) -> Any:
+        return loaded("controller", name)
+
+    @pytest.fixture
+    def asks(self, name: str) -> int:
+        return ASKS.get(name, 40)
+
+    @pytest.fixture
+    def trials(self, name: str) -> int:
+        return TRIALS.get(name, 60)
+
+
+@pytest.mark.parametrize("name", FIXED)
+class TestFixedControllers(_Controllers, FixedContract):
+    pass
+
+
+@pytest.mark.parametrize("name", CHANCE)
+class TestChanceControllers(_Controllers, ControllerContract):
+    pass
+
+
+@pytest.mark.parametrize("name", registered("controller", [*FIXED, *CHANCE]))
+class TestLearningControllers(_Controllers, LearnerContract):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("step", [1, 8, 32])
+@pytest.mark.parametrize("name", registered("controller"))
+def test_ten_thousand_asks_stay_within_the_budget(name: str, step: int) -> None:
+    """The first hundred are told (all of them where that is cheap); later asks still vary."""
+    space = toy_space(depth=6, step=step, width=64)
+    budget, controller = half(space), loaded("controller", name)(space=space, budget=half(space), seed=step)
+    searching = asked(controller, space)
+    for number in range(10_000):
+        try:
+            policy = next(searching).policy if number < 100 else controller.ask()
+        except Exhausted:
+            assert name in FIXED
+            break
+        assert budget.admits(policy)
+
+
+@pytest.mark.parametrize("name", registered("evaluator"))
+class TestEvaluators(EvaluatorContract):
+    @pytest.fixture
+    def make(self, name: str) -> Any:
+        return loaded("evaluator", name)
+
+
+@pytest.mark.parametrize("name", registered("criterion"))
+class TestCriteria(CriterionContract):
+    @pytest.fixture
+    def criterion(self, name: str) -> Any:
+        return loaded("criterion", name)
+
+
+@pytest.mark.parametrize("name", registered("cost"))
+class TestCosts(CostContract):
+    @pytest.fixture
+    def make(self, name: str) -> Any:
+        return loaded("cost", name)
+
+
+@pytest.mark.parametrize("name", registered("reward"))
+class TestRewards(RewardContract):
+    @pytest.fixture
+    def reward(self, name: str) -> Any:
+        return plugins.build("reward", {"use": name})
+
+
+def test_builtin_tasks_return_tasks() -> None:
+    for name in registered("task"):
+        assert plugins.load("task", name).__annotations__["return"] in (Task, "Task")
+
+
+def test_every_name_is_found_as_users_write_it() -> None:
+    for kind in plugins.OURS:
+        assert set(registered(kind)) <= set(plugins.names(kind))
+    assert new(loaded("controller", "uniform")).ask() == new(loaded("controller", "evolution")).ask()
