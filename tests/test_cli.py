@@ -125,7 +125,9 @@ class TestRefusals:
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)
         assert caught.value.code == 2
-        assert "usage: autoprune" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert error.startswith("autoprune")
+        assert error.count("\n") == 1
 
 
 class TestCheck:
