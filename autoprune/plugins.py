@@ -48,6 +48,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
     },
     "evaluator": {
         "recalibrate": "autoprune.evaluators.recalibrate:Recalibrate",
+        "reconstruct": "autoprune.evaluators.reconstruct:Reconstruct",
         "finetune": "autoprune.evaluators.finetune:Finetune",
     },
     "criterion": {
