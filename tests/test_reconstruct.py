@@ -131,6 +131,16 @@ def test_positions_together_solve_for_the_channels(bias: bool) -> None:
         torch.testing.assert_close(outputs.mean(1), dense.mean(1))
 
 
+def test_too_few_samples_are_shared_among_the_positions() -> None:
+    samples = alike(900, 5, 4)
+    assert not measured(samples[:40], centred=True).shared
+    few, same = measured(samples[:39], centred=True), measured(samples[:39], centred=True, shared=True)
+    assert few.shared
+    torch.testing.assert_close(few.gram, same.gram)
+    torch.testing.assert_close(few.mean, same.mean)
+    assert not measured(samples[:3, :, :1], centred=True).shared  # nothing to share
+
+
 def test_a_strong_ridge_leaves_the_weights() -> None:
     samples, stay = alike(300, 4, 2), torch.tensor([1, 0, 1, 1], dtype=torch.bool)
     weight = torch.randn(3, 4, 2, dtype=torch.double)
@@ -221,7 +231,10 @@ def test_what_is_too_large_is_solved_for_roughly_or_left_and_named() -> None:
     _, exact = mixed()
     assert exact.notes == ()
     _, rough = mixed(columns=12)  # c has 99 columns, d 80, e 7
-    assert rough.notes == ("Reconstruction solved for the kernel positions of c, d together: more than 12 columns.",)
+    assert rough.notes == (
+        "Reconstruction solved for the kernel positions of c, d together: "
+        "more than 12 columns, or fewer than 2 samples a column.",
+    )
     _, least = mixed(columns=6)
     assert len(least.notes) == 3
     assert least.notes[0] == "Reconstruction left the weights of c as they are: it reads 11 channels."

@@ -4,7 +4,8 @@ A convolution multiplies its weight with *columns*: the input under the kernel a
 (channel, position in the kernel). A linear layer behind a flattened image has columns of that kind, too. From the
 moments of the columns follows, in closed form, the best weight on any subset of the channels. The solution is exact
 (least squares over the sampled columns) unless a layer has too many columns for a Gram matrix of them; then the
-positions of the kernel share one Gram matrix of the channels and one solution.
+positions of the kernel share one Gram matrix of the channels and one solution. So they do where there are too few
+samples of the columns to tell them apart.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from autoprune.errors import TrialFailed
 from autoprune.tables import Cut
 from autoprune.task import Batch
 
+ENOUGH = 2  # samples for each column, if every column is to have its own solution
 _CONVOLUTIONS = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
 
 
@@ -34,7 +36,7 @@ class Reader:
 
     Attributes:
         channels, positions: its columns; a channel leaves with all of its positions.
-        shared: whether the positions share one Gram matrix of the channels.
+        shared: whether the positions must share one Gram matrix of the channels.
     """
 
     channels: int
@@ -57,6 +59,11 @@ class Moments:
     mean: Tensor
     count: int = 0
 
+    @property
+    def shared(self) -> bool:
+        """Whether the positions share one Gram matrix of the channels."""
+        return len(self.gram) < self.mean.numel()
+
     @classmethod
     def empty(cls, reader: Reader, device: torch.device) -> Moments:
         """Of no sample yet."""
@@ -66,18 +73,19 @@ class Moments:
 
     def add(self, columns: Tensor) -> None:
         """Sum up `columns`, shape (n, channels, positions)."""
-        shared = len(self.gram) < self.mean.numel()
-        rows = columns.transpose(1, 2).flatten(0, 1) if shared else columns.flatten(1)  # (n or n * positions, d)
+        rows = columns.transpose(1, 2).flatten(0, 1) if self.shared else columns.flatten(1)  # (n or n * positions, d)
         self.gram.addmm_(rows.T, rows)
         self.mean += columns.sum(0)
         self.count += len(columns)
 
     def finish(self, centred: bool) -> None:
         """Make means of the sums."""
+        if self.count < ENOUGH * len(self.gram) and not self.shared:
+            self.gram = self.gram.view(*self.mean.shape, *self.mean.shape).diagonal(dim1=1, dim2=3).sum(-1)
         self.gram /= self.count
         self.mean /= self.count
         if centred:
-            rows = self.mean.T if len(self.gram) < self.mean.numel() else self.mean.reshape(1, -1)  # (., d)
+            rows = self.mean.T if self.shared else self.mean.reshape(1, -1)  # (., d)
             self.gram.addmm_(rows.T, rows, alpha=-1)
 
 
@@ -220,7 +228,7 @@ def solve(weight: Tensor, stay: Tensor, moments: Moments, ridge: float) -> tuple
     """
     outputs, _, positions = weight.shape
     weight, mean = weight.double(), moments.mean.double()
-    shared = len(moments.gram) < mean.numel()
+    shared = moments.shared
     rows = weight.transpose(1, 2).flatten(0, 1) if shared else weight.flatten(1)  # (outputs [* positions], d)
     mask = stay if shared else stay.repeat_interleave(positions)
     kept, gone = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]

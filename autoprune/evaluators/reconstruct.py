@@ -42,8 +42,8 @@ class Reconstruct:
 
     Memory: at most 4 x `columns`^2 bytes a layer (85 MB for the default; a layer of 64 channels under a 3 x 3 kernel
     takes 1.3 MB), and 256 MiB of remembered solutions. In a layer with more input columns (channels x kernel positions)
-    than `columns`, the kernel positions share one solution; one with more channels than that keeps its weights. `notes`
-    names every layer that is not solved for exactly.
+    than `columns`, or with fewer than two samples a column, the kernel positions share one solution; one with more
+    channels than `columns` keeps its weights. `notes` names every layer that is not solved for exactly.
 
     Attributes:
         task: the dense network, which is only read, and its images.
@@ -69,7 +69,7 @@ class Reconstruct:
     precision: str = "fp32"
     images: int = 1024
     positions: int = 16
-    ridge: float = 1e-3
+    ridge: float = 1e-2
     columns: int = 4608
     recalibrate: int = 1024
     batch: int = 128
@@ -82,7 +82,7 @@ class Reconstruct:
         if self.positions < 1 or self.columns < 1:
             raise ConfigError(f"positions={self.positions}, columns={self.columns}: at least 1 is needed")
         if not self.ridge > 0:
-            raise ConfigError(f"ridge={self.ridge}: a number above 0 is needed, such as 0.001")
+            raise ConfigError(f"ridge={self.ridge}: a number above 0 is needed, such as 0.01")
         self._recalibrated = Recalibrate(
             self.task,
             self.trace,
@@ -116,7 +116,7 @@ class Reconstruct:
     @property
     def notes(self) -> tuple[str, ...]:
         """The layers that are not reconstructed exactly."""
-        shared = [layer for layer, reader in self._readers[0].items() if reader.shared and layer in self._moments]
+        shared = [layer for layer, seen in self._moments.items() if seen.shared]
         left = {
             **self._readers[1],
             **{layer: "it is never called as a layer" for layer in self._readers[0] if layer not in self._moments},
@@ -125,7 +125,7 @@ class Reconstruct:
         if shared:
             found.append(
                 f"Reconstruction solved for the kernel positions of {', '.join(shared)} together: "
-                f"more than {self.columns:,} columns."
+                f"more than {self.columns:,} columns, or fewer than {moments.ENOUGH} samples a column."
             )
         return tuple(found)
 
