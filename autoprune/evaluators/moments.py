@@ -109,6 +109,13 @@ def readers(model: nn.Module, cuts: Iterable[Sequence[Cut]], most: int) -> tuple
     return found, left
 
 
+def plain(model: nn.Module, most: int) -> list[str]:
+    """Every layer, by name, that multiplies at most `most` columns with a weight of its own."""
+    ids = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+    found = ((name, m) for name, m in model.named_modules() if _is_plain(m, name, ()))
+    return [name for name, m in found if ids.count(id(m.weight)) == 1 and m.weight[0].numel() <= most]
+
+
 def _is_plain(module: nn.Module | None, layer: str, cuts: Sequence[Cut]) -> bool:
     """Whether `module` multiplies its columns with its weight and does nothing else."""
     if any(cut.tensor != f"{layer}.weight" or cut.dim != 1 for cut in cuts):

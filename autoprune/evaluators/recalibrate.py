@@ -6,6 +6,7 @@ pruned network says next to nothing. No weight is trained.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -114,19 +115,26 @@ class Recalibrate:
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], precision: str = "fp32") -> None:
     """Give every BatchNorm of `model` the mean statistics of `batches`; leaves it in eval mode, channels last."""
+    device = next(model.parameters()).device
+    with reestimating(model) as norms, torch.no_grad(), running(precision, device):
+        for inputs, _ in batches if norms else ():
+            model(inputs.to(device))
+
+
+@contextlib.contextmanager
+def reestimating(model: nn.Module) -> Iterator[int]:
+    """Inside, forward passes of `model` make new BatchNorm statistics, and it normalises by each batch's own.
+
+    Gives the number of BatchNorms; leaves the model in eval mode, channels last.
+    """
     model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    if not norms:
-        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for the mean over all batches
         norm.train()
-    device = next(model.parameters()).device
-    with torch.no_grad(), running(precision, device):
-        for inputs, _ in batches:
-            model(inputs.to(device))
+    yield len(norms)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
         norm.eval()
