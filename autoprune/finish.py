@@ -149,6 +149,7 @@ class _Finish:
             self.notes.insert(
                 0, "The dense network was trained on the holdout, which flatters every holdout number here."
             )
+        self.notes += getattr(study.evaluator, "notes", ())
         plugins = {kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")}
         proofs = zip(study.space, study.trace.proofs, strict=True)
         return Report(

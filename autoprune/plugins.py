@@ -48,6 +48,8 @@ OURS: Mapping[str, Mapping[str, str]] = {
     },
     "evaluator": {
         "recalibrate": "autoprune.evaluators.recalibrate:Recalibrate",
+        "reconstruct": "autoprune.evaluators.reconstruct:Reconstruct",
+        "reconstruct-sequential": "autoprune.evaluators.sequential:ReconstructSequential",
         "finetune": "autoprune.evaluators.finetune:Finetune",
     },
     "criterion": {

@@ -29,7 +29,10 @@ class Controller(Protocol):
 
 
 class Evaluator(Protocol):
-    """Makes the pruned model of a policy and says how good it is."""
+    """Makes the pruned model of a policy and says how good it is.
+
+    What a reader of the report must know of it, it may say in `notes`, a tuple of sentences.
+    """
 
     def realise(self, policy: Policy) -> nn.Module:
         """The pruned network, a new model; the dense one stays byte-identical."""

@@ -293,7 +293,9 @@ def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, mo
 
     monkeypatch.setattr(export, "export_onnx", refuse)
     built, run = searched(small_task(), tmp_path, controller="uniform", trials=2)
+    built.evaluator.notes = ("The evaluator left a layer alone.",)  # type: ignore[attr-defined]
     made = finish.finish(built, run)
+    assert "The evaluator left a layer alone." in made.notes
     assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM]
     assert any("model.onnx cannot be written" in note for note in made.notes)
     assert made.network("uniform") == dataclasses.replace(made.ours, role="uniform")

@@ -6,15 +6,14 @@ pruned network says next to nothing. No weight is trained.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,7 +22,7 @@ from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators.inputs import Ready, Replay
 from autoprune.precision import laid_out, running
-from autoprune.prune import keep_first, order, prune
+from autoprune.prune import Units, keep_first, order, prune
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Task
 from autoprune.trace import Trace
@@ -43,7 +42,7 @@ class Recalibrate:
         criterion: which units stay; scored once, on the dense network.
         seed: of the calibration images and of a random criterion.
         precision: "fp32" or "bf16".
-        images: training images that statistics are estimated on.
+        images: training images that statistics are estimated on; 0 leaves them.
         batch: images a step of that.
         holdout: holdout images that score a trial; 0 takes them all.
     """
@@ -59,19 +58,26 @@ class Recalibrate:
     holdout: int = 0
 
     def __post_init__(self) -> None:
-        if not self.images >= self.batch >= 2:
+        if self.images and not self.images >= self.batch >= 2:
             raise ConfigError(f"images={self.images}, batch={self.batch}: images >= batch >= 2 is needed")
         if self.holdout < 0:
             raise ConfigError(f"holdout={self.holdout}: a number of images is needed, or 0 for all")
 
     def realise(self, policy: Policy) -> nn.Module:
         """The pruned network, not recovered yet."""
-        return prune(self.task.model, self.trace, keep_first(self._ranked, self.space.kept(policy)))
+        return prune(self.task.model, self.trace, self.units(policy))
+
+    def units(self, policy: Policy) -> list[Units]:
+        """The units of each group that stay."""
+        return keep_first(self._ranked, self.space.kept(policy))
 
     def metric(self, model: nn.Module) -> float:
         """The holdout metric with re-estimated statistics, which `model` then has."""
         with forked(self.seed):
-            recalibrate(model, self._calibration, self.precision)
+            if self.images:
+                recalibrate(model, self._calibration, self.precision)
+            else:
+                model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
             return self._score(model)
 
     def _score(self, model: nn.Module) -> float:
@@ -84,7 +90,7 @@ class Recalibrate:
         return value
 
     @cached_property
-    def _ranked(self) -> list[NDArray[np.int64]]:
+    def _ranked(self) -> list[Units]:
         with forked(self.seed):
             found = criteria.scores(self.task.model, self.trace, self.criterion, task=self.task, seed=self.seed)
         return order(found)
@@ -109,19 +115,26 @@ class Recalibrate:
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], precision: str = "fp32") -> None:
     """Give every BatchNorm of `model` the mean statistics of `batches`; leaves it in eval mode, channels last."""
+    device = next(model.parameters()).device
+    with reestimating(model) as norms, torch.no_grad(), running(precision, device):
+        for inputs, _ in batches if norms else ():
+            model(inputs.to(device))
+
+
+@contextlib.contextmanager
+def reestimating(model: nn.Module) -> Iterator[int]:
+    """Inside, forward passes of `model` make new BatchNorm statistics, and it normalises by each batch's own.
+
+    Gives the number of BatchNorms; leaves the model in eval mode, channels last.
+    """
     model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    if not norms:
-        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for the mean over all batches
         norm.train()
-    device = next(model.parameters()).device
-    with torch.no_grad(), running(precision, device):
-        for inputs, _ in batches:
-            model(inputs.to(device))
+    yield len(norms)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
         norm.eval()
