@@ -45,6 +45,9 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "cmaes": "autoprune.controllers.bayes:CmaEs",
         "nsga2": "autoprune.controllers.bayes:Nsga2",
         "qmc": "autoprune.controllers.bayes:Qmc",
+        "ddpg": "autoprune.controllers.ddpg:DDPG",
+        "td3": "autoprune.controllers.ddpg:TD3",
+        "sac": "autoprune.controllers.ddpg:SAC",
     },
     "evaluator": {
         "recalibrate": "autoprune.evaluators.recalibrate:Recalibrate",
