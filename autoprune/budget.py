@@ -102,7 +102,10 @@ class Budget:
             rows = np.repeat(self._least[None], len(tried), axis=0)
             rows[:, :at], rows[:, at] = decided, choices[tried]
             good = int(np.logical_and.accumulate(self._feasible(rows)).sum())
-            fits, exceeds = (int(tried[good - 1]) if good else fits), (int(tried[good]) if good < len(tried) else exceeds)
+            fits, exceeds = (
+                (int(tried[good - 1]) if good else fits),
+                (int(tried[good]) if good < len(tried) else exceeds),
+            )
         return int(choices[fits])
 
     def _feasible(self, kept: Kept) -> NDArray[np.bool_]:

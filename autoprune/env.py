@@ -5,9 +5,10 @@
     env = gymnasium.make("autoprune/Layerwise-v0", space=space, budget=budget, score=score)
     stable_baselines3.PPO("MlpPolicy", env).learn(10_000)
 
-(or `gymnasium.make("autoprune.env:autoprune/Layerwise-v0", ...)` without the import). One step is one group, one episode
-one policy. Every action is valid; what it was turned into, to meet steps and budget, is in `info["action"]`. The reward
-is 0 but for the last step, whose `info["policy"]` says what was scored: the walk's policy, topped up to the budget.
+(or `gymnasium.make("autoprune.env:autoprune/Layerwise-v0", ...)` without the import). One step is one group, one
+episode one policy. Every action is valid; what it was turned into, to meet steps and budget, is in `info["action"]`.
+The reward is 0 but for the last step, whose `info["policy"]` says what was scored: the walk's policy, topped up to the
+budget.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "r_flops": "autoprune.rewards:r_flops",
         "r_param": "autoprune.rewards:r_param",
         "mnasnet": "autoprune.rewards:MnasNet",
+        "guaranteed": "autoprune.rewards:Guaranteed",
     },
     "cost": {
         "macs": "autoprune.costs.arithmetic:Macs",

@@ -112,7 +112,8 @@ class Walk:
         at = np.searchsorted(self._free, ends)  # decisions made
         removed = 1.0 - np.array(kept) / self._of
         previous = np.where(at > 0, removed[self._free[np.maximum(at, 1) - 1]], 0.0)
-        moving = np.stack([1.0 - now / self._dense, (now - least) / self._dense, previous], axis=1)
+        reduced, rest = (self._dense - now) / max(self._dense, 1.0), (now - least) / max(self._dense, 1.0)
+        moving = np.stack([reduced, rest, previous], axis=1)
         return np.hstack([self._facts[np.minimum(at, len(self) - 1)], moving]).astype(np.float32)
 
     @cached_property
@@ -138,7 +139,7 @@ class Walk:
 
     @cached_property
     def _dense(self) -> float:
-        return max(self._macs.predict(self.space.dense()), 1.0)
+        return self._macs.predict(self.space.dense())
 
     @cached_property
     def _highest(self) -> NDArray[np.float64]:

@@ -168,7 +168,7 @@ class OwnRate(torch.optim.Adam):
 
 
 def truncated(mean: float, sigma: float, rng: np.random.Generator) -> float:
-    """A draw from the normal distribution about `mean`, truncated to [0, 1]. Without `sigma`, the mean; draws anyway."""
+    """A draw from the normal distribution about `mean`, truncated to [0, 1]; the mean itself where `sigma` is 0."""
     chance = rng.random()
     if sigma <= 0:
         return mean
@@ -183,7 +183,7 @@ def lent(*seed: int) -> Iterator[None]:
     state = int(np.random.SeedSequence(seed).generate_state(1)[0])
     random.seed(state)
     np.random.seed(state)
-    torch.manual_seed(state)
+    torch.default_generator.manual_seed(state)  # the processor's: no other is drawn from
     try:
         yield
     finally:

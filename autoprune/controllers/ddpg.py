@@ -1,8 +1,8 @@
 """AMC (He et al. 2018, https://arxiv.org/abs/1802.03494): an actor-critic agent walks the network group by group.
 
-`ddpg` is the paper's: its state, networks, noise, replay, baseline and rewards, with Stable-Baselines3's DDPG (Lillicrap
-2016, arXiv:1509.02971). `td3` (Fujimoto 2018, arXiv:1802.09477) has two critics and a delayed, smoothed actor, and
-`sac` (Haarnoja 2018, arXiv:1801.01290) an actor that is stochastic by itself; they share all else.
+`ddpg` is the paper's: its state, networks, noise, replay, baseline and rewards, with Stable-Baselines3's DDPG
+(Lillicrap 2016, arXiv:1509.02971). `td3` (Fujimoto 2018, arXiv:1802.09477) has two critics and a delayed, smoothed
+actor, and `sac` (Haarnoja 2018, arXiv:1801.01290) an actor that is stochastic by itself; they share all else.
 
 Where they depart from the paper's code: policies meet the budget after rounding, and use it up; what is learned is what
 was executed; a policy that was seen before is not proposed again while others are found; and there are fewer gradient
@@ -73,6 +73,11 @@ class DDPG:
         """Remember the steps of the executed policy with their reward, and train."""
         self._agent.tell(trial)
 
+    @property
+    def algorithm(self) -> Any:
+        """The agent of Stable-Baselines3, to look at."""
+        return self._agent.algorithm
+
     @cached_property
     def _agent(self) -> Agent:
         return _agent(self, stable_baselines3.DDPG)
@@ -126,6 +131,11 @@ class TD3:
         """Remember the steps of the executed policy with their reward, and train."""
         self._agent.tell(trial)
 
+    @property
+    def algorithm(self) -> Any:
+        """The agent of Stable-Baselines3, to look at."""
+        return self._agent.algorithm
+
     @cached_property
     def _agent(self) -> Agent:
         return _agent(self, stable_baselines3.TD3)
@@ -174,6 +184,11 @@ class SAC:
     def tell(self, trial: Trial) -> None:
         """Remember the steps of the executed policy with their reward, and train."""
         self._agent.tell(trial)
+
+    @property
+    def algorithm(self) -> Any:
+        """The agent of Stable-Baselines3, to look at."""
+        return self._agent.algorithm
 
     @cached_property
     def _agent(self) -> Agent:
