@@ -178,8 +178,13 @@ def truncated(mean: float, sigma: float, rng: np.random.Generator) -> float:
 
 @contextlib.contextmanager
 def lent(*seed: int) -> Iterator[None]:
-    """Inside, the global generators, which Stable-Baselines3 draws from, are seeded; afterwards they are as before."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    """Inside, the global generators, which Stable-Baselines3 draws from, are seeded; afterwards they are as before.
+
+    So is the number of threads, which is one inside: networks this small are slower on several, and sums taken in
+    another order would be other sums.
+    """
+    before, threads = (random.getstate(), np.random.get_state(), torch.get_rng_state()), torch.get_num_threads()
+    torch.set_num_threads(1)
     state = int(np.random.SeedSequence(seed).generate_state(1)[0])
     random.seed(state)
     np.random.seed(state)
@@ -190,6 +195,7 @@ def lent(*seed: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+        torch.set_num_threads(threads)
 
 
 def at_least(controller: str, least: float, **settings: float) -> None:
