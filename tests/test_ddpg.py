@@ -47,7 +47,7 @@ class TestSAC(TestDDPG):
 class TestTheyLearn:
     @pytest.mark.parametrize("make", [DDPG, TD3, SAC])
     def test_beats_random(self, make):
-        small = partial(make, hidden=(64, 64), warmup=25, actor_lr=1e-3)
+        small = partial(make, hidden=(64, 64), warmup=25, gradient_steps=8, actor_lr=1e-3)
         LearnerContract().test_beats_random(small, 80)
 
 
@@ -134,11 +134,13 @@ def test_the_baseline_follows_the_batches() -> None:
     controller = new(partial(DDPG, baseline=0.5))
     drive(controller, 2)
     buffer = controller.algorithm.replay_buffer
-    buffer.rewards[:16] = 1.0
     with lent(0):
+        buffer.rewards[:16] = 1.0
         assert float(buffer.sample(4).rewards.abs().max()) == 0.0  # the average of the first batch is its own
         buffer.rewards[:16] = 2.0
-        assert buffer.sample(4).rewards.flatten().tolist() == [0.5] * 4  # 2 - (1 + 2) / 2
+        assert buffer.sample(4).rewards.flatten().tolist() == [0.5] * 4  # 2 - (1 + 2) / 2, and nothing deviates
+        buffer.rewards[:16:2] = 6.0  # mean 4, deviation 2
+        assert sorted(set(np.diff(np.unique(buffer.sample(64).rewards)))) == [2.0]
 
 
 def test_the_noise_is_a_truncated_normal() -> None:

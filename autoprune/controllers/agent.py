@@ -35,7 +35,7 @@ from autoprune.walk import Observation, Walk
 Make = Callable[[Layerwise], OffPolicyAlgorithm]
 
 _TRIES = 6  # walks for one ask, as long as they end at policies that were seen before
-_ANEW = 0.01  # least noise of a second walk, in shares; doubled for each further one
+_ANEW = 0.05  # least noise of a second walk, in shares; doubled for each further one
 
 
 @dataclass
@@ -134,8 +134,11 @@ class Agent:
 class Baselined(ReplayBuffer):
     """Takes off the rewards of each batch a moving average of the batches' mean rewards, as AMC does.
 
+    What is left is measured in standard deviations of all remembered rewards, since rewards that differ by hundredths
+    would drown in what a new critic says at random.
+
     Args:
-        weight: of the newest batch in the average; 0 takes nothing off.
+        weight: of the newest batch in the average; 0 leaves the rewards as they are.
     """
 
     def __init__(self, *args: Any, weight: float, **kwargs: Any) -> None:
@@ -150,7 +153,8 @@ class Baselined(ReplayBuffer):
         mean = float(batch.rewards.mean())
         old = mean if np.isnan(self._average) else self._average
         self._average = old + self._weight * (mean - old)
-        return batch._replace(rewards=batch.rewards - self._average)
+        scale = float(self.rewards[: self.size()].std()) or 1.0
+        return batch._replace(rewards=(batch.rewards - self._average) / scale)
 
 
 class OwnRate(torch.optim.Adam):
