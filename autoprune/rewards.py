@@ -92,7 +92,7 @@ class MnasNet:
 class Guaranteed:
     """The share of a cost that is saved where quality is guaranteed, the metric still missing (below 0) elsewhere.
 
-    AMC's accuracy-guaranteed compression (He et al. 2018, https://arxiv.org/abs/1802.03494, section 3.3): the smallest
+    AMC's accuracy-guaranteed compression (He et al. 2018, https://arxiv.org/abs/1802.03494): the smallest
     network that loses no more than `tolerance`. Every network within the tolerance is worth more than any beyond it.
 
     Attributes:

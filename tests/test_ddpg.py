@@ -47,8 +47,8 @@ class TestSAC(TestDDPG):
 class TestTheyLearn:
     @pytest.mark.parametrize("make", [DDPG, TD3, SAC])
     def test_beats_random(self, make):
-        small = partial(make, hidden=(64, 64), warmup=25, gradient_steps=8, actor_lr=1e-3)
-        LearnerContract().test_beats_random(small, 80)
+        small = partial(make, hidden=(32, 32), warmup=20, gradient_steps=8, actor_lr=1e-3)
+        LearnerContract().test_beats_random(small, 60)
 
 
 class AsWalked(ReplayBuffer):
@@ -170,6 +170,11 @@ def test_a_policy_that_was_seen_is_walked_anew() -> None:
 def test_refuses_senseless_settings(make, wrong) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         new(partial(make, **wrong))
+
+
+def test_refuses_an_entropy_without_weight() -> None:
+    with pytest.raises(ConfigError, match="entropy"):
+        new(partial(SAC, entropy=0.0))
 
 
 @pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"noise_decay": 1.1}])

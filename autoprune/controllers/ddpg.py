@@ -156,6 +156,7 @@ class SAC:
         batch: steps in a batch.
         gradient_steps: batches trained on after each trial.
         warmup: trials with random policies, before training begins.
+        entropy: first weight of the actor's entropy against the reward, > 0; it then adapts.
         replay: how many trials are remembered.
         baseline: weight of the newest batch in the moving average that is taken off the rewards, in [0, 1]; what is
             left is measured in standard deviations. 0 leaves the rewards as they are.
@@ -173,6 +174,7 @@ class SAC:
     batch: int = 64
     gradient_steps: int = 16
     warmup: int = 100
+    entropy: float = 0.1
     replay: int = 100
     baseline: float = 0.5
     every_step: bool = True
@@ -204,6 +206,7 @@ _Algorithm = type[stable_baselines3.DDPG] | type[stable_baselines3.TD3] | type[s
 
 def _agent(settings: _Any3, algorithm: _Algorithm) -> Agent:
     walk = Walk(settings.space, settings.budget)
+    more: dict[str, Any] = {"ent_coef": f"auto_{settings.entropy}"} if isinstance(settings, SAC) else {}
 
     def make(env: Layerwise) -> Any:
         made = algorithm(
@@ -218,6 +221,7 @@ def _agent(settings: _Any3, algorithm: _Algorithm) -> Agent:
             replay_buffer_kwargs={"weight": settings.baseline},
             policy_kwargs={"net_arch": list(settings.hidden), "optimizer_kwargs": {"fused": True}},
             device="cpu",
+            **more,
         )
         made.actor.optimizer = OwnRate(made.actor.parameters(), settings.actor_lr)
         return made
@@ -243,3 +247,5 @@ def _check(name: str, settings: _Any3) -> None:
     if not isinstance(settings, SAC):
         at_least(name, 0, noise=settings.noise)
         within(name, 0, 1, noise_decay=settings.noise_decay)
+    else:
+        at_least(name, 1e-9, entropy=settings.entropy)
