@@ -2,11 +2,12 @@
 
 `fit` never overshoots, and what it returns makes the best use of the budget within one step: no group could keep one
 step more. Where the reward already trades cost against quality (`fill` is off), a policy that fits is left as it is.
+`most` is the same ceiling for whoever decides one group after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -86,6 +87,26 @@ class Budget:
         moved = self._towards(wanted, self._of) if fits else self._towards(self._least, wanted)
         ceiling = self._of if self.fill else wanted
         return self.space.policy(self._top_up(moved, wanted, ceiling))
+
+    def most(self, decided: Sequence[int]) -> int:
+        """The most units that the next group may keep, where the groups before it keep `decided`.
+
+        With every later group at its thinnest the budget then still holds, exactly: only numbers of units that are
+        allowed are tried. Where `decided` has overspent already, it is the fewest that are allowed.
+        """
+        at = len(decided)
+        choices = np.array(self.space.groups[at].choices(), dtype=np.int64)
+        fits, exceeds = 0, len(choices)  # the first is held to fit, since it is the thinnest
+        while exceeds - fits > 1:
+            tried = np.unique(np.linspace(fits + 1, exceeds - 1, _GRID).astype(np.int64))
+            rows = np.repeat(self._least[None], len(tried), axis=0)
+            rows[:, :at], rows[:, at] = decided, choices[tried]
+            good = int(np.logical_and.accumulate(self._feasible(rows)).sum())
+            fits, exceeds = (
+                (int(tried[good - 1]) if good else fits),
+                (int(tried[good]) if good < len(tried) else exceeds),
+            )
+        return int(choices[fits])
 
     def _feasible(self, kept: Kept) -> NDArray[np.bool_]:
         """Which rows of `kept`, shape (policies, groups), meet every ceiling."""

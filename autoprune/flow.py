@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 Nodes = NDArray[np.int64]
 Labels = tuple[Nodes | None, ...]  # one entry a dimension
+Geometry = tuple[int, int, int, int, int]  # input channels, height, width, stride, kernel
 
 PAD = 0  # the node that stands for zeros put there by padding
 
@@ -44,24 +45,29 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One operator's MACs for the dense network, and the labels of the dimensions they are proportional to."""
+    """One operator's MACs for the dense network, and the labels of the dimensions they are proportional to.
+
+    `geometry` is what a learning controller sees of it: input channels, input height and width, stride and kernel.
+    """
 
     name: str
     macs: int
     sizes: tuple[int, ...]
     labels: Labels
+    geometry: Geometry
 
 
 Choose = Callable[[Any, str], Callable[["Call"], None]]  # operator and its name -> what it does to labels
 Scales = Callable[["Call"], list[tuple[Tensor, int]]]  # the dimensions that an operator's MACs are proportional to
+Measure = Callable[["Call"], Geometry]
 
 
 class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records joins, pins, roles and work while a network runs. Use as a context around one forward pass."""
 
-    def __init__(self, model: nn.Module, handler: Choose, scales: Scales) -> None:
+    def __init__(self, model: nn.Module, handler: Choose, scales: Scales, geometry: Measure) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._handler, self._scales = handler, scales
+        self._handler, self._scales, self._geometry = handler, scales, geometry
         self.leaves: list[Leaf] = []
         self.joins: list[tuple[Nodes, Nodes]] = []
         self.pins: list[tuple[Nodes, str]] = []
@@ -126,7 +132,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(self, func, args, kwargs, out)
         self._handler(func, call.op)(call)
         if func.overloadpacket in flop_registry:
-            call.count_macs(self._scales(call))
+            call.count_macs(self._scales(call), self._geometry(call))
         return out
 
     def _add_leaf(self, name: str, tensor: Tensor) -> None:
@@ -171,12 +177,12 @@ class Call:
         """The first parameter among the inputs, or the operator."""
         return next((n for t in self.inputs if (n := self.flow.name(t))), self.op)
 
-    def count_macs(self, dims: Sequence[tuple[Tensor, int]]) -> None:
+    def count_macs(self, dims: Sequence[tuple[Tensor, int]], geometry: Geometry) -> None:
         """Note this operator's MACs, which are proportional to the sizes of `dims`."""
         flops = flop_registry[self.func.overloadpacket](*self.args, **self.kwargs, out_val=self.out)
         found = [(t.shape[d], self.labels(t)[d]) for t, d in dims]
         sizes, labels = tuple(s for s, _ in found), tuple(nodes for _, nodes in found)
-        self.flow.work.append(Work(self.weight_name(), int(flops) // 2, sizes, labels))
+        self.flow.work.append(Work(self.weight_name(), int(flops) // 2, sizes, labels, geometry))
 
 
 def tensors_of(tree: object) -> list[Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from autoprune.flow import PAD, Call, Nodes, tensors_of
+from autoprune.flow import PAD, Call, Geometry, Nodes, tensors_of
 
 
 def handler(func: Any, op: str) -> Callable[[Call], None]:
@@ -30,6 +30,17 @@ def scales(call: Call) -> list[tuple[Tensor, int]]:
         *_, left, right = call.args[:3] if call.op in ("addmm", "baddbmm") else call.args[:2]
         return [(left, d) for d in range(left.dim())] + [(right, right.dim() - 1)]
     return []
+
+
+def geometry(call: Call) -> Geometry:
+    """Of a convolution over pixels (the last two dimensions); a matrix product is one over a single pixel."""
+    if call.op not in ("convolution", "_convolution"):
+        *_, left, _ = call.args[:3] if call.op in ("addmm", "baddbmm") else call.args[:2]
+        return (left.shape[-1], 1, 1, 1, 1)
+    inputs, weight = call.args[:2]
+    spatial = weight.dim() - 2
+    height, width = (1, 1, *inputs.shape[-spatial:])[-2:]
+    return (inputs.shape[-spatial - 1], height, width, max(call.args[3]), max(weight.shape[2:]))
 
 
 def _is_pointwise(func: Any, op: str) -> bool:

@@ -45,6 +45,9 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "cmaes": "autoprune.controllers.bayes:CmaEs",
         "nsga2": "autoprune.controllers.bayes:Nsga2",
         "qmc": "autoprune.controllers.bayes:Qmc",
+        "ddpg": "autoprune.controllers.ddpg:DDPG",
+        "td3": "autoprune.controllers.ddpg:TD3",
+        "sac": "autoprune.controllers.ddpg:SAC",
     },
     "evaluator": {
         "recalibrate": "autoprune.evaluators.recalibrate:Recalibrate",
@@ -62,6 +65,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "r_flops": "autoprune.rewards:r_flops",
         "r_param": "autoprune.rewards:r_param",
         "mnasnet": "autoprune.rewards:MnasNet",
+        "guaranteed": "autoprune.rewards:Guaranteed",
     },
     "cost": {
         "macs": "autoprune.costs.arithmetic:Macs",

@@ -79,5 +79,8 @@ class Reward(Protocol):
     """One number from quality and costs, higher is better."""
 
     def __call__(self, metric: float, costs: Mapping[str, float], dense: Mapping[str, float]) -> float:
-        """`costs` of the pruned network and `dense` costs, by name of the cost model."""
+        """`costs` of the pruned network and `dense` costs, by name of the cost model.
+
+        Where this reward's `uses_dense_metric` is true, `dense["metric"]` is the dense network's metric.
+        """
         ...

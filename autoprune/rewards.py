@@ -1,6 +1,7 @@
 """One number from quality and costs, higher is better.
 
 A reward whose `uses_costs` is true trades cost against quality itself: then the search need not use the budget up.
+One whose `uses_dense_metric` is true also finds the dense network's metric, under "metric", among the dense costs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ def trades(uses_costs: bool) -> Callable[[Rewarding], Rewarding]:
 def uses_costs(reward: Rewarding) -> bool:
     """Whether `reward` trades cost against quality; a reward that does not say so is taken not to."""
     return bool(getattr(reward, "uses_costs", False))
+
+
+def uses_dense_metric(reward: Rewarding) -> bool:
+    """Whether `reward` compares with the dense network's metric; a reward that does not say so is taken not to."""
+    return bool(getattr(reward, "uses_dense_metric", False))
 
 
 @trades(False)
@@ -80,6 +86,35 @@ class MnasNet:
         """As `Reward`."""
         wanted = self.share * _cost(dense, self.cost, "mnasnet")
         return metric * cast(float, (_cost(costs, self.cost, "mnasnet") / wanted) ** self.exponent)
+
+
+@dataclass(frozen=True)
+class Guaranteed:
+    """The share of a cost that is saved where quality is guaranteed, the metric still missing (below 0) elsewhere.
+
+    AMC's accuracy-guaranteed compression (He et al. 2018, https://arxiv.org/abs/1802.03494): the smallest
+    network that loses no more than `tolerance`. Every network within the tolerance is worth more than any beyond it.
+
+    Attributes:
+        cost: name of the cost that is saved, e.g. "macs" or "params".
+        tolerance: how far the metric may be below the dense network's, in the metric's unit, >= 0.
+    """
+
+    cost: str = "macs"
+    tolerance: float = 0.005
+    uses_costs: bool = field(default=True, init=False)
+    uses_dense_metric: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise ConfigError(f"reward guaranteed: tolerance is {self.tolerance}; a number of at least 0 is needed")
+
+    def __call__(self, metric: float, costs: Costs, dense: Costs) -> float:
+        """As `Reward`."""
+        over = metric - (_cost(dense, "metric", "guaranteed") - self.tolerance)
+        if over < 0:
+            return over
+        return 1.0 - _cost(costs, self.cost, "guaranteed") / _cost(dense, self.cost, "guaranteed")
 
 
 def _macs(costs: Costs) -> float:

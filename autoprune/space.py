@@ -26,7 +26,8 @@ class Group:
         lowest: fewest units that may stay, in [1, of].
         step: units are kept in multiples of this (or all of them).
         width: channels a unit; more than one where whole groups of a grouped convolution leave.
-        role: facts that a learning controller may look at, each in [0, 1]; may be empty.
+        role: facts that a learning controller may look at, each in [0, 1]; may be empty. A trace says channels, and
+            input channels, input height and width, stride and kernel of the producing layers, against their largest.
     """
 
     name: str

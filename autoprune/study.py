@@ -10,6 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from autoprune.budget import Budget, Priced, limits
 from autoprune.config import Config
 from autoprune.errors import ConfigError, ModelError
 from autoprune.protocols import Controller, Evaluator, Reward
-from autoprune.rewards import uses_costs
+from autoprune.rewards import uses_costs, uses_dense_metric
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Split, Task
 from autoprune.trace import Trace, trace
@@ -87,7 +88,15 @@ class Study:
 
     def attempt(self, number: int, policy: Policy) -> Trial:
         """Prune, evaluate and price `policy`."""
-        return loop.attempting(self.evaluator, self.costs, self.reward, self.dense)(number, policy)
+        return loop.attempting(self.evaluator, self.costs, self.reward, self._yardstick)(number, policy)
+
+    @cached_property
+    def _yardstick(self) -> Mapping[str, float]:
+        """What the reward compares with: the dense costs and, for a reward that asks for it, the dense metric."""
+        if not uses_dense_metric(self.reward):
+            return self.dense
+        dense = self.evaluator.realise(self.space.dense())
+        return {**self.dense, "metric": self.evaluator.metric(dense)}
 
     def rehearse(self) -> None:
         """Make the thinnest network once, so that what can never work is refused before a run is begun."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from autoprune import operators
 from autoprune.errors import ModelError, first_line
-from autoprune.flow import PAD, Flow, Leaf, Nodes, plain
+from autoprune.flow import PAD, Flow, Geometry, Leaf, Nodes, plain
 from autoprune.proof import prove
 from autoprune.space import Extent, Group, Op
 from autoprune.tables import Cut, Frozen, Index, Role
@@ -74,7 +74,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
             or "it has no convolution or linear layer that another reads"
         )
         raise ModelError(f"nothing in this network can be pruned: {why}")
-    groups = tuple(found.groups[i] for i in kept)
+    groups = _with_roles(flow, [found.groups[i] for i in kept], [found.cuts[i] for i in kept])
     unit_of = found.group_of_node(kept)
     return Trace(
         groups=groups,
@@ -111,7 +111,7 @@ def _probe(model: nn.Module) -> nn.Module:
 
 def _run(probe: nn.Module, example: Tensor) -> tuple[object, Flow]:
     try:
-        with plain(), Flow(probe, operators.handler, operators.scales) as flow:
+        with plain(), Flow(probe, operators.handler, operators.scales, operators.geometry) as flow:
             return probe(example), flow
     except Exception as wrong:
         raise ModelError(
@@ -233,6 +233,23 @@ def _group(name: str, cuts: Sequence[Cut]) -> Group:
     producers = [c for c in cuts if c.role == "out"]
     layers = dict.fromkeys(c.layer for c in (*producers, *cuts))
     return Group(name, of=len(cuts[0].index), layers=tuple(layers), width=producers[0].index.shape[1])
+
+
+def _with_roles(flow: Flow, groups: Sequence[Group], cuts: Sequence[Sequence[Cut]]) -> tuple[Group, ...]:
+    """The groups with their roles: channels, and the mean geometry of the layers that produce them, see `Geometry`.
+
+    Each fact is a share of its largest, in [0, 1]; 0 where a producer's operator is not known.
+    """
+    geometry: dict[str, list[Geometry]] = defaultdict(list)
+    for work in flow.work:
+        geometry[work.name.rpartition(".")[0] or work.name].append(work.geometry)
+    facts = []
+    for group, tables in zip(groups, cuts, strict=True):
+        producers = dict.fromkeys(cut.layer for cut in tables if cut.role == "out")
+        known = [shape for layer in producers for shape in geometry[layer]] or [(0, 0, 0, 0, 0)]
+        facts.append([group.of * group.width, *np.mean(known, axis=0)])
+    roles = np.array(facts) / np.maximum(np.max(facts, axis=0), 1.0)  # (groups, 6)
+    return tuple(dataclasses.replace(g, role=tuple(role)) for g, role in zip(groups, roles.tolist(), strict=True))
 
 
 def _frozen_by_flow(flow: Flow, found: _Found) -> Iterable[Frozen]:

@@ -171,6 +171,13 @@ class TestStudy:
         assert study.build(config.read(space)).budget.fill
         assert not study.build(config.read(space, {"reward": {"use": "r_flops"}})).budget.fill
 
+    def test_tells_a_reward_that_asks_for_it_the_dense_metric(self, space: Path) -> None:
+        built = study.build(config.read(space, {"reward": {"use": "guaranteed", "tolerance": 1.0}, "budget": {}}))
+        thinnest = built.space.thinnest()
+        trial = built.attempt(0, thinnest)
+        assert trial.reward == 1 - built.costs["macs"].predict(thinnest) / built.dense["macs"]
+        assert "metric" not in built.dense
+
     def test_records_the_costs_that_budget_and_reward_name(self, space: Path) -> None:
         over = {"reward": {"use": "mnasnet", "cost": "flops"}, "budget": {}}
         assert set(study.build(config.read(space, over)).costs) == {"macs", "params", "flops"}

@@ -23,13 +23,19 @@ from autoprune.testing.surrogate import half, toy_space
 
 FIXED = ["uniform", "deep", "shallow"]  # one policy, always the same
 CHANCE = ["random", "qmc"]  # claim to cover the space, not to learn
+SMALL = {"hidden": (32, 32), "warmup": 20, "gradient_steps": 8, "actor_lr": 1e-3}  # an agent for 60 trials of 8 groups
 SETTINGS: dict[str, dict[str, Any]] = {
     "bayes-gp": {"startup": 4},
     "nsga2": {"population": 12},
+    "ddpg": SMALL,
+    "td3": SMALL,
+    "sac": SMALL,
     "recalibrate": {"images": 256, "holdout": 100},
+    "reconstruct": {"images": 256, "recalibrate": 256, "holdout": 100},
+    "reconstruct-sequential": {"images": 128, "holdout": 100},
     "finetune": {"images": 256, "holdout": 100, "steps": 5},
 }
-ASKS = {"bayes-gp": 8}  # fits a Gaussian process at every ask
+ASKS = {"bayes-gp": 8, "ddpg": 24, "td3": 24, "sac": 24}  # fits a Gaussian process at every ask
 TRIALS = {"bayes-gp": 20}
 
 

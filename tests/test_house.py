@@ -17,6 +17,8 @@ FLOORS = [  # a file may import from floors below its own, and from its own room
     {"criteria", "report"},
     {"protocols", "evaluators"},
     {"budget", "loop"},
+    {"walk"},
+    {"env"},
     {"controllers", "config"},
     {"testing", "study"},
     {"apply", "finish", "progress"},

@@ -30,12 +30,6 @@ FEW = {"images": 256, "recalibrate": 256, "holdout": 100}
 ALL = 10**6
 
 
-class TestReconstruct(EvaluatorContract):
-    @pytest.fixture
-    def make(self) -> MakeEvaluator:
-        return functools.partial(Reconstruct, **FEW)
-
-
 class TestWithoutRecalibration(EvaluatorContract):
     @pytest.fixture
     def make(self) -> MakeEvaluator:

@@ -8,10 +8,10 @@ import pytest
 
 from autoprune import plugins, rewards
 from autoprune.errors import ConfigError
-from autoprune.rewards import MnasNet, uses_costs
+from autoprune.rewards import Guaranteed, MnasNet, uses_costs, uses_dense_metric
 
 COSTS = {"macs": 1e6, "params": 1e4}
-DENSE = {"macs": 4e6, "params": 2e4}
+DENSE = {"macs": 4e6, "params": 2e4, "metric": 0.95}
 
 
 def test_metric_is_itself() -> None:
@@ -38,6 +38,34 @@ def test_mnasnet_on_another_cost() -> None:
     assert MnasNet(cost="params", share=0.5, exponent=-1.0)(0.8, {"params": 2e4}, DENSE) == pytest.approx(0.4)
 
 
+def test_guaranteed_is_what_is_saved_within_the_tolerance() -> None:
+    assert Guaranteed(tolerance=0.01)(0.945, COSTS, DENSE) == pytest.approx(0.75)
+    assert Guaranteed(tolerance=0.0)(0.95, COSTS, DENSE) == pytest.approx(0.75)
+    assert Guaranteed(cost="params")(0.97, COSTS, DENSE) == pytest.approx(0.5)
+
+
+def test_guaranteed_ranks_by_cost_within_the_tolerance_and_by_metric_beyond_it() -> None:
+    reward = Guaranteed(tolerance=0.01)
+    ascending = [
+        reward(0.10, {"macs": 1e5}, DENSE),
+        reward(0.93, {"macs": 1e5}, DENSE),
+        reward(0.9399, {"macs": 3e6}, DENSE),
+        reward(0.99, DENSE, DENSE),
+        reward(0.95, {"macs": 3e6}, DENSE),
+        reward(0.94, {"macs": 2e6}, DENSE),
+    ]
+    assert ascending == sorted(set(ascending))
+    assert ascending[2] < 0 == ascending[3]
+
+
+def test_only_guaranteed_asks_for_the_dense_metric() -> None:
+    assert [name for name in plugins.OURS["reward"] if uses_dense_metric(built(name))] == ["guaranteed"]
+    with pytest.raises(ConfigError, match="needs the cost 'metric'"):
+        Guaranteed()(0.9, COSTS, {"macs": 1e6})
+    with pytest.raises(ConfigError, match=r"tolerance is -0\.1"):
+        Guaranteed(tolerance=-0.1)
+
+
 def built(name: str) -> rewards.Rewarding:
     return plugins.build("reward", {"use": name})
 
@@ -51,8 +79,8 @@ def test_better_metric_better_reward(name: str) -> None:
 @pytest.mark.parametrize("name", plugins.OURS["reward"])
 def test_says_whether_costs_matter_and_means_it(name: str) -> None:
     reward = built(name)
-    cheap = reward(0.9, {name: cost / 2 for name, cost in COSTS.items()}, DENSE)
-    dear = reward(0.9, COSTS, DENSE)
+    cheap = reward(0.95, {name: cost / 2 for name, cost in COSTS.items()}, DENSE)
+    dear = reward(0.95, COSTS, DENSE)
     assert (cheap > dear) == uses_costs(reward)
     assert cheap >= dear
 

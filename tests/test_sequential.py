@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,16 +14,10 @@ from autoprune.evaluators.sequential import ReconstructSequential
 from autoprune.space import SearchSpace
 from autoprune.task import Task
 from autoprune.tasks.fashion_mnist import fashion_mnist
-from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, toy_images, toy_setting
+from autoprune.testing.evaluators import toy_images, toy_setting
 from autoprune.trace import trace
 
 ALL = 10**6
-
-
-class TestReconstructSequential(EvaluatorContract):
-    @pytest.fixture
-    def make(self) -> MakeEvaluator:
-        return functools.partial(ReconstructSequential, images=128, holdout=100)
 
 
 def made_for(model: nn.Module, **settings: float) -> ReconstructSequential:

@@ -6,7 +6,7 @@ every policy. `measure` counts the same thing on a real network with another's c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,15 +35,23 @@ class Products:
         for extent, column in extents.items():
             for group, elements in extent.per_unit:
                 self._per_unit[group, column] += elements
-        self._terms = [(np.array(key, dtype=np.intp), float(times)) for key, times in terms.items()]
+        arities = sorted({len(key) for key in terms})
+        self._terms = [_of_arity(terms, arity) for arity in arities]
 
     def __call__(self, kept: Kept) -> NDArray[np.float64]:
         """The sum for each row of `kept`, shape (policies, groups) -> (policies,)."""
         sizes = kept.astype(np.float64) @ self._per_unit + self._fixed  # (policies, extents)
         total = np.zeros(len(kept))
         for columns, times in self._terms:
-            total += times * sizes[:, columns].prod(axis=1)
+            total += sizes[:, columns].prod(axis=2) @ times
         return total
+
+
+def _of_arity(terms: Mapping[tuple[int, ...], int], arity: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The products of `arity` extents: their columns, shape (terms, arity), and factors, shape (terms,)."""
+    some = {key: times for key, times in terms.items() if len(key) == arity}
+    columns = np.array(list(some), dtype=np.intp).reshape(len(some), arity)
+    return columns, np.array(list(some.values()), dtype=np.float64)
 
 
 @dataclass(frozen=True)
