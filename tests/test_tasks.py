@@ -150,7 +150,7 @@ class TestFashionMnist:
     def test_is_there_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AUTOPRUNE_DATA", raising=False)
         task = fashion_mnist()
-        assert [len(split) for split in (task.train, task.holdout, task.test)] == [10_000, 2_000, 5_000]
+        assert [len(split) for split in (task.train, task.holdout, task.test)] == [13_800, 2_000, 5_000]
         assert not task.holdout_seen
         assert not task.model.training
         rebuilt = models.build(task.rebuild).state_dict()
@@ -167,7 +167,7 @@ class TestFashionMnist:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
-        assert len(fashion_mnist().train) == 10_000
+        assert len(fashion_mnist().train) == 13_800
 
     def test_a_directory_without_it_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"train-images-idx3-ubyte is missing.*fashion-mnist"):

@@ -1,6 +1,6 @@
 """Fashion-MNIST with a ResNet-20 of ours, both in the package: the task that runs anywhere, at once.
 
-Xiao, Rasul, Vollgraf 2017, https://arxiv.org/abs/1708.07747. Embedded are 10,000 training, 2,000 holdout and 5,000 test
+Xiao, Rasul, Vollgraf 2017, https://arxiv.org/abs/1708.07747. Embedded are 13,800 training, 2,000 holdout and 5,000 test
 images; a data directory that holds the full idx files gives 58,000, the same 2,000, and 10,000.
 """
 
