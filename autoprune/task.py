@@ -52,7 +52,8 @@ class Images:
         images: uint8, shape (n, channels, height, width), in [0, 255].
         labels: int64, shape (n,).
         mean, std: one number a channel, of images scaled to [0, 1].
-        pad: pixels of zero padding for the random crop of training; 0 crops nothing.
+        pad: pixels of black padding for the random crop of training, as cropping before scaling leaves them; 0 crops
+            nothing.
         flip: whether training mirrors half of the images.
     """
 
@@ -91,7 +92,8 @@ class Images:
             mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
             images = torch.where(mirrored, images.flip(3), images)
         if self.pad:
-            images = _shift(images, self.pad, generator)
+            black = self._scale(torch.zeros(1, len(self.mean), 1, 1))
+            images = _shift(images - black, self.pad, generator) + black
         return images
 
 

@@ -13,7 +13,7 @@ import torch
 from autoprune import models, plugins
 from autoprune.errors import ConfigError, DataError, ModelError
 from autoprune.models.resnet import ResNet
-from autoprune.task import Task
+from autoprune.task import Images, Task
 from autoprune.tasks import cifar10 as module
 from autoprune.tasks.cifar10 import cifar10
 from autoprune.tasks.fashion_mnist import WEIGHTS, fashion_mnist, splits
@@ -182,3 +182,10 @@ class TestFashionMnist:
 def test_every_setting_of_every_task_is_explained(name: str) -> None:
     assert "data" in inspect.signature(plugins.load("task", name)).parameters
     assert all(setting.meaning for setting in plugins.describe("task", name).settings)
+
+
+def test_crops_move_black_in() -> None:
+    """As padding before scaling does, in the recipes that public networks were trained with."""
+    black = Images(torch.zeros(4, 2, 8, 8, dtype=torch.uint8), torch.zeros(4), (0.3, 0.5), (0.2, 0.1), pad=3, flip=True)
+    ((images, _),) = black.shuffled(4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(images, torch.tensor([-1.5, -5.0]).view(1, 2, 1, 1).expand(4, 2, 8, 8))
