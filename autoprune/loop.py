@@ -35,7 +35,7 @@ def search(
     """
     for trial in run:
         controller.tell(trial)
-    journal = 0.0
+    journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
     while len(run) < trials:
         begun = time.perf_counter()
         try:
@@ -44,11 +44,12 @@ def search(
             break
         asked = time.perf_counter() - begun
         trial = attempt(len(run), policy)
-        trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal})
+        trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal, "tell": learnt})
         begun = time.perf_counter()
         run.append(trial)
-        journal = time.perf_counter() - begun  # known only now, so the next line tells it
+        journal = time.perf_counter() - begun
         controller.tell(trial)
+        learnt = time.perf_counter() - begun - journal
         watch(trial)
         _stop_if_hopeless(run)
     return run.best()
@@ -65,6 +66,7 @@ def attempting(
         try:
             model = _timed(spent, "prune", lambda: evaluator.realise(policy))
             metric = _timed(spent, "score", lambda: _finite("metric", evaluator.metric(model)))
+            spent.update(getattr(evaluator, "spent", {}))
             value = _finite("reward", reward(metric, priced, dense))
         except (TrialFailed, MemoryError, RuntimeError) as failure:
             if not _belongs_to_the_trial(failure):

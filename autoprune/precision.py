@@ -1,6 +1,7 @@
-"""Whether a network runs faster in bfloat16 on this machine: measured, never assumed.
+"""In which precision a network is evaluated on this machine: measured, never assumed.
 
-Some processors run bf16 several times faster than fp32, others twenty times slower; their names do not tell.
+Some processors run bf16 several times faster than fp32, others twenty times slower; their names do not tell. Eight-bit
+integers are tried where bf16 has paid, and taken where they pay once more and the dense network's metric stays.
 """
 
 from __future__ import annotations
@@ -8,41 +9,78 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["fp32", "bf16"]
-SPEEDUP = 1.2  # bf16 must be this many times faster to be worth its rounding
-AGREEMENT = 0.02  # largest mean difference of the outputs, against their spread
+from autoprune.fused import Fuser
+from autoprune.fusion import Unfusable
+
+Precision = Literal["fp32", "bf16", "int8"]
+SPEEDUP = 1.2  # a precision must be this many times faster to be worth its rounding
+AGREEMENT = 0.02  # largest mean difference of the outputs in bf16, against their spread
+INT8_AGREEMENT = 0.1  # of those in int8
+INT8_METRIC = 0.002  # largest difference of the dense network's metric in int8
 _ROUNDS = 3
 
 
-def choose(model: nn.Module, batch: Tensor) -> Precision:
-    """The precision to evaluate `model` in, from a few forward passes of `batch` in each; `model` is only read."""
+def choose(model: nn.Module, batch: Tensor, judge: Callable[[nn.Module], float] | None = None) -> Precision:
+    """The precision to evaluate `model` in, from a few forward passes of `batch` in each; `model` is only read.
+
+    `judge` says the metric of a network; without it, int8 is not considered.
+    """
     twin = copy.deepcopy(model).eval()
     batch = laid_out(batch)
     with torch.inference_mode():
-        exact = _forward(twin, batch, "fp32")
-        limit = min(_timed(twin, batch, "fp32") for _ in range(_ROUNDS)) / SPEEDUP
-        try:
-            rounded = _forward(twin, batch[:1], "bf16")  # one sample: a machine that crawls is found out cheaply
-            if not _agree(exact[:1], rounded) or _timed(twin, batch[:1], "bf16") > limit:
-                return "fp32"
-            if not _agree(exact, _forward(twin, batch, "bf16")):
-                return "fp32"
-            best = min(_timed(twin, batch, "bf16") for _ in range(_ROUNDS))
-        except RuntimeError:  # an operator without a bf16 version
+        if not _bf16_pays(twin, batch):
             return "fp32"
-    return "bf16" if best <= limit else "fp32"
+    return "int8" if judge is not None and _int8_pays(twin, batch, judge) else "bf16"
+
+
+def training(precision: str) -> str:
+    """The precision to train in, where networks are scored in `precision`."""
+    return "fp32" if precision == "fp32" else "bf16"
+
+
+def _bf16_pays(twin: nn.Module, batch: Tensor) -> bool:
+    exact = _forward(twin, batch, "fp32")
+    limit = min(_timed(twin, batch, "fp32") for _ in range(_ROUNDS)) / SPEEDUP
+    try:
+        rounded = _forward(twin, batch[:1], "bf16")  # one sample: a machine that crawls is found out cheaply
+        if not _agree(exact[:1], rounded, AGREEMENT) or _timed(twin, batch[:1], "bf16") > limit:
+            return False
+        if not _agree(exact, _forward(twin, batch, "bf16"), AGREEMENT):
+            return False
+        return min(_timed(twin, batch, "bf16") for _ in range(_ROUNDS)) <= limit
+    except RuntimeError:  # an operator without a bf16 version
+        return False
+
+
+def _int8_pays(twin: nn.Module, batch: Tensor, judge: Callable[[nn.Module], float]) -> bool:
+    if batch.device.type != "cpu":
+        return False
+    try:
+        fuser = Fuser.of(twin, batch)
+        short, rounded = fuser(twin, "int8"), fuser(twin, "bf16")
+        with torch.inference_mode():
+            if not _agree(_forward(twin, batch, "fp32"), _forward(short, batch, "int8"), INT8_AGREEMENT):
+                return False
+            limit = min(_timed(rounded, batch, "bf16") for _ in range(_ROUNDS)) / SPEEDUP
+            if min(_timed(short, batch, "int8") for _ in range(_ROUNDS)) > limit:
+                return False
+    except (Unfusable, RuntimeError):  # a graph that cannot be read, or an operator that this processor has not
+        return False
+    with running("int8", batch.device):
+        found = judge(short)
+    return abs(found - judge(twin)) <= INT8_METRIC
 
 
 @contextlib.contextmanager
 def running(precision: str, device: torch.device) -> Iterator[None]:
-    """Inside, networks run in `precision`."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    """Inside, networks run in `precision`; of int8, what is not made ready for it runs in bf16."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
         yield
 
 
@@ -63,7 +101,7 @@ def _timed(model: nn.Module, batch: Tensor, precision: Precision) -> float:
     return time.perf_counter() - start
 
 
-def _agree(exact: Tensor, rounded: Tensor) -> bool:
+def _agree(exact: Tensor, rounded: Tensor, limit: float) -> bool:
     spread = exact.std() if exact.numel() > 1 else exact.abs().mean()
     difference = (exact - rounded).abs().mean()
-    return bool(difference.isfinite() and difference <= AGREEMENT * spread + 1e-6)
+    return bool(difference.isfinite() and difference <= limit * spread + 1e-6)

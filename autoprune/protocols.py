@@ -31,7 +31,9 @@ class Controller(Protocol):
 class Evaluator(Protocol):
     """Makes the pruned model of a policy and says how good it is.
 
-    What a reader of the report must know of it, it may say in `notes`, a tuple of sentences.
+    What a reader of the report must know of it, it may say in `notes`, a tuple of sentences. Where it saves time at the
+    cost of truth, `careful()` may give an evaluator like it that does not (see `autoprune.fidelity.Careful`). How long
+    the phases of the last `metric` took, it may say in `spent`, seconds by name.
     """
 
     def realise(self, policy: Policy) -> nn.Module:

@@ -29,7 +29,7 @@ from autoprune.trial import Trial
 
 ALWAYS = ("macs", "params")  # costs that every trial records
 GIVEN = "given"  # the `use` of a task that was handed over as an object
-_PROBE = 128  # images on which the precision is chosen
+_PROBE, _JUDGED = 128, 1000  # images on which the precision is chosen, and its metric compared
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Study:
         budget: the ceilings.
         evaluator: makes and judges pruned networks.
         reward: makes one number of metric and costs.
-        precision: "fp32" or "bf16", chosen once a run.
+        precision: "fp32", "bf16" or "int8", of scores; chosen once a run.
     """
 
     config: Config
@@ -78,7 +78,7 @@ class Study:
     @property
     def finetune(self) -> Recipe:
         """How the winner and the baselines are trained at the end."""
-        return self.config.finetune.recipe(len(self.task.train), self.precision)
+        return self.config.finetune.recipe(len(self.task.train), precision.training(self.precision))
 
     def controller(self, name: str = "") -> Controller:
         """The config's controller, or the one called `name` with its default settings."""
@@ -116,7 +116,9 @@ def build(config: Config, *, task: Task | None = None, chosen: str = "") -> Stud
     reward: Reward = plugins.build("reward", config.reward.settings)
     costs = _costs(config, reward, space)
     budget = Budget(space, limits(config.budget, costs, space), fill=not uses_costs(reward))
-    chosen = chosen or precision.choose(task.model, _probe(task))
+    chosen = chosen or precision.choose(
+        task.model, _probe(task), lambda model: task.metric(model, task.holdout.head(_JUDGED))
+    )
     return Study(
         config=config,
         task=task,

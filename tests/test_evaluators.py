@@ -6,6 +6,7 @@ import copy
 import functools
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from autoprune.evaluators import inputs
 from autoprune.evaluators.finetune import Finetune
 from autoprune.evaluators.inputs import Ready, Replay
 from autoprune.evaluators.recalibrate import Recalibrate, recalibrate
+from autoprune.evaluators.reconstruct import Reconstruct
+from autoprune.evaluators.sequential import ReconstructSequential
 from autoprune.task import Batch, DatasetSplit, Task
 from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, state_of, toy_images, toy_setting
 
@@ -257,3 +260,92 @@ class TestPrecision:
         before = state_of(model)
         precision.choose(model, torch.randn(4, 1, 8, 8))
         assert state_of(model) == before
+
+
+class TestFewImages:
+    """What the dense network says about a trial's few calibration images makes up for how few they are."""
+
+    def statistics(self, model: nn.Module) -> Tensor:
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        return torch.cat([torch.stack([n.running_mean, n.running_var.sqrt()]) / n.running_var.sqrt() for n in norms], 1)
+
+    def test_their_statistics_come_near_to_those_of_many(self) -> None:
+        task, traced, space = toy_setting()
+        for sparsity in (0.2, 0.5):
+            found = {}
+            for name, images, reference in (("many", 512, 0), ("few", 32, 0), ("corrected", 32, 512)):
+                evaluator = Recalibrate(task, traced, space, l2, images=images, batch=32, reference=reference)
+                model = evaluator.realise(space.snap([sparsity] * len(space)))
+                evaluator.metric(model)
+                found[name] = self.statistics(model)
+            errors = {name: float((found[name] - found["many"]).square().mean().sqrt()) for name in found}
+            assert errors["corrected"] < 0.5 * errors["few"]
+
+    def test_the_dense_network_gets_exactly_those_of_many(self) -> None:
+        task, traced, space = toy_setting()
+        few = Recalibrate(task, traced, space, l2, images=32, batch=32, reference=512)
+        many = Recalibrate(task, traced, space, l2, images=512, batch=32)
+        one, other = few.realise(space.dense()), many.realise(space.dense())
+        few.metric(one)
+        many.metric(other)
+        torch.testing.assert_close(self.statistics(one), self.statistics(other), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [Recalibrate, Reconstruct, ReconstructSequential])
+class TestTheFastOnes:
+    def test_careful_is_what_the_score_comes_near_to(self, make: MakeEvaluator) -> None:
+        task, traced, space = toy_setting()
+        evaluator = make(task, traced, space, l2)
+        for policy in (space.dense(), space.snap([0.3] * len(space)), space.snap([0.6] * len(space))):
+            careful = evaluator.careful()  # type: ignore[attr-defined]
+            slow, fast = careful.metric(careful.realise(policy)), evaluator.metric(evaluator.realise(policy))
+            assert abs(slow - fast) <= 0.03
+
+    def test_careful_looks_at_the_whole_holdout(self, make: MakeEvaluator) -> None:
+        task, traced, space = toy_setting()
+        seen: list[int] = []
+
+        def counting(model: nn.Module, split: object) -> float:
+            seen.append(len(split))  # type: ignore[arg-type]
+            return 0.5
+
+        object.__setattr__(task, "metric", counting)
+        evaluator = make(task, traced, space, l2, holdout=50)
+        for one in (evaluator, evaluator.careful()):  # type: ignore[attr-defined]
+            one.metric(one.realise(space.dense()))
+        assert seen == [50, 200]
+
+    def test_says_where_its_time_went(self, make: MakeEvaluator) -> None:
+        task, traced, space = toy_setting()
+        evaluator = make(task, traced, space, l2)
+        evaluator.metric(evaluator.realise(space.dense()))
+        assert set(evaluator.spent) == {"recover", "score"}  # type: ignore[attr-defined]
+        assert min(evaluator.spent.values()) > 0  # type: ignore[attr-defined]
+
+    def test_threads_change_no_number(self, make: MakeEvaluator) -> None:
+        task, traced, space = toy_setting()
+        before, found = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                evaluator = make(task, traced, space, l2)
+                found.append(evaluator.metric(evaluator.realise(space.snap([0.5] * len(space)))))
+        finally:
+            torch.set_num_threads(before)
+        assert abs(found[0] - found[1]) <= 0.005 + 1e-9  # one image of 200, at most
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
+@pytest.mark.parametrize("make", [Recalibrate, Reconstruct])
+def test_two_thousand_evaluations_leak_nothing(make: MakeEvaluator) -> None:
+    """Resident memory at the end is that after the first hundred, within 5%."""
+    task, traced, space = toy_setting()
+    evaluator = make(task, traced, space, l2)
+    generator, resident = torch.Generator().manual_seed(0), {}
+    for number in range(2000):
+        evaluator.metric(evaluator.realise(space.snap((0.8 * torch.rand(len(space), generator=generator)).tolist())))
+        if number + 1 in (100, 2000):
+            status = Path("/proc/self/status").read_text().splitlines()
+            resident[number + 1] = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+    assert resident[2000] <= 1.05 * resident[100]

@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "autoprune"
 FLOORS = [  # a file may import from floors below its own, and from its own room
-    {"errors", "dice", "task", "precision", "report_plots"},
-    {"space", "tables", "flow", "plugins", "data"},
-    {"train", "trial", "prune", "operators", "models", "costs"},
-    {"proof", "run", "rewards", "tasks"},
+    {"errors", "dice", "agreement", "task", "report_plots"},
+    {"space", "tables", "flow", "plugins", "data", "fusion"},
+    {"train", "trial", "prune", "operators", "models", "costs", "fused"},
+    {"proof", "run", "rewards", "tasks", "precision"},
     {"trace", "policy_file", "export"},
     {"criteria", "report"},
     {"protocols", "evaluators"},
@@ -21,6 +21,7 @@ FLOORS = [  # a file may import from floors below its own, and from its own room
     {"env"},
     {"controllers", "config"},
     {"testing", "study"},
+    {"fidelity"},
     {"apply", "finish", "progress"},
     {"api"},
     {"cli"},

@@ -97,8 +97,15 @@ class TestTheLoop:
         with open_run(tmp_path) as run:
             search(Countdown(), attempt(Judge()), run, trials=2)
             first, second = run
-        assert set(first.seconds) == {"ask", "prune", "score", "journal"}
+        assert set(first.seconds) == {"ask", "prune", "score", "journal", "tell"}
         assert first.seconds["journal"] == 0.0 < second.seconds["journal"]
+        assert first.seconds["tell"] == 0.0 < second.seconds["tell"]
+
+    def test_an_evaluator_may_say_more_of_its_time(self) -> None:
+        judge = Judge()
+        judge.spent = {"recover": 2.0, "score": 1.0}  # type: ignore[attr-defined]
+        trial = attempt(judge)(0, SPACE.dense())
+        assert {k: v for k, v in trial.seconds.items() if k != "prune"} == {"recover": 2.0, "score": 1.0}
 
     def test_shows_every_new_trial_once(self, tmp_path: Path) -> None:
         seen: list[int] = []

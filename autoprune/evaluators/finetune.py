@@ -11,6 +11,7 @@ from torch import nn
 
 from autoprune.criteria import Scoring
 from autoprune.evaluators.recalibrate import Recalibrate
+from autoprune.precision import training
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Task
 from autoprune.trace import Trace
@@ -29,7 +30,7 @@ class Finetune:
         space: the policies' space.
         criterion: which units stay; scored once, on the dense network.
         seed: of everything random.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "int8" (the score; training is then in bf16).
         steps: gradient steps a trial.
         batch: training images a step.
         lr: peak learning rate; it rises over the first `warmup` share of the steps and falls along a cosine to zero.
@@ -58,7 +59,7 @@ class Finetune:
     distill: float = 0.0
     temperature: float = 4.0
     clip: float = 5.0
-    images: int = 1024
+    images: int = 128
     holdout: int = 0
 
     def realise(self, policy: Policy) -> nn.Module:
@@ -84,7 +85,7 @@ class Finetune:
             label_smoothing=self.label_smoothing,
             distill=self.distill,
             temperature=self.temperature,
-            precision=self.precision,
+            precision=training(self.precision),
             clip=self.clip,
         )
 

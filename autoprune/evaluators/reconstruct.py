@@ -8,7 +8,7 @@ every network anew; here the inputs' second moments are collected once and a pol
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -22,8 +22,7 @@ from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError
 from autoprune.evaluators import moments
 from autoprune.evaluators.moments import Moments, Reader
-from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.prune import prune, staying
+from autoprune.evaluators.recalibrate import Careful, Recalibrate
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Task
 from autoprune.trace import Trace
@@ -51,13 +50,14 @@ class Reconstruct:
         space: the policies' space.
         criterion: which units stay; scored once, on the dense network.
         seed: of the images and positions looked at, and of a random criterion.
-        precision: "fp32" or "bf16", of recalibration and score; moments and solutions are always exact.
+        precision: "fp32", "bf16" or "int8", as for `recalibrate`; moments and solutions are always exact.
         images: training images on which the layers' inputs are looked at, once.
         positions: random output positions of each image that are looked at, in each layer.
         ridge: strength of the pull towards the dense weights, relative to an input's mean square; > 0.
         columns: most columns of a layer that are solved for exactly.
-        recalibrate: training images that BatchNorm statistics are re-estimated on; 0 leaves them.
+        recalibrate: training images that a trial's BatchNorm statistics are re-estimated on; 0 leaves them.
         batch: images a step of both.
+        reference: training images of the dense network's statistics, which correct a trial's; see `recalibrate`.
         holdout: holdout images that score a trial; 0 takes them all.
     """
 
@@ -71,8 +71,9 @@ class Reconstruct:
     positions: int = 16
     ridge: float = 1e-2
     columns: int = 4608
-    recalibrate: int = 1024
+    recalibrate: int = 128
     batch: int = 128
+    reference: int = 1024
     holdout: int = 0
 
     def __post_init__(self) -> None:
@@ -92,16 +93,15 @@ class Reconstruct:
             precision=self.precision,
             images=self.recalibrate,
             batch=self.batch,
+            reference=self.reference,
             holdout=self.holdout,
         )
         self._remembered = _Remembered()
 
     def realise(self, policy: Policy) -> nn.Module:
         """The pruned network with its reconstructed weights."""
-        dense, units = self.task.model, self._recalibrated.units(policy)
-        model = prune(dense, self.trace, units)
-        tensors = {**dict(dense.named_parameters()), **dict(dense.named_buffers())}
-        masks = staying(tensors, self.trace.cuts, units)
+        model = self._recalibrated.realise(policy)
+        masks = self._recalibrated.stay(model)
         with torch.no_grad():
             for layer in self._moments:
                 dims = masks.get(f"{layer}.weight", {})
@@ -114,8 +114,17 @@ class Reconstruct:
         return self._recalibrated.metric(model)
 
     @property
+    def spent(self) -> Mapping[str, float]:
+        """Seconds of the last `metric`, by phase."""
+        return self._recalibrated.spent
+
+    def careful(self) -> Careful:
+        """The same without the short cuts of recalibration and score."""
+        return Careful(self.realise, self._recalibrated)
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """The layers that are not reconstructed exactly."""
+        """The layers that are not reconstructed exactly, and how scores are computed."""
         shared = [layer for layer, seen in self._moments.items() if seen.shared]
         left = {
             **self._readers[1],
@@ -127,7 +136,7 @@ class Reconstruct:
                 f"Reconstruction solved for the kernel positions of {', '.join(shared)} together: "
                 f"more than {self.columns:,} columns, or fewer than {moments.ENOUGH} samples a column."
             )
-        return tuple(found)
+        return (*found, *self._recalibrated.notes)
 
     @cached_property
     def _readers(self) -> tuple[dict[str, Reader], dict[str, str]]:

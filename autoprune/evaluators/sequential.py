@@ -10,6 +10,8 @@ re-estimates the BatchNorm statistics. It costs more than `reconstruct` and leav
 from __future__ import annotations
 
 import copy
+import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,6 @@ from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import moments
 from autoprune.evaluators.recalibrate import Recalibrate, reestimating
 from autoprune.precision import laid_out, running
-from autoprune.prune import prune, staying
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Task
 from autoprune.trace import Trace
@@ -52,7 +53,7 @@ class ReconstructSequential:
         space: the policies' space.
         criterion: which units stay; scored once, on the dense network.
         seed: of the images and positions looked at, and of a random criterion.
-        precision: "fp32" or "bf16", of the pass and the score; solutions are always exact.
+        precision: "fp32", "bf16" or "int8" (the score only), of the pass and the score; solutions are always exact.
         images: training images that the layers are fitted and statistics estimated on.
         positions: random output positions of each image that a layer is fitted on.
         ridge: strength of the pull towards the pruned layer's weights, relative to an input's mean square; > 0.
@@ -88,31 +89,39 @@ class ReconstructSequential:
             images=0,
             holdout=self.holdout,
         )
+        self.spent: Mapping[str, float] = {}
         self._rows: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
 
     def realise(self, policy: Policy) -> nn.Module:
         """The pruned network, not recovered yet."""
-        units = self._plain.units(policy)
-        model = prune(self.task.model, self.trace, units)
-        tensors = {**dict(self.task.model.named_parameters()), **dict(self.task.model.named_buffers())}
-        self._rows[model] = self._outputs(staying(tensors, self.trace.cuts, units))
+        model = self._plain.realise(policy)
+        self._rows[model] = self._outputs(self._plain.stay(model))
         return model
 
     def metric(self, model: nn.Module) -> float:
         """The holdout metric of `model` with other weights and statistics; one that is not pruned keeps its weights."""
+        begun = time.perf_counter()
         rows = self._rows.get(model, {})
         with forked(self.seed), ExitStack() as stack:
             for layer in rows:
                 stack.enter_context(_first_call(model.get_submodule(layer), self._fit(layer, rows[layer])))
             stack.enter_context(reestimating(model))
             _forward(model, self._batch, self.precision)
-        return self._plain.metric(model)
+        fitted = time.perf_counter() - begun
+        value = self._plain.metric(model)
+        self.spent = {"recover": fitted + self._plain.spent["recover"], "score": self._plain.spent["score"]}
+        return value
+
+    def careful(self) -> ReconstructSequential:
+        """The same in full precision, on the whole holdout."""
+        return dataclasses.replace(self, precision="fp32", holdout=0)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The layers that are not fitted."""
+        """The layers that are not fitted, and how scores are computed."""
         left = [layer for layer in _multiplying(self.task.model) if layer not in self._targets]
-        return (f"Reconstruction left the weights of {', '.join(left)} as they are.",) if left else ()
+        found = (f"Reconstruction left the weights of {', '.join(left)} as they are.",) if left else ()
+        return (*found, *self._plain.notes)
 
     def _outputs(self, masks: Mapping[str, Mapping[int, NDArray[Any]]]) -> Rows:
         """Of the layers to be fitted; none if nothing is pruned."""
