@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autoprune.run import Run
     from autoprune.study import Study
 
+_POLICIES, _STEPS = 40, 50  # of check --fidelity
 _OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device"}
 
 
@@ -78,6 +79,13 @@ def _add_resume(commands: Any) -> None:
 def _add_check(commands: Any) -> None:
     command = _command(commands, "check", _check, "show groups, frozen layers, dense and smallest reachable costs")
     _space_arguments(command)
+    command.add_argument("--fidelity", action="store_true", help="show how true the evaluator's score is instead")
+    command.add_argument(
+        "--policies", type=int, default=_POLICIES, metavar="N", help="random policies for that (default: %(default)s)"
+    )
+    command.add_argument(
+        "--steps", type=int, default=_STEPS, metavar="S", help="of its finetune; 0 for none (default: %(default)s)"
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -176,6 +184,11 @@ def _complete(built: Study, opened: Run, as_json: bool) -> None:
 
 
 def _check(asked: argparse.Namespace) -> None:
+    if asked.fidelity:
+        _check_fidelity(asked)
+        return
+    if (asked.policies, asked.steps) != (_POLICIES, _STEPS):
+        raise ConfigError("--policies and --steps are for --fidelity; write that, too")
     found = _facts(_study(asked))
     if asked.json:
         _print_json(found)
@@ -209,6 +222,22 @@ def _facts(built: Study) -> dict[str, Any]:
         ],
         "budget": [{"cost": limit.name, "asked": limit.asked, "most": limit.most} for limit in built.budget.limits],
     }
+
+
+def _check_fidelity(asked: argparse.Namespace) -> None:
+    from autoprune import fidelity
+    from autoprune.progress import Bars
+
+    built = _study(asked)
+    with Bars() as bars:
+        found = fidelity.measure(built, policies=asked.policies, steps=asked.steps, watch=bars.stage)
+    if asked.json:
+        _print_json({"name": built.name, "evaluator": built.config.evaluator.use, **found.plain()})
+        return
+    head, *rows = found.table()
+    print(f"{built.name}: how true the score of evaluator {built.config.evaluator.use} is\n")
+    _print_table(head, rows)
+    print("\n" + "\n".join(found.remarks()))
 
 
 # report and apply
@@ -248,6 +277,8 @@ def _show_report(directory: Path, as_json: bool) -> None:
     head, *rows = report.table(written)
     print(f"{report.headline(written)}\n")
     _print_table(head, rows)
+    if remarks := report.remarks(written):
+        print("\n" + "\n".join(remarks))
     files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
     print(f"\n{directory}/\n  " + "\n  ".join(files))
 

@@ -31,6 +31,12 @@ def _ceiling(written: str | float) -> str | float:
     return written
 
 
+def _none_or_enough(policies: int) -> int:
+    if policies != 0 and policies < 5:
+        raise ValueError("write 0 to switch it off, or at least 5")
+    return policies
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -129,9 +135,12 @@ class Report(Table):
 
     Attributes:
         random_trials: random policies, of which the best is the baseline "random".
+        fidelity: at most so many of them get the evaluator's slow score, too, to say how true the search's is; 0, or
+            at least 5.
     """
 
     random_trials: Count = 20
+    fidelity: Annotated[int, AfterValidator(_none_or_enough)] = 20
 
 
 class Config(Table):

@@ -23,7 +23,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from autoprune import export, loop, policy_file, report
+from autoprune import export, fidelity, loop, policy_file, report
+from autoprune.agreement import Agreement
 from autoprune.errors import Exhausted, ModelError, TrialFailed
 from autoprune.export import Exported
 from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Role, TrialFacts
@@ -31,7 +32,7 @@ from autoprune.run import Run, stored
 from autoprune.space import Policy
 from autoprune.study import GIVEN, Study
 from autoprune.train import train
-from autoprune.trial import Trial
+from autoprune.trial import Trial, policies_per_second
 
 Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -50,6 +51,7 @@ def finish(study: Study, run: Run, watch: Watch = lambda what, done, of: None) -
         return before
     work = _Finish(study, run, best, watch)
     work.baselines()
+    work.judge()
     networks = work.networks()
     exports = work.files(networks)
     done = work.report(networks, exports)
@@ -76,6 +78,7 @@ class _Finish:
     Attributes:
         chosen: the policies that are compared and the holdout metric that the search saw, by role.
         random: the trials of the random baseline.
+        fidelity: the search's score against the slow one, over the random baseline.
         notes: what the reader of the report must know.
         seconds: time spent by phase.
         model: the winner, finetuned.
@@ -89,6 +92,7 @@ class _Finish:
     def __post_init__(self) -> None:
         self.chosen: dict[Role, Policy] = {"ours": self.best.policy}
         self.random: list[Trial] = []
+        self.fidelity: Agreement | None = None
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.model: nn.Module = self.study.task.model
@@ -105,6 +109,16 @@ class _Finish:
             self.notes.append(f"The uniform baseline was left out: {wrong}.")
         if scored:
             self.chosen["random"] = max(scored, key=lambda t: (cast(float, t.reward), -t.number)).policy
+
+    def judge(self) -> None:
+        """See how true the search's score is, where the evaluator has a slow one."""
+        most = self.study.config.report.fidelity
+        if most and isinstance(self.study.evaluator, fidelity.Careful):
+            with self._timed("fidelity"):
+                self.fidelity = fidelity.of_trials(self.study, self.random, most=most, watch=self.watch)
+            if self.fidelity is None:
+                few = f"fewer than {fidelity.FEWEST} random policies have a slow score"
+                self.notes.append(f"How true the score of the search is was not measured: {few}.")
 
     def networks(self) -> list[Network]:
         """The dense network and, finetuned, each chosen one; equal policies are trained once."""
@@ -175,6 +189,8 @@ class _Finish:
             command=_command(study),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             notes=tuple(self.notes),
+            policies_per_second=policies_per_second(self.run),
+            fidelity=self.fidelity,
         )
 
     def _sample(self) -> None:
@@ -280,7 +296,8 @@ def _by_phase(run: Run) -> dict[str, float]:
     spent: dict[str, float] = {}
     for trial in run:
         for phase, seconds in trial.seconds.items():
-            spent[f"search: {phase}"] = spent.get(f"search: {phase}", 0.0) + seconds
+            name = report.SEARCHING + phase
+            spent[name] = spent.get(name, 0.0) + seconds
     return spent
 
 

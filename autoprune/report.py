@@ -15,12 +15,15 @@ import jinja2
 import pydantic
 from markupsafe import Markup
 
+from autoprune.agreement import Agreement
 from autoprune.errors import RunError
 from autoprune.export import Exported
 from autoprune.run import stored, write_json, write_text
 
 FACTS, PAGE = "report.json", "report.html"
 SCHEMA = 1
+SEARCHING = "search: "  # before the phases of a trial, among all seconds
+_PHASES = ("ask", "prune", "recover", "score", "journal", "tell")
 
 Role = Literal["dense", "ours", "uniform", "random"]
 
@@ -106,6 +109,8 @@ class Report:
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
         command: what makes the same run again.
+        policies_per_second: of the search, as `autoprune.trial.policies_per_second`; 0 where it is not known.
+        fidelity: the search's score against the slow one; None where there is none, or it was not asked for.
     """
 
     name: str
@@ -130,6 +135,8 @@ class Report:
     command: str
     made: str
     notes: tuple[str, ...] = ()
+    policies_per_second: float = 0.0
+    fidelity: Agreement | None = None
     schema_version: int = field(default=SCHEMA)
 
     def network(self, role: Role) -> Network | None:
@@ -164,6 +171,27 @@ class Report:
         uniform = self.network("uniform")
         against = f", uniform pruning at equal finetuning {self.shown(uniform.test)}" if uniform else ""
         return f"{lead}: {quality} ({self.gap(ours.test - dense.test)}){against}."
+
+    @property
+    def searching(self) -> dict[str, float]:
+        """Seconds that the trials of the search took, by phase, in the order of a trial."""
+        spent = {p.removeprefix(SEARCHING): s for p, s in self.seconds.items() if p.startswith(SEARCHING)}
+        return {p: spent[p] for p in [*(p for p in _PHASES if p in spent), *(p for p in spent if p not in _PHASES)]}
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of the whole search, and of each phase after it."""
+        after = {phase: spent for phase, spent in self.seconds.items() if not phase.startswith(SEARCHING)}
+        return {"search": sum(self.searching.values()), **after}
+
+    def remarks(self) -> list[str]:
+        """How true the search's score is, if that is known, and where the time of the search went."""
+        spent = self.searching
+        total = sum(spent.values())
+        shares = ", ".join(f"{phase} {duration(s)} ({s / (total or 1):.0%})" for phase, s in spent.items())
+        said = [f"Score of the search against the slow score: {self.fidelity.sentence()}."] if self.fidelity else []
+        pace = f", {rate(self.policies_per_second)}" if self.policies_per_second else ""
+        return [*said, f"The search took {duration(total)}{pace}: {shares}."] if spent else said
 
     def title(self, role: Role) -> str:
         """What a network is called in tables."""
@@ -205,6 +233,11 @@ def table(facts: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def remarks(facts: Mapping[str, Any]) -> list[str]:
+    """What the summary says below the table, a sentence each, from the facts as JSON holds them."""
+    return _checked(facts, FACTS).remarks()
+
+
 def write(report: Report, directory: Path) -> None:
     """Write the facts and the page into a run's directory."""
     write_json(directory / FACTS, report.plain())
@@ -244,7 +277,7 @@ def render(report: Report) -> str:
         loader=jinja2.PackageLoader("autoprune", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"quantity": quantity, "label": label, "size": size, "duration": duration}
+    environment.filters |= {"quantity": quantity, "label": label, "size": size, "duration": duration, "rate": rate}
     template = environment.get_template("report.html.j2")
     return template.render(r=report, pictures={name: Markup(svg) for name, svg in pictures.items()})
 
@@ -273,3 +306,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rate(policies_per_second: float) -> str:
+    """How fast policies are evaluated, as people read it."""
+    return f"{policies_per_second:.{1 if policies_per_second >= 0.95 else 2}f} policies/s"

@@ -8,7 +8,8 @@
         best.json       the best trial so far, for people
         lock            held as long as a process works on the run, with its id (POSIX)
 
-A run is continued by opening its directory again with the same config; only the number of trials may differ.
+A run is continued by opening its directory again with the same config; only the number of trials may differ, and what
+changes no trial.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from autoprune.space import Policy, SearchSpace
 from autoprune.trial import Trial
 
 Json = Mapping[str, Any]
+_FREE = ("search.trials", "report.fidelity")  # of the config, what a continued run may have otherwise
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -138,7 +140,7 @@ class Run:
             write_json(written, config)
             return
         before = stored(self.directory, "config.json")
-        changed = [key for key in _differences(before, config) if key != "search.trials"]
+        changed = [key for key in _differences(before, config) if key not in _FREE]
         if changed:
             raise RunError(f"{self.directory} was begun with another {', '.join(changed)}; start a new run for that")
         changed = _differences(stored(self.directory, "space.json"), space)

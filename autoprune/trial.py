@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from autoprune.space import Policy
+
+_AROUND = {"ask", "journal", "tell"}  # phases of every trial; the others are of its evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,14 @@ class Trial:
     reward: float | None = None
     error: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether a network was made for it. A policy that came again has the outcome that it had before."""
+        return not self.seconds.keys() <= _AROUND
+
+
+def policies_per_second(trials: Iterable[Trial]) -> float:
+    """How many of `trials` were evaluated, by the sum of their seconds; 0 where none was."""
+    spent = [sum(trial.seconds.values()) for trial in trials if trial.evaluated]
+    return len(spent) / sum(spent) if sum(spent) else 0.0

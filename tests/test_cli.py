@@ -155,6 +155,70 @@ class TestCheck:
         assert list(space.parent.iterdir()) == [space]
 
 
+class TestFidelity:
+    """The evaluator of these tests says 0.5 of everything, unless told otherwise."""
+
+    @pytest.fixture
+    def real(self, space: Path) -> Path:
+        """With an evaluator that tells networks apart, and without a budget that leaves few of them."""
+        text = SPACE.replace(f'use = "{MINE}:Constant"', f'use = "{MINE}:Careful"').replace('macs = "50%"', "")
+        space.write_text(text)
+        return space
+
+    def test_is_shown_as_a_table(self, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["check", str(real), "--fidelity", "--policies", "6", "--steps", "1"]) == 0
+        out, err = capsys.readouterr()
+        head, empty, *lines = out.splitlines()
+        assert (head, empty) == (f"mine: how true the score of evaluator {MINE}:Careful is", "")
+        assert lines[0].split("  ")[0] == "score"
+        assert [line.split()[:3] for line in lines[1:4]] == [
+            ["fast", "slow", "-1.000"],
+            ["fast", "finetuned", lines[2].split()[2]],
+            ["slow", "finetuned", lines[3].split()[2]],
+        ]
+        assert lines[1].split()[3:] == ["-1.000", "to", "-1.000", "0%"]
+        assert lines[5] == "6 random policies on the holdout; 0 failed and left out."
+        assert lines[6].startswith("Fast less slow score: mean +")
+        assert lines[7].startswith("Seconds from a policy to its score, median: fast ")
+        assert "policy 6/6" in err
+        assert list(real.parent.iterdir()) == [real]
+
+    def test_is_one_object(self, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        found = json.loads(said(capsys, "check", str(real), "--fidelity", "--policies", "6", "--steps", "0", "--json"))
+        (pair,) = found["agreements"]
+        assert (pair["score"], pair["against"], round(pair["tau"], 9), pair["policies"]) == ("fast", "slow", -1, 6)
+        assert (found["name"], found["evaluator"], found["policies"]) == ("mine", f"{MINE}:Careful", 6)
+        assert [-value for value in found["scores"]["slow"]] == found["scores"]["fast"]
+        mean = sum(found["scores"]["fast"]) * 2 / 6
+        assert found["fast_less_slow"]["mean"] == pytest.approx(mean)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--fidelity", "--policies", "3"], "--policies 3: at least 5 are needed"),
+            (["--fidelity", "--steps", "-2"], "--steps -2: a number of gradient steps is needed, or 0"),
+            (["--policies", "7"], "--policies and --steps are for --fidelity; write that, too"),
+            (["--fidelity", "--budget", "macs=8%"], "the space holds 1 different policies at random"),
+        ],
+    )
+    def test_refuses_in_one_line(
+        self, real: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        error = said(capsys, "check", str(real), *arguments, status=2)
+        assert message in error
+        assert error.count("\n") == 1
+
+    def test_needs_something_to_compare_with(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = said(capsys, "check", str(space), "--fidelity", "--steps", "0", status=2)
+        assert "Constant' has no slow score and --steps is 0; write --steps 50, or another evaluator" in error
+
+    def test_refuses_what_is_no_number(self, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["check", str(real), "--fidelity", "--policies", "many"])
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
 class TestPlugins:
     def test_lists_every_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
         found = json.loads(said(capsys, "plugins", "random", "--json"))["plugins"]
@@ -259,6 +323,8 @@ class TestFromEndToEnd:
         (directory / "report.html").unlink()
         text = said(capsys, "report", str(directory))
         assert "of the MACs" in text
+        assert "\nThe search took " in text
+        assert " policies/s: ask " in text
         assert (directory / "report.html").exists()
         assert said(capsys, "apply", str(directory / "policy.json"), "--out", "p.safetensors") == "p.safetensors\n"
         assert Path("p.safetensors").stat().st_size < (directory / "model.onnx").stat().st_size

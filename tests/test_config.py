@@ -73,6 +73,7 @@ class TestFaults:
         [
             ("", 'task is missing; write use = "NAME", see `autoprune plugins`'),
             ("[task]\nmodel = 'a'", 'task.use is missing; write use = "NAME", see `autoprune plugins`'),
+            (TASK + "[report]\nfidelity = 3", "report.fidelity = 3: write 0 to switch it off, or at least 5"),
             ("task = 3", "task = 3: input should be an object"),
             (TASK + "[spcae]", "there is no table 'spcae'; did you mean 'space'?"),
             (TASK + "[space]\nstpe = 1", "[space] has no key 'stpe'; did you mean 'step'?"),

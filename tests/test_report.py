@@ -8,14 +8,18 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from autoprune import api, config, export, finish, loop, policy_file, report, report_plots, study
+from autoprune.agreement import Agreement
 from autoprune.apply import apply_policy
 from autoprune.errors import ModelError, PolicyError, RunError
+from autoprune.evaluators.recalibrate import Recalibrate
+from autoprune.protocols import Evaluator
 from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, TrialFacts
 from autoprune.run import Run
 from autoprune.study import Study
@@ -51,7 +55,7 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         trials=tried,
         random_trials=tried[:4],
         best=trials - 1,
-        seconds={"search: score": 61.0, "finetune": 120.0},
+        seconds={"search: score": 61.0, "search: journal": 1.0, "search: ask": 3.0, "finetune": 120.0},
         exports=(export.Exported("model.onnx", 2**20, 3e-7, 32),),
         finetune={"steps": 3, "lr": 0.1},
         seed=0,
@@ -60,6 +64,8 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         command="autoprune search demo.toml --seed 0",
         made="2026-01-01 00:00 UTC",
         notes=("A note.",),
+        policies_per_second=0.25,
+        fidelity=Agreement(0.75, 0.5, 0.875, 0.5, 18, 2),
     )
 
 
@@ -83,6 +89,25 @@ def test_the_sentence_and_the_table_say_the_result() -> None:
     assert [row[0] for row in rows] == ["dense", "found by evolution", "uniform", "best of 4 random"]
     assert {len(row) for row in rows} == {len(head)}
     assert "269.7 k (100.0%)" in rows[0]
+
+
+def test_the_summary_says_how_true_the_score_is_and_where_the_time_went() -> None:
+    assert report.remarks(facts().plain()) == [
+        "Score of the search against the slow score: Kendall's tau 0.750 (90 % interval 0.500 to 0.875) "
+        "over 18 random policies, 2 failed and left out.",
+        "The search took 1 min 05 s, 0.25 policies/s: ask 3.0 s (5%), score 1 min 01 s (94%), journal 1.0 s (2%).",
+    ]
+    assert facts().stages == {"search": 65.0, "finetune": 120.0}
+    older = {k: v for k, v in facts().plain().items() if k not in ("fidelity", "policies_per_second")}
+    assert report.remarks(older) == [report.remarks(facts().plain())[1].replace(", 0.25 policies/s", "")]
+    assert report.remarks({**older, "seconds": {}}) == []
+
+
+def test_phases_of_a_trial_come_in_its_order_and_unknown_ones_last() -> None:
+    phases = ("own", "journal", "score", "recover", "prune", "ask")
+    made = dataclasses.replace(facts(), seconds={"export": 9.0, **{f"search: {phase}": 1.0 for phase in phases}})
+    assert list(made.searching) == ["ask", "prune", "recover", "score", "journal", "own"]
+    assert made.stages == {"search": 6.0, "export": 9.0}
 
 
 @pytest.mark.parametrize(
@@ -113,8 +138,9 @@ def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
         facts(trials=1),
         facts(metric_name="F1", reward="r_flops"),
         dataclasses.replace(facts(), networks=facts().networks[:2], random_trials=(), frozen=(), notes=()),
+        dataclasses.replace(facts(), seconds={}, policies_per_second=0.0, fidelity=None),
     ],
-    ids=["full", "no budget", "one trial", "other metric", "no baselines"],
+    ids=["full", "no budget", "one trial", "other metric", "no baselines", "no times"],
 )
 def test_the_page_is_one_file_without_references(made: Report) -> None:
     page = report.render(made)
@@ -132,9 +158,12 @@ def test_the_page_is_one_file_without_references(made: Report) -> None:
 def test_the_page_shows_what_it_must() -> None:
     page = report.render(facts())
     for words in ("93.12 %", "found by evolution", "best of 4 random", "15,510,976", "50%", "A note.", "2 min 00 s",
-                  "a padded shortcut &amp; more", "autoprune search demo.toml --seed 0", "3.0e-07"):  # fmt: skip
+                  "a padded shortcut &amp; more", "autoprune search demo.toml --seed 0", "3.0e-07",
+                  "Within the search: 0.25 policies/s",
+                  "tau 0.750 (90 % interval 0.500 to 0.875) over 18 random policies"):  # fmt: skip
         assert words in page
     assert ">met<" in page
+    assert "slow score" not in report.render(dataclasses.replace(facts(), fidelity=None))
     over = dataclasses.replace(facts().limits[0], counted=15_510_977)
     assert ">exceeded<" in report.render(dataclasses.replace(facts(), limits=(over,)))
 
@@ -293,10 +322,107 @@ def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, mo
 
     monkeypatch.setattr(export, "export_onnx", refuse)
     built, run = searched(small_task(), tmp_path, controller="uniform", trials=2)
-    built.evaluator.notes = ("The evaluator left a layer alone.",)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Recalibrate, "notes", ("The evaluator left a layer alone.",))
     made = finish.finish(built, run)
     assert "The evaluator left a layer alone." in made.notes
     assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM]
     assert any("model.onnx cannot be written" in note for note in made.notes)
     assert made.network("uniform") == dataclasses.replace(made.ours, role="uniform")
     assert not (run.directory / export.ONNX).exists()
+
+
+# how true the score of the search is
+
+
+@dataclasses.dataclass
+class Careful(Recalibrate):
+    """`recalibrate`, whose slow score is the fast one; it counts the networks that were scored slowly."""
+
+    counted: ClassVar[list[int]] = []
+
+    def careful(self) -> Recalibrate:
+        Careful.counted.append(0)
+        return Counting(self.task, self.trace, self.space, self.criterion, images=self.images, batch=self.batch)
+
+
+class Counting(Recalibrate):
+    def metric(self, model: nn.Module) -> float:
+        Careful.counted[-1] += 1
+        return super().metric(model)
+
+
+def with_care(built: Study, over: dict[str, object] | None = None) -> Study:
+    """The study with an evaluator that has a slow score, twelve random policies, and `over` in [report]."""
+    own = built.evaluator
+    assert isinstance(own, Recalibrate)
+    careful = Careful(own.task, own.trace, own.space, own.criterion, images=32, batch=16)
+    asked = built.config.model_copy(update={"report": config.Report(**{"random_trials": 12, **(over or {})})})  # type: ignore[arg-type]
+    return dataclasses.replace(built, evaluator=careful, config=asked)
+
+
+def confidence(model: nn.Module, split: Split) -> float:
+    """Differs from policy to policy, as the accuracy of a network that was never trained need not."""
+    with torch.inference_mode():
+        return float(torch.cat([model(inputs).softmax(1)[:, 0] for inputs, _ in split.batches(20)]).mean())
+
+
+def test_the_score_of_the_search_is_compared_with_the_slow_one_and_kept(tmp_path: Path) -> None:
+    built, run = searched(dataclasses.replace(small_task(), metric=confidence), tmp_path, trials=2)
+    Careful.counted.clear()
+    made = finish.finish(with_care(built), run)
+    assert made.fidelity is not None
+    assert [made.fidelity.tau, made.fidelity.low, made.fidelity.high] == pytest.approx([1, 1, 1])
+    different = {t.metric for t in made.random_trials}
+    assert len(different) <= made.fidelity.policies <= 12
+    assert Careful.counted == [made.fidelity.policies]
+    assert made.seconds["fidelity"] > 0
+    spent = [sum(t.seconds.values()) for t in run]
+    assert made.policies_per_second == pytest.approx(2 / sum(spent))
+    assert sum(made.searching.values()) == pytest.approx(sum(spent))
+    assert finish.finish(with_care(built), run) == report.read(run.directory) == made
+    assert len(Careful.counted) == 1
+    page = (run.directory / report.PAGE).read_text()
+    report.write_html(run.directory)
+    assert (run.directory / report.PAGE).read_text() == page
+    assert made.fidelity.sentence() in page.replace("&#39;", "'")
+
+
+def test_the_comparison_of_scores_is_cut_short_or_left_out_as_asked(tmp_path: Path) -> None:
+    built, run = searched(small_task(), tmp_path, trials=2)
+    Careful.counted.clear()
+    few = finish.finish(with_care(built, {"fidelity": 5}), run)
+    assert few.fidelity is not None
+    assert (few.fidelity.policies, Careful.counted) == (5, [5])
+    (run.directory / report.FACTS).unlink()
+    none = finish.finish(with_care(built, {"fidelity": 0}), run)
+    assert (none.fidelity, Careful.counted) == (None, [5])
+    assert "fidelity" not in none.seconds
+    (run.directory / report.FACTS).unlink()
+    too_few = finish.finish(with_care(built, {"random_trials": 4}), run)
+    assert too_few.fidelity is None
+    assert any("fewer than 5 random policies have a slow score" in note for note in too_few.notes)
+
+
+def test_an_evaluator_without_a_slow_score_is_not_compared(tmp_path: Path) -> None:
+    class Only:
+        def __init__(self, evaluator: Evaluator) -> None:
+            self.realise, self.metric = evaluator.realise, evaluator.metric
+
+    built, run = searched(small_task(), tmp_path, trials=2)
+    made = finish.finish(dataclasses.replace(with_care(built), evaluator=Only(built.evaluator)), run)
+    assert made.fidelity is None
+    assert not any("slow score" in note for note in made.notes)
+    assert made.policies_per_second > 0
+
+
+def test_a_run_begun_before_the_comparison_existed_goes_on(tmp_path: Path) -> None:
+    built, run = searched(small_task(), tmp_path, trials=2)
+    run.close()
+    path = run.directory / "config.json"
+    before = json.loads(path.read_text())
+    del before["report"]["fidelity"]
+    path.write_text(json.dumps(before))
+    again, opened = api.reopen(run.directory, trials=3, task=built.task)
+    with opened:
+        assert (len(opened), again.config.report.fidelity) == (2, 20)
+    assert json.loads(path.read_text())["report"]["fidelity"] == 20

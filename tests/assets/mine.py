@@ -7,7 +7,10 @@ import os
 import torch
 from torch import nn
 
+from autoprune.prune import prune
+from autoprune.space import Policy, SearchSpace
 from autoprune.task import Images, Task
+from autoprune.trace import Trace
 
 
 def network() -> nn.Sequential:
@@ -61,3 +64,20 @@ class Constant:
 
     def metric(self, model: nn.Module) -> float:
         return 0.5
+
+
+class Careful:
+    """Judges a network by how many weights it has, and says the opposite when it is careful."""
+
+    def __init__(self, task: Task, trace: Trace, space: SearchSpace, sign: int = 1) -> None:
+        self.task, self.trace, self.space, self.sign = task, trace, space, sign
+
+    def realise(self, policy: Policy) -> nn.Module:
+        kept = [torch.arange(count).numpy() for count in self.space.kept(policy)]
+        return prune(self.task.model, self.trace, kept)
+
+    def metric(self, model: nn.Module) -> float:
+        return self.sign * sum(p.numel() for p in model.parameters()) / 1000
+
+    def careful(self) -> Careful:
+        return Careful(self.task, self.trace, self.space, -self.sign)
