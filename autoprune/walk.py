@@ -107,8 +107,8 @@ class Walk:
         """The observations after the first `decided` groups of `kept`, shape (len(decided), features)."""
         ends = np.array(decided)
         known = np.arange(len(self.space)) < ends[:, None]  # (observations, groups)
-        now = self._macs.predict_many(np.where(known, kept, self._of))
-        least = self._macs.predict_many(np.where(known, kept, self._least))
+        rows = np.concatenate([np.where(known, kept, self._of), np.where(known, kept, self._least)])
+        now, least = self._macs.predict_many(rows).reshape(2, -1)
         at = np.searchsorted(self._free, ends)  # decisions made
         removed = 1.0 - np.array(kept) / self._of
         previous = np.where(at > 0, removed[self._free[np.maximum(at, 1) - 1]], 0.0)

@@ -11,13 +11,15 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from autoprune.budget import Budget
-from autoprune.controllers.agent import lent, truncated
+from autoprune.controllers.agent import Marked, lent, marked, truncated
 from autoprune.controllers.ddpg import DDPG, SAC, TD3
+from autoprune.controllers.random import Random
 from autoprune.env import Layerwise, action_of, share_of
 from autoprune.errors import ConfigError
 from autoprune.space import Policy
 from autoprune.testing.controllers import drive, global_randomness, new
 from autoprune.testing.surrogate import half, metric, toy_space
+from autoprune.walk import Walk
 
 SMALL = {"hidden": (32, 32), "warmup": 12, "gradient_steps": 2}
 
@@ -69,7 +71,7 @@ def test_ask_and_tell_are_learn_bit_for_bit() -> None:
 
     with lent(3, 0, 2):
         theirs = Learning(
-            "MlpPolicy", Layerwise(space, budget, score), learning_rate=1e-3, buffer_size=100 * len(space),
+            "MlpPolicy", Marked(Layerwise(space, budget, score), 8), learning_rate=1e-3, buffer_size=100 * len(space),
             batch_size=64, tau=0.01, gamma=1.0, learning_starts=0, train_freq=(1, "episode"), gradient_steps=5,
             replay_buffer_class=AsWalked, device="cpu",
             policy_kwargs={"net_arch": [32, 32], "optimizer_kwargs": {"fused": True}},
@@ -84,6 +86,62 @@ def test_ask_and_tell_are_learn_bit_for_bit() -> None:
         assert torch.equal(weights, mine.policy.state_dict()[name]), name
     for what in ("observations", "next_observations", "actions", "rewards", "dones"):
         assert np.array_equal(getattr(theirs.replay_buffer, what), getattr(mine.replay_buffer, what)), what
+
+
+@pytest.mark.parametrize("make", [DDPG, TD3, SAC])
+def test_replay_is_exact_to_the_last_weight(make) -> None:
+    """A controller that was only told is the one that asked: the same buffer, weights, moments and next policies."""
+    space = toy_space()
+    old = new(partial(make, **SMALL))
+    past = drive(old, 20)
+    replayed = new(partial(make, **SMALL))
+    for trial in past:
+        replayed.tell(trial)
+    for name, weights in old.algorithm.policy.state_dict().items():
+        assert torch.equal(weights, replayed.algorithm.policy.state_dict()[name]), name
+    for part in ("actor", "critic"):
+        states = [getattr(c.algorithm, part).optimizer.state_dict()["state"] for c in (old, replayed)]
+        assert all(torch.equal(states[0][i][key], states[1][i][key]) for i in states[0] for key in states[0][i]), part
+    buffers = [c.algorithm.replay_buffer for c in (old, replayed)]
+    for what in ("observations", "next_observations", "actions", "rewards", "dones"):
+        assert getattr(buffers[0], what).tobytes() == getattr(buffers[1], what).tobytes(), what
+    assert [t.policy for t in drive(old, 5, 20, space)] == [t.policy for t in drive(replayed, 5, 20, space)]
+
+
+@pytest.mark.parametrize("make", [DDPG, TD3])
+def test_the_walk_takes_what_the_agent_predicts(make) -> None:
+    space, controller = toy_space(), new(partial(make, warmup=0, noise=0.0, hidden=(32, 32)))
+    for trial in drive(new(Random), 3):
+        controller.tell(trial)  # trained, and has asked for nothing that could repeat itself
+    walk = Walk(space, half(space))
+    prefix = walk.start()
+    while not walk.over(prefix):
+        action, _ = controller.algorithm.predict(marked(walk.observe(prefix)[None], len(walk))[0])
+        prefix = walk.decide(prefix, share_of(action))
+    assert controller.ask() == walk.policy(prefix)
+
+
+def test_each_decision_has_a_feature_of_its_own() -> None:
+    space = toy_space()
+    walk = Walk(space, half(space))
+    seen = walk.replay(half(space).fit(space.dense())).observations
+    shown = marked(seen, len(walk))
+    assert np.array_equal(shown[:, : seen.shape[1]], seen)
+    assert np.array_equal(shown[:-1, seen.shape[1] :], np.eye(8))  # the last is after the last decision
+    assert shown.dtype == np.float32
+    env = Marked(Layerwise(space, half(space), lambda policy: 0.0), len(walk))
+    assert np.array_equal(env.reset()[0], shown[0])
+    assert env.observation_space.contains(shown[0])
+
+
+def test_the_noise_decays_to_the_least_and_no_further() -> None:
+    def spread(**noise: float) -> float:
+        """How far asks stray from one another, once the noise has decayed."""
+        controller = new(partial(DDPG, warmup=0, hidden=(16,), noise_decay=0.1, **noise))
+        return float(np.std([controller.ask().sparsity for _ in range(40)][10:], axis=0).mean())
+
+    assert spread(noise=0.5, least_noise=0.2) > 1.5 * spread(noise=0.5, least_noise=0.05) > 0
+    assert spread(noise=0.05, least_noise=0.2) == pytest.approx(spread(noise=0.05, least_noise=0.05))
 
 
 def test_actor_and_critic_keep_their_own_learning_rates() -> None:
@@ -148,7 +206,7 @@ def test_refuses_an_entropy_without_weight() -> None:
         new(partial(SAC, entropy=0.0))
 
 
-@pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"noise_decay": 1.1}])
+@pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"noise_decay": 1.1}, {"least_noise": -0.1}])
 def test_refuses_senseless_noise(wrong) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         new(partial(DDPG, **wrong))

@@ -19,6 +19,7 @@ from autoprune.fused import Fuser, _pooled, decoded, encoded
 from autoprune.fusion import Activation, Code, Unfusable, read
 from autoprune.models.resnet import ResNet
 from autoprune.prune import prune
+from autoprune.task import Split, top1
 from autoprune.testing.evaluators import ToyNet, state_of, toy_setting
 from autoprune.trace import trace
 from tests.zoo import ZOO
@@ -226,6 +227,21 @@ def test_what_cannot_be_fused_is_scored_as_it_is_and_said() -> None:
     assert plain.metric(plain.realise(policy)) == fused.metric(fused.realise(policy))
     assert "layer by layer: its graph cannot be read" in plain.notes[0]
     assert not fused.notes
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
+def test_evaluators_score_fused_networks(name: str) -> None:
+    task, traced, space = toy_setting()
+    seen: list[str] = []
+
+    def spying(model: nn.Module, split: Split) -> float:
+        seen.append(type(model).__name__)
+        return top1(model, split)
+
+    evaluator = Recalibrate(dataclasses.replace(task, metric=spying), traced, space, l2, precision=name)
+    value = evaluator.metric(evaluator.realise(space.dense()))
+    assert seen == ["Fused"]
+    assert abs(value - evaluator.careful().metric(evaluator.realise(space.dense()))) <= 0.01
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "shufflenet_v2_x1_0"])

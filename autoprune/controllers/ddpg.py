@@ -5,8 +5,9 @@
 actor, and `sac` (Haarnoja 2018, arXiv:1801.01290) an actor that is stochastic by itself; they share all else.
 
 Where they depart from the paper's code: policies meet the budget after rounding, and use it up; what is learned is what
-was executed; rewards are scaled; a policy that was seen before is not proposed again while others are found; and the
-gradient steps a trial are a setting, not one a group, so that an agent stays fast on deep networks.
+was executed; rewards are scaled; a policy that was seen before is not proposed again while others are found; the state
+says beside the index which decision it is; some noise stays; and the gradient steps a trial are a setting, not one a
+group, so that an agent stays fast on deep networks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from typing import Any
 import stable_baselines3
 
 from autoprune.budget import Budget
-from autoprune.controllers.agent import Agent, Baselined, OwnRate, at_least, within
-from autoprune.env import Layerwise
+from autoprune.controllers.agent import Agent, Baselined, Marked, OwnRate, at_least, within
 from autoprune.space import Policy, SearchSpace
 from autoprune.trial import Trial
 from autoprune.walk import Walk
@@ -40,6 +40,7 @@ class DDPG:
         warmup: trials with random policies, before training begins.
         noise: standard deviation of the exploration, as a share of each group's largest sparsity.
         noise_decay: factor on the noise with each trial after the warm-up, in [0, 1].
+        least_noise: what the noise decays to, where it is not less from the beginning; 0 lets it vanish, as the paper.
         replay: how many trials are remembered.
         baseline: weight of the newest batch in the moving average that is taken off the rewards, in [0, 1]; what is
             left is measured in standard deviations. 0 leaves the rewards as they are.
@@ -55,10 +56,11 @@ class DDPG:
     tau: float = 0.01
     gamma: float = 1.0
     batch: int = 64
-    gradient_steps: int = 16
+    gradient_steps: int = 6
     warmup: int = 100
     noise: float = 0.5
     noise_decay: float = 0.95
+    least_noise: float = 0.1
     replay: int = 100
     baseline: float = 0.5
     every_step: bool = True
@@ -99,6 +101,7 @@ class TD3:
         warmup: trials with random policies, before training begins.
         noise: standard deviation of the exploration, as a share of each group's largest sparsity.
         noise_decay: factor on the noise with each trial after the warm-up, in [0, 1].
+        least_noise: what the noise decays to, where it is not less from the beginning; 0 lets it vanish, as the paper.
         replay: how many trials are remembered.
         baseline: weight of the newest batch in the moving average that is taken off the rewards, in [0, 1]; what is
             left is measured in standard deviations. 0 leaves the rewards as they are.
@@ -114,10 +117,11 @@ class TD3:
     tau: float = 0.01
     gamma: float = 1.0
     batch: int = 64
-    gradient_steps: int = 16
+    gradient_steps: int = 6
     warmup: int = 100
     noise: float = 0.5
     noise_decay: float = 0.95
+    least_noise: float = 0.1
     replay: int = 100
     baseline: float = 0.5
     every_step: bool = True
@@ -172,7 +176,7 @@ class SAC:
     tau: float = 0.01
     gamma: float = 1.0
     batch: int = 64
-    gradient_steps: int = 16
+    gradient_steps: int = 6
     warmup: int = 100
     entropy: float = 0.1
     replay: int = 100
@@ -208,7 +212,7 @@ def _agent(settings: _Any3, algorithm: _Algorithm) -> Agent:
     walk = Walk(settings.space, settings.budget)
     more: dict[str, Any] = {"ent_coef": f"auto_{settings.entropy}"} if isinstance(settings, SAC) else {}
 
-    def make(env: Layerwise) -> Any:
+    def make(env: Marked) -> Any:
         made = algorithm(
             "MlpPolicy",
             env,
@@ -233,6 +237,7 @@ def _agent(settings: _Any3, algorithm: _Algorithm) -> Agent:
         warmup=settings.warmup,
         noise=0.0 if isinstance(settings, SAC) else settings.noise,
         noise_decay=1.0 if isinstance(settings, SAC) else settings.noise_decay,
+        least_noise=0.0 if isinstance(settings, SAC) else settings.least_noise,
         batch=settings.batch,
         gradient_steps=settings.gradient_steps,
         every_step=settings.every_step,
@@ -245,7 +250,7 @@ def _check(name: str, settings: _Any3) -> None:
     at_least(name, 1, hidden=min(settings.hidden, default=0))
     within(name, 0, 1, tau=settings.tau, gamma=settings.gamma, baseline=settings.baseline)
     if not isinstance(settings, SAC):
-        at_least(name, 0, noise=settings.noise)
+        at_least(name, 0, noise=settings.noise, least_noise=settings.least_noise)
         within(name, 0, 1, noise_decay=settings.noise_decay)
     else:
         at_least(name, 1e-9, entropy=settings.entropy)

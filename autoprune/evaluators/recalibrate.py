@@ -135,10 +135,10 @@ class Recalibrate:
                 _correct(norm, *(_kept(t, stay.get(f"{layer}.weight", {}).get(0)) for t in self._peculiar[layer]))
 
     def _score(self, model: nn.Module) -> float:
-        device = next(model.parameters()).device
+        device, fuser = next(model.parameters()).device, self._fuser
         with running(self.precision, device):
-            if isinstance(self._fuser, Fuser):
-                ready: nn.Module = self._fuser(model, self.precision)
+            if isinstance(fuser, Fuser):
+                ready: nn.Module = fuser(model, self.precision)
             else:
                 ready = model
                 _refuse_nonfinite(model, self._probe)
