@@ -74,9 +74,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="a few trials on a few images")
     asked = parser.parse_args()
-    asked.over, asked.test = (QUICK, 500) if asked.quick else ({}, 10_000)
+    asked.over, asked.test = (QUICK, 250) if asked.quick else ({}, 10_000)
     if asked.quick:
-        asked.seeds, asked.trials, asked.out = asked.seeds[:1], 4, asked.out / "quick"
+        asked.seeds, asked.trials, asked.out = asked.seeds[:1], 3, asked.out / "quick"
     return asked
 
 
@@ -94,7 +94,9 @@ def judged(built: Study, policy: Policy, test: Split) -> dict[str, float]:
     """
     task, recipe, it = built.task, built.finetune, built.evaluator
     assert isinstance(it, Reconstruct)
-    better = ReconstructSequential(it.task, it.trace, it.space, it.criterion, seed=it.seed, precision=it.precision)
+    better = ReconstructSequential(
+        it.task, it.trace, it.space, it.criterion, seed=it.seed, precision=it.precision, holdout=it.holdout
+    )
     recovered = better.realise(policy)
     better.metric(recovered)
     model = built.evaluator.realise(policy)
