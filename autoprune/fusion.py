@@ -10,6 +10,7 @@ dense network's activations have.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import operator
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -228,12 +229,12 @@ def _spoiling(chain: Chain, chains: Mapping[fx.Node, Chain], order: Mapping[fx.N
 
     Only convolutions are trusted to be done: another reader might hand on a view.
     """
-    if chain.other is None or chain.other not in chains:
+    if chain.other is None or chain.other not in chains or chain.other is chain.source:
         return chain
     done = {c.conv: order[tail] for tail, c in chains.items()}
     others = [user for user in chain.other.users if user not in (*chain.inner, chain.tail)]
     spoils = all(user in done and done[user] < order[chain.tail] for user in others)
-    return Chain(chain.conv, chain.norm, chain.other, spoils, chain.activation, chain.tail, chain.inner)
+    return dataclasses.replace(chain, spoils=spoils)
 
 
 def _codes(

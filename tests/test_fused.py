@@ -81,6 +81,11 @@ def view_read_after_the_sum(net: Toy, x: Tensor) -> Tensor:
     return net.last(y)[:, :, ::2, ::2] + view
 
 
+def summed_with_its_own_input(net: Toy, x: Tensor) -> Tensor:
+    x = functional.relu(x)
+    return functional.relu(net.inner(net.conv(x)) + x)  # nobody else reads x
+
+
 def branches(net: Toy, x: Tensor) -> Tensor:
     x = functional.relu(x)
     return functional.relu(net.inner(net.conv(x)) + net.last(x))
@@ -111,7 +116,8 @@ def concatenated(net: Toy, x: Tensor) -> Tensor:
 
 
 BODIES = [
-    summed_and_read_again, view_read_after_the_sum, branches, signed, padded, smooth, called_twice, concatenated,
+    summed_and_read_again, summed_with_its_own_input, view_read_after_the_sum,
+    branches, signed, padded, smooth, called_twice, concatenated,
 ]  # fmt: skip
 
 
