@@ -10,22 +10,29 @@ had when it was watched; sums inside a convolution are exact. The operators are 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import TrialFailed
 from autoprune.fusion import Chain, Code, Fusion, Unfusable, hands_on, is_plain_pool, read
+from autoprune.layout import laid_out
 
 SAME = 1e-3  # largest mean difference between fused and plain outputs in full precision, against their spread
 _CHECKED = 8  # images on which that is seen
+_MANY = 256  # places of a channel in an image from which on one of four is enough for statistics
 
 Values = dict[fx.Node, Any]
 Step = Callable[[Values], Any]
+Shape = tuple[list[int], list[int], list[int], int]  # stride, padding, dilation and groups of a convolution
+Settle = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,49 @@ class Fuser:
 
     def __call__(self, model: nn.Module, precision: str) -> Fused:
         """`model` made ready; its weights are taken as they are now. Raises TrialFailed if one is not finite."""
-        return Fused(_steps(self.fusion, dict(model.named_modules()), precision))
+        making = _Making(self.fusion, dict(model.named_modules()), precision)
+        return Fused([(node, making.step(node), spent) for node, spent in self._order])
+
+    def settled(self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle) -> Fused:
+        """The same, after the BatchNorms of `model` were given statistics from all `inputs`, from the first on.
+
+        What a BatchNorm is about to see is measured when everything before it has its statistics: in one of four places
+        where there are many. When all are known, `settle` is given each layer with the mean and the variance of its
+        channels, and says which the network shall have.
+        """
+        making = _Making(self.fusion, dict(model.named_modules()), precision)
+        values: list[Values] = [{} for _ in inputs]
+        for node, spent in self._order:
+            chain = self.fusion.chains.get(node)
+            if chain is not None and chain.norm is not None:
+                _put(making.norm(chain.norm), *making.seen(chain, values))
+            step = making.step(node)
+            for one, images in zip(values, inputs, strict=True):
+                one[node] = images if node.op == "placeholder" else step(one)
+                for dead in spent:
+                    del one[dead]
+        for chain in self.fusion.chains.values():
+            if chain.norm is not None:
+                norm = making.norm(chain.norm)
+                _put(norm, *settle(str(chain.norm.target), *moments(norm)))
+        return Fused([(node, making.step(node), spent) for node, spent in self._order])
+
+    def settles(self, model: nn.Module) -> bool:
+        """Whether `settled` gives statistics to every BatchNorm of `model` that has any."""
+        norms = [str(chain.norm.target) for chain in self.fusion.chains.values() if chain.norm is not None]
+        have = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        return sorted(norms) == sorted(have)
+
+    @cached_property
+    def _order(self) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
+        """What is computed, in order, and after each which values nobody reads any more."""
+        inner = {node for chain in self.fusion.chains.values() for node in chain.inner}
+        order = [node for node in self.fusion.graph.nodes if node not in inner]
+        last = {source: node for node in order for source in _inputs(node, self.fusion)}
+        spent: dict[fx.Node, list[fx.Node]] = {}
+        for source, reader in last.items():
+            spent.setdefault(reader, []).append(source)
+        return [(node, tuple(spent.get(node, ()))) for node in order]
 
 
 class Fused(nn.Module):
@@ -78,28 +127,23 @@ class Fused(nn.Module):
         return outputs
 
 
-def _steps(
-    fusion: Fusion, modules: Mapping[str, nn.Module], precision: str
-) -> list[tuple[fx.Node, Step, tuple[fx.Node, ...]]]:
-    """What is computed, in order, and after each step which values nobody reads any more."""
-    making = _Making(fusion, modules, precision)
-    inner = {node for chain in fusion.chains.values() for node in chain.inner}
-    steps = [(node, making.step(node)) for node in fusion.graph.nodes if node not in inner]
-    last: dict[fx.Node, fx.Node] = {}
-    for node, _ in steps:
-        for source in _inputs(node, fusion):
-            last[source] = node
-    spent: dict[fx.Node, list[fx.Node]] = {}
-    for source, reader in last.items():
-        spent.setdefault(reader, []).append(source)
-    return [(node, step, tuple(spent.get(node, ()))) for node, step in steps]
-
-
 def _inputs(node: fx.Node, fusion: Fusion) -> list[fx.Node]:
     chain = fusion.chains.get(node)
     if chain is None:
         return node.all_input_nodes
     return list(dict.fromkeys([chain.source, *([chain.other] if chain.other is not None else [])]))
+
+
+def moments(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The statistics that `norm` has: mean and variance of each channel."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def _put(norm: _BatchNorm, mean: Tensor, var: Tensor) -> None:
+    for held, value in zip(moments(norm), (mean, var), strict=True):
+        held.copy_(value)
 
 
 @dataclass(frozen=True)
@@ -109,6 +153,46 @@ class _Making:
     fusion: Fusion
     modules: Mapping[str, nn.Module]
     precision: str
+    packed: dict[fx.Node, tuple[Any, Tensor]] = field(default_factory=dict)  # by chain, in eight bits
+
+    def seen(self, chain: Chain, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel that the BatchNorm of `chain` gets of `values`."""
+        conv = self.conv(chain)
+        shape = _shape(conv)
+        if math.prod(self.fusion.shapes[chain.conv][2:]) >= _MANY:
+            shape = ([2 * s for s in shape[0]], *shape[1:])
+        found = [_sums(self._plainly(chain, shape, one)) for one in values]
+        mean, square = (sum(part) / len(found) for part in zip(*found, strict=True))
+        var = (square - mean * mean).clamp_(min=0)
+        if self.precision == "int8":
+            mean = mean * self._signs(chain)
+        return (mean if conv.bias is None else mean + conv.bias.detach().float()), var
+
+    def _plainly(self, chain: Chain, shape: Shape, values: Values) -> Tensor:
+        """What the convolution of `chain` computes, without its bias, and in eight bits up to `_signs`."""
+        if self.precision == "int8":
+            kernel, size = self._kernel(chain)
+            codes, code = self._codes_of(chain.source, values), self.fusion.codes[chain.source]
+            return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
+                codes, *code, kernel, size, torch.zeros(len(size), dtype=torch.int32), None, *shape,
+                1.0, 0, torch.float32, "none", [], "",
+            )  # fmt: skip
+        weight = self.conv(chain).weight.detach()
+        if self.precision != "fp32":
+            weight = weight.bfloat16()
+        return functional.conv2d(values[chain.source], laid_out(weight), None, *shape)
+
+    def conv(self, chain: Chain) -> nn.Conv2d:
+        """The convolution of `chain`."""
+        found = self.modules[str(chain.conv.target)]
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    def norm(self, node: fx.Node) -> _BatchNorm:
+        """The BatchNorm that `node` calls."""
+        found = self.modules[str(node.target)]
+        assert isinstance(found, _BatchNorm)
+        return found
 
     def step(self, node: fx.Node) -> Step:
         if node.op == "output":
@@ -155,7 +239,9 @@ class _Making:
         return step
 
     def _in_floats(self, chain: Chain) -> Step:
-        conv, weight, bias = self._folded(chain)
+        conv = self.conv(chain)
+        factor, bias = self._folding(chain)
+        weight = laid_out(conv.weight.detach().float() * factor.view(-1, 1, 1, 1))
         if self.precision != "fp32":
             weight, bias = weight.bfloat16(), bias.bfloat16()
         shape = _shape(conv)
@@ -169,13 +255,11 @@ class _Making:
         return step
 
     def _in_eight_bits(self, chain: Chain) -> Step:
-        conv, weight, bias = self._folded(chain)
-        size = weight.abs().amax((1, 2, 3)).div_(127).clamp_(min=1e-12)  # (outputs,)
+        packed, size = self._kernel(chain)
+        factor, bias = self._folding(chain)
+        size = (size * factor.abs()).clamp_(min=1e-12)
         code, out = self.fusion.codes[chain.source], self.fusion.codes.get(chain.tail)
-        shape = _shape(conv)
-        codes = (weight / size.view(-1, 1, 1, 1)).round_().to(torch.int8)
-        seen = self.fusion.shapes[chain.source]
-        packed = torch.ops.onednn.qconv_prepack(codes, size, *code, *shape, [seen[0], conv.in_channels, *seen[2:]])
+        shape = _shape(self.conv(chain))
         kernel = (packed, size, torch.zeros(len(size), dtype=torch.int32))
         scale, zero, dtype = (*out, torch.uint8) if out else (1.0, 0, torch.bfloat16)
         name, numbers = chain.activation
@@ -202,34 +286,67 @@ class _Making:
         found = values[node] if self._coded(node) else encoded(values[node], self.fusion.codes[node])
         return found.contiguous(memory_format=torch.channels_last)
 
-    def _folded(self, chain: Chain) -> tuple[nn.Conv2d, Tensor, Tensor]:
-        """The convolution, and its weight and bias with the BatchNorm in them."""
-        conv = self.modules[str(chain.conv.target)]
-        assert isinstance(conv, nn.Conv2d)
+    def _kernel(self, chain: Chain) -> tuple[Any, Tensor]:
+        """Codes of the convolution's weight x `_signs`, packed, and what a code is worth, (outputs,).
+
+        A BatchNorm changes only what a code is worth, so that they are packed once.
+        """
+        if chain.tail not in self.packed:
+            conv = self.conv(chain)
+            weight = laid_out(conv.weight.detach().float())
+            size = weight.abs().amax((1, 2, 3)).div_(127).clamp_(min=1e-12)
+            codes = (weight * (self._signs(chain) / size).view(-1, 1, 1, 1)).round_().to(torch.int8)
+            seen = self.fusion.shapes[chain.source]
+            packed = torch.ops.onednn.qconv_prepack(
+                codes, size, *self.fusion.codes[chain.source], *_shape(conv), [seen[0], conv.in_channels, *seen[2:]]
+            )
+            self.packed[chain.tail] = packed, size
+        return self.packed[chain.tail]
+
+    def _signs(self, chain: Chain) -> Tensor:
+        """1 for each output, or -1 where the BatchNorm turns it round."""
+        gamma = self.norm(chain.norm).weight if chain.norm is not None else None
+        if gamma is None:
+            return torch.ones(self.conv(chain).out_channels)
+        return torch.where(gamma.detach() < 0, -1.0, 1.0)
+
+    def _folding(self, chain: Chain) -> tuple[Tensor, Tensor]:
+        """What the BatchNorm multiplies the weight of each output with, and the bias of both together."""
+        conv = self.conv(chain)
         weight = conv.weight.detach().float()
-        bias = conv.bias.detach().float() if conv.bias is not None else weight.new_zeros(len(weight))
+        factor, bias = weight.new_ones(len(weight)), weight.new_zeros(len(weight))
+        if conv.bias is not None:
+            bias = conv.bias.detach().float()
         if chain.norm is not None:
-            norm = self.modules[str(chain.norm.target)]
-            assert isinstance(norm, nn.BatchNorm2d)
-            weight, bias = _with_norm(weight, bias, norm)
-        if not bool((weight.flatten(1).sum(1) + bias).isfinite().all()):
+            factor, bias = _through(bias, self.norm(chain.norm))
+        if not bool((weight.flatten(1).sum(1) * factor + bias).isfinite().all()):
             raise TrialFailed(f"the weights of {chain.conv.target} are not finite")
-        return conv, weight.contiguous(memory_format=torch.channels_last), bias
+        return factor, bias
 
 
-def _shape(conv: nn.Conv2d) -> tuple[list[int], list[int], list[int], int]:
-    """Stride, padding, dilation and groups."""
+def _shape(conv: nn.Conv2d) -> Shape:
     return list(conv.stride), [int(p) for p in conv.padding], list(conv.dilation), conv.groups
 
 
-def _with_norm(weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    factor = torch.rsqrt(norm.running_var.float() + norm.eps)
+def _through(bias: Tensor, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The factor of `norm`, and what it makes of a bias before it."""
+    mean, var = moments(norm)
+    factor = torch.rsqrt(var.float() + norm.eps)
     if norm.weight is not None:
         factor = factor * norm.weight.detach()
-    moved = (bias - norm.running_mean) * factor
-    return weight * factor.view(-1, 1, 1, 1), moved + norm.bias.detach() if norm.bias is not None else moved
+    moved = (bias - mean) * factor
+    return factor, moved + norm.bias.detach() if norm.bias is not None else moved
+
+
+def _sums(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and mean square of each channel of `values`, (n, channels, high, wide), channels last in memory.
+
+    Added up over images first: torch sums along rows of an odd length slowly.
+    """
+    rows = laid_out(values.float()).permute(0, 2, 3, 1).flatten(1)  # (n, high * wide * channels)
+    count = rows.numel() / values.shape[1]
+    sums = (part.sum(0).view(-1, values.shape[1]).sum(0) / count for part in (rows, rows * rows))
+    return next(sums), next(sums)
 
 
 def _activated(values: Tensor, chain: Chain) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from autoprune.fused import Fuser
 from autoprune.fusion import Unfusable
+from autoprune.layout import laid_out
 
 Precision = Literal["fp32", "bf16", "int8"]
 SPEEDUP = 1.2  # a precision must be this many times faster to be worth its rounding
@@ -82,11 +83,6 @@ def running(precision: str, device: torch.device) -> Iterator[None]:
     """Inside, networks run in `precision`; of int8, what is not made ready for it runs in bf16."""
     with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
         yield
-
-
-def laid_out(tensor: Tensor) -> Tensor:
-    """Images with their channels last in memory, which convolutions run faster on; anything else as it is."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _forward(model: nn.Module, batch: Tensor, precision: Precision) -> Tensor:

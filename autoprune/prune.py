@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from autoprune.tables import Cut
 
 Units = NDArray[np.int64]
+Stay = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by tensor and dimension, which positions stay
 
 
 class Traced(Protocol):
@@ -47,19 +48,23 @@ def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
 
 def cut(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
     """As `prune`, from the index tables alone. With `share`, parameters that stay whole are the dense network's own."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return slices(model, staying(model, cuts, units), share=share)
+
+
+def slices(model: nn.Module, stay: Stay, *, share: bool = False) -> nn.Module:
+    """As `cut`, where it is known what stays of each tensor."""
+    tensors = _tensors(model)
     memo: dict[int, object] = {id(t): t for t in model.parameters()} if share else {}
-    memo |= {id(tensors[name]): _sliced(tensors[name], stay) for name, stay in staying(tensors, cuts, units).items()}
+    memo |= {id(tensors[name]): _sliced(tensors[name], dims) for name, dims in stay.items()}
     pruned = copy.deepcopy(model, memo)  # a tensor in the memo is taken as it is; only the others are copied
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
     return pruned
 
 
-def staying(
-    tensors: Mapping[str, Tensor], cuts: Sequence[Sequence[Cut]], units: Sequence[Units]
-) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """For each tensor that is cut and each of its dimensions, which positions stay."""
+def staying(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units]) -> Stay:
+    """For each tensor of `model` that is cut and each of its dimensions, which positions stay."""
+    tensors = _tensors(model)
     masks: dict[str, dict[int, NDArray[np.bool_]]] = {}
     for group, stay in zip(cuts, units, strict=True):
         for one in group:
@@ -71,6 +76,10 @@ def staying(
             mask = dims.setdefault(one.dim, np.ones(tensors[one.tensor].shape[one.dim], dtype=np.bool_))
             mask[one.index[gone].ravel()] = False
     return masks
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _sliced(tensor: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:

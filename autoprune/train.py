@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.errors import TrialFailed
+from autoprune.layout import laid_out, lay_out
 from autoprune.task import Batch, Loss, Split
 
 
@@ -62,6 +63,7 @@ def train(
     `watch(step, loss)` is called after every step, counted from 1. `teacher` is only read.
     Raises TrialFailed when the loss is not finite.
     """
+    lay_out(model)
     optimizer = torch.optim.SGD(_decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = next(model.parameters()).device
@@ -118,8 +120,7 @@ def _loss(
     model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, recipe: Recipe, teacher: nn.Module | None
 ) -> Tensor:
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = laid_out(inputs)
         outputs = model(inputs).float()
         if recipe.label_smoothing and loss is functional.cross_entropy:
             value = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)

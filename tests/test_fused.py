@@ -230,7 +230,8 @@ def test_what_cannot_be_fused_is_scored_as_it_is_and_said() -> None:
     unreadable.load_state_dict(task.model.state_dict())
     fused = Recalibrate(task, traced, space, l2)
     plain = Recalibrate(dataclasses.replace(task, model=unreadable), traced, space, l2)
-    assert plain.metric(plain.realise(policy)) == fused.metric(fused.realise(policy))
+    scores = [made.metric(made.realise(policy)) for made in (plain, fused)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.03)  # statistics are of all places, and of one of four
     assert "layer by layer: its graph cannot be read" in plain.notes[0]
     assert not fused.notes
 

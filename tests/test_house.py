@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "autoprune"
 FLOORS = [  # a file may import from floors below its own, and from its own room
     {"errors", "dice", "agreement", "task", "report_plots"},
-    {"space", "tables", "flow", "plugins", "data", "fusion"},
+    {"space", "tables", "flow", "plugins", "data", "fusion", "layout"},
     {"train", "trial", "prune", "operators", "models", "costs", "fused"},
     {"proof", "run", "rewards", "tasks", "precision"},
     {"trace", "policy_file", "export"},

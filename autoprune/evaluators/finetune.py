@@ -6,11 +6,11 @@ import copy
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import nn
 
 from autoprune.criteria import Scoring
 from autoprune.evaluators.recalibrate import Recalibrate
+from autoprune.layout import lay_out
 from autoprune.precision import training
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Task
@@ -69,7 +69,6 @@ class Finetune:
     def metric(self, model: nn.Module) -> float:
         """The holdout metric after training `model`, which then has other weights."""
         if self.steps:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             _train_something(model)
             train(model, self.task.train, self.task.loss, self._recipe, seed=self.seed, teacher=self._teacher)
         return self._scored.metric(model)
@@ -107,7 +106,9 @@ class Finetune:
     def _teacher(self) -> nn.Module | None:
         if not self.distill:
             return None
-        return copy.deepcopy(self.task.model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        teacher = copy.deepcopy(self.task.model).eval()
+        lay_out(teacher)
+        return teacher
 
 
 def _train_something(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from autoprune.precision import laid_out
+from autoprune.layout import laid_out
 from autoprune.task import Batch, Split
 
 HELD = 2**30  # bytes of inputs that one split may hold in memory

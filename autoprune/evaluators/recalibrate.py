@@ -14,7 +14,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -30,19 +30,21 @@ from autoprune import criteria
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators.inputs import Ready, Replay
-from autoprune.fused import Fused, Fuser
+from autoprune.fused import Fused, Fuser, Settle, moments
 from autoprune.fusion import Unfusable
-from autoprune.precision import laid_out, running
-from autoprune.prune import Units, keep_first, order, prune, staying
+from autoprune.layout import laid_out, lay_out
+from autoprune.precision import running
+from autoprune.prune import Stay, Units, keep_first, order, slices, staying
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Task
 from autoprune.trace import Trace
 from autoprune.train import forked
 
 _PROBED = 8  # images whose outputs must be finite
+_AT_ONCE = 2**26  # bytes of images whose activations may be in memory together
 
-Stay = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by tensor and dimension, as `prune.staying` gives it
-Statistics = Mapping[str, tuple[Tensor, Tensor]]  # by layer: mean and variance of each channel
+Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
+Statistics = Mapping[str, Moments]  # by layer
 
 
 @dataclass
@@ -69,8 +71,8 @@ class Recalibrate:
     criterion: Scoring
     seed: int = 0
     precision: str = "fp32"
-    images: int = 128
-    batch: int = 128
+    images: int = 64
+    batch: int = 64
     reference: int = 1024
     holdout: int = 0
     spent: Mapping[str, float] = field(init=False, default_factory=dict)
@@ -85,9 +87,9 @@ class Recalibrate:
 
     def realise(self, policy: Policy) -> nn.Module:
         """The pruned network, not recovered yet."""
-        units = self.units(policy)
-        model = prune(self.task.model, self.trace, units)
-        self._stay[model] = staying(self._tensors, self.trace.cuts, units)
+        stay = staying(self.task.model, self.trace.cuts, self.units(policy))
+        model = slices(self.task.model, stay)
+        self._stay[model] = stay
         return model
 
     def stay(self, model: nn.Module) -> Stay:
@@ -105,12 +107,9 @@ class Recalibrate:
         """
         begun = time.perf_counter()
         with forked(self.seed):
-            if self.images:
-                self._recover(model)
-            else:
-                model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            ready = self._recovered(model)
             between = time.perf_counter()
-            value = self._score(model)
+            value = self._score(model, ready)
         self.spent = {"recover": between - begun, "score": time.perf_counter() - between}
         return value
 
@@ -127,19 +126,45 @@ class Recalibrate:
             return ("Networks are scored with weights and activations of 8 bits; the report's figures are not.",)
         return ()
 
-    def _recover(self, model: nn.Module) -> None:
-        recalibrate(model, self._calibration, self.precision)
+    def _recovered(self, model: nn.Module) -> Fused | None:
+        """`model` with new statistics, ready to be scored if it already is."""
+        model.eval()
         stay = self.stay(model)
-        for layer, norm in _norms(model):
-            if layer in self._peculiar:
-                _correct(norm, *(_kept(t, stay.get(f"{layer}.weight", {}).get(0)) for t in self._peculiar[layer]))
+        if self._settling is not None:
 
-    def _score(self, model: nn.Module) -> float:
+            def settle(layer: str, mean: Tensor, var: Tensor) -> Moments:
+                return self._corrected(layer, mean, var, stay)
+
+            return self._settled(model, self._calibration, settle)
+        if self.images:
+            recalibrate(model, self._calibration, self.precision)
+            for layer, norm in _norms(model):
+                norm.running_mean, norm.running_var = self._corrected(layer, *moments(norm), stay)
+        return None
+
+    def _settled(self, model: nn.Module, batches: Iterable[Batch], settle: Settle) -> Fused:
+        """`model` made ready with statistics of `batches`, on which `settle` has the last word."""
+        assert self._settling is not None
+        device = next(model.parameters()).device
+        with torch.inference_mode(), running(self.precision, device):
+            return self._settling.settled(model, self.precision, [x.to(device) for x, _ in batches], settle)
+
+    def _corrected(self, layer: str, mean: Tensor, var: Tensor, stay: Stay) -> Moments:
+        """Statistics of a layer without what is peculiar about the images that they are of."""
+        if layer not in self._peculiar:
+            return mean, var
+        kept = stay.get(f"{layer}.weight", {}).get(0)
+        dense, shift, ratio = (_kept(t, kept) for t in self._peculiar[layer])
+        if len(dense) != len(mean):
+            return mean, var  # a network that was made elsewhere: its channels are not known
+        return mean + shift * (var / dense.clamp(min=1e-12)).sqrt(), var * ratio
+
+    def _score(self, model: nn.Module, ready: nn.Module | None) -> float:
         device, fuser = next(model.parameters()).device, self._fuser
         with running(self.precision, device):
-            if isinstance(fuser, Fuser):
-                ready: nn.Module = fuser(model, self.precision)
-            else:
+            if ready is None and isinstance(fuser, Fuser):
+                ready = fuser(model, self.precision)
+            elif ready is None:
                 ready = model
                 _refuse_nonfinite(model, self._probe)
             value = float(self.task.metric(ready, self._holdout))
@@ -165,13 +190,43 @@ class Recalibrate:
         if self.reference <= self.images or not self.images:
             return {}
         with forked(self.seed):
-            few = statistics(self.task.model, self._calibration, self.precision)
-            many = statistics(self.task.model, self._drawn(self.reference), self.precision)
+            twin = copy.deepcopy(self.task.model).eval()
+            if self._settling is None:
+                many = statistics(twin, self._drawn(self.reference), self.precision)
+                few = statistics(twin, self._calibration, self.precision)
+            else:
+                parts = [self._noted(twin, part) for part in self._parts(self._drawn(self.reference))]
+                many = {layer: _mean([part[layer] for part in parts]) for layer in parts[0]}
+                few = self._noted(twin, self._calibration)
         return {k: (var, many[k][0] - mean, many[k][1] / var.clamp(min=1e-12)) for k, (mean, var) in few.items()}
 
+    def _noted(self, model: nn.Module, batches: Iterable[Batch]) -> Statistics:
+        """The statistics that `model` then has of `batches`."""
+        found: dict[str, Moments] = {}
+
+        def note(layer: str, mean: Tensor, var: Tensor) -> Moments:
+            found[layer] = mean.clone(), var.clone()
+            return mean, var
+
+        self._settled(model, batches, note)
+        return found
+
     @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**dict(self.task.model.named_parameters()), **dict(self.task.model.named_buffers())}
+    def _settling(self) -> Fuser | None:
+        """What re-estimates statistics, if not the network itself does it batch by batch."""
+        fuser, few = self._fuser, self.images * self._image <= _AT_ONCE
+        return fuser if isinstance(fuser, Fuser) and self.images and few and fuser.settles(self.task.model) else None
+
+    def _parts(self, batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+        """As many batches as may be in memory at once, again and again."""
+        rest, count = iter(batches), max(1, _AT_ONCE // (self.batch * self._image))
+        while part := list(islice(rest, count)):
+            yield part
+
+    @property
+    def _image(self) -> int:
+        """Bytes of an image."""
+        return max(1, self.task.example[:1].nbytes)
 
     @cached_property
     def _ranked(self) -> list[Units]:
@@ -222,7 +277,7 @@ def statistics(model: nn.Module, batches: Iterable[Batch], precision: str) -> St
     """Those that `recalibrate` would give the BatchNorms of `model`, which is only read."""
     twin = copy.deepcopy(model)
     recalibrate(twin, batches, precision)
-    return {layer: (norm.running_mean, norm.running_var) for layer, norm in _norms(twin)}  # type: ignore[misc]
+    return {layer: moments(norm) for layer, norm in _norms(twin)}
 
 
 def _norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
@@ -231,20 +286,13 @@ def _norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
     return [(name, norm) for name, norm in found if norm.running_mean is not None]
 
 
+def _mean(parts: Sequence[Moments]) -> Moments:
+    means, variances = zip(*parts, strict=True)
+    return torch.stack(means).mean(0), torch.stack(variances).mean(0)
+
+
 def _kept(values: Tensor, stay: NDArray[np.bool_] | None) -> Tensor:
     return values if stay is None else values[torch.from_numpy(stay).to(values.device)]
-
-
-def _correct(norm: _BatchNorm, var: Tensor, shift: Tensor, ratio: Tensor) -> None:
-    """Take off the statistics of `norm` what is peculiar about its images.
-
-    `var` is the dense network's variance on them; `shift` and `ratio` are how its mean and variance differ on many.
-    """
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    if len(var) == len(norm.running_mean):  # else a network that was made elsewhere: its channels are not known
-        norm.running_mean += shift * (norm.running_var / var.clamp(min=1e-12)).sqrt()
-        norm.running_var *= ratio
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], precision: str = "fp32") -> None:
@@ -261,7 +309,7 @@ def reestimating(model: nn.Module) -> Iterator[int]:
 
     Gives the number of BatchNorms; leaves the model in eval mode, channels last.
     """
-    model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    lay_out(model.eval())
     norms = [norm for _, norm in _norms(model)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

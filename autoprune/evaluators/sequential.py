@@ -27,7 +27,8 @@ from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import moments
 from autoprune.evaluators.recalibrate import Recalibrate, reestimating
-from autoprune.precision import laid_out, running
+from autoprune.layout import laid_out
+from autoprune.precision import running
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Task
 from autoprune.trace import Trace
