@@ -18,6 +18,7 @@ from autoprune import config, loop, run, study
 from autoprune.errors import ConfigError
 from autoprune.export import load
 from autoprune.finish import finish
+from autoprune.protocols import Learns
 from autoprune.report import Report
 from autoprune.run import Run
 from autoprune.space import Policy
@@ -95,7 +96,9 @@ def begin(built: Study, root: Path) -> Run:
     return Run(directory, asked.plain(), built.space, _machine(built))
 
 
-def reopen(directory: Path, *, trials: int = 0, task: Task | None = None) -> tuple[Study, Run]:
+def reopen(
+    directory: Path, *, trials: int = 0, task: Task | None = None, watch: study.Watch = study.silent
+) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with."""
     source = str(directory / "config.json")
     _refuse_fewer(directory, trials)
@@ -104,7 +107,14 @@ def reopen(directory: Path, *, trials: int = 0, task: Task | None = None) -> tup
     machine = run.stored(directory, "machine.json")
     if isinstance(threads := machine.get("threads"), int) and threads > 0:
         torch.set_num_threads(threads)
-    built = study.build(asked, task=task, chosen=str(machine.get("precision", "")))
+    built = study.build(
+        asked,
+        task=task,
+        chosen=str(machine.get("precision", "")),
+        known=machine.get("costs", {}),
+        step=int(machine.get("step", 1)),
+        watch=watch,
+    )
     return built, Run(directory, asked.plain(), built.space)
 
 
@@ -120,8 +130,9 @@ def complete(
     `watch` sees every trial; `stage` hears how far the work after the search has come.
     """
     attempt = loop.remembering(built.attempt, opened)
-    best = loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
+    loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
     report = finish(built, opened, watch=stage)
+    best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
 
 
@@ -137,9 +148,11 @@ def _machine(built: Study) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
     return {
         "precision": built.precision,
+        "step": built.step,
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count() or 1,
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "costs": {name: dict(cost.state()) for name, cost in built.costs.items() if isinstance(cost, Learns)},
         **versions,
     }

@@ -7,6 +7,7 @@ step more. Where the reward already trades cost against quality (`fill` is off),
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from autoprune.protocols import PredictiveCost
 from autoprune.space import Policy, SearchSpace
 
 Kept = NDArray[np.int64]
+_WRITTEN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%|[A-Za-z]*)")
 _GRID = 33  # points a round of the line search; two rounds find the best of 1,024
 
 
@@ -171,7 +173,7 @@ class Budget:
         return np.array([g.choices()[0] for g in self.space], dtype=np.int64)
 
 
-def ceiling(written: str | float, dense: float) -> float:
+def ceiling(written: str | float, dense: float, unit: str = "") -> float:
     """What a written ceiling allows, given the dense cost.
 
     "50%" is half of dense; a number in (0, 1] is a share of dense; any other number is absolute ("20e6").
@@ -179,19 +181,21 @@ def ceiling(written: str | float, dense: float) -> float:
     """
     text = str(written).strip()
     wrong = ConfigError(
-        f"a budget of {text!r} is not understood; write a share of dense ('50%', 0.5) or a number ('20e6')"
+        f"a budget of {text!r} is not understood; write a share of dense ('50%', 0.5) or a number ('20e6', '3ms')"
     )
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        raise wrong from None
-    if text.endswith("%"):
+    found = _WRITTEN.fullmatch(text)
+    if found is None:
+        raise wrong
+    value, given = float(found[1]), found[2]
+    if given == "%":
         if not 0 < value <= 100:
             raise ConfigError(f"a budget of {text!r} is not in (0%, 100%]")
         return value / 100 * dense
     if not 0 < value < float("inf"):
         raise wrong
-    return value * dense if value <= 1 else value
+    if given and unit and given != unit:
+        raise ConfigError(f"a budget of {text!r} is in {given}, but that cost is in {unit}")
+    return value * dense if value <= 1 and not given else value
 
 
 def limits(written: Mapping[str, str | float], costs: Mapping[str, Priced], space: SearchSpace) -> tuple[Limit, ...]:
@@ -201,5 +205,5 @@ def limits(written: Mapping[str, str | float], costs: Mapping[str, Priced], spac
         if name not in costs:
             raise ConfigError(f"a budget on {name!r} needs a cost of that name; there are {', '.join(sorted(costs))}")
         dense = costs[name].predict(space.dense())
-        found.append(Limit(name, costs[name], ceiling(value, dense), str(value)))
+        found.append(Limit(name, costs[name], ceiling(value, dense, costs[name].unit), str(value)))
     return tuple(found)

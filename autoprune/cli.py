@@ -1,4 +1,4 @@
-"""The command line: search, resume, check, report, apply, plugins. The only file that prints.
+"""The command line: search, resume, check, latency, report, apply, plugins. The only file that prints.
 
 What a person got wrong is one line on stderr and exit status 2; Ctrl-C is 130, with the command that goes on.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from autoprune import __version__
+from autoprune import __version__, terminal
 from autoprune.errors import AutopruneError, ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoprune.study import Study
 
 _POLICIES, _STEPS = 40, 50  # of check --fidelity
-_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device"}
+_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_search(commands)
     _add_resume(commands)
     _add_check(commands)
+    _add_latency(commands)
     _add_report(commands)
     _add_apply(commands)
     _add_plugins(commands)
@@ -85,6 +86,16 @@ def _add_check(commands: Any) -> None:
     )
     command.add_argument(
         "--steps", type=int, default=_STEPS, metavar="S", help="of its finetune; 0 for none (default: %(default)s)"
+    )
+
+
+def _add_latency(commands: Any) -> None:
+    command = _command(
+        commands, "latency", _latency, "time policies on a target and show how well latency is predicted"
+    )
+    _space_arguments(command)
+    command.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw predicted against measured, and layers, as SVG"
     )
 
 
@@ -133,6 +144,7 @@ def _space_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, metavar="S", help="of everything random")
     command.add_argument("--data", metavar="DIR", help="the data directory")
     command.add_argument("--device", choices=("cpu", "cuda"), help="where networks run")
+    command.add_argument("--target", metavar="NAME", help="where latency is measured, in place of the file's")
 
 
 def _count(text: str) -> int:
@@ -161,8 +173,10 @@ def _search(asked: argparse.Namespace) -> None:
 
 def _resume(asked: argparse.Namespace) -> None:
     from autoprune import api
+    from autoprune.progress import Bars
 
-    built, opened = api.reopen(asked.directory, trials=asked.trials)
+    with Bars() as bars:
+        built, opened = api.reopen(asked.directory, trials=asked.trials, watch=bars.stage)
     with opened:
         _complete(built, opened, asked.json)
 
@@ -195,7 +209,7 @@ def _check(asked: argparse.Namespace) -> None:
         return
     print(f"{found['name']}: {len(found['groups'])} groups, {len(found['frozen'])} frozen\n")
     words = ("name", "of", "lowest", "step", "layers")
-    rows = [[group[word] for word in words[:4]] + [_shortened(group["layers"])] for group in found["groups"]]
+    rows = [[group[word] for word in words[:4]] + [terminal.shortened(group["layers"])] for group in found["groups"]]
     _print_table(["group", "units", "lowest", "step", "layers"], rows)
     if found["frozen"]:
         print()
@@ -238,6 +252,33 @@ def _check_fidelity(asked: argparse.Namespace) -> None:
     print(f"{built.name}: how true the score of evaluator {built.config.evaluator.use} is\n")
     _print_table(head, rows)
     print("\n" + "\n".join(found.remarks()))
+
+
+# latency
+
+
+def _latency(asked: argparse.Namespace) -> None:
+    from autoprune import run
+
+    built = _study(asked, latency=True)
+    cost: Any = built.costs["latency"]
+    layers = {name: cost.dense * share for name, share in cost.fit.by_layer().items()}
+    if asked.plot:
+        from autoprune import latency_plots
+
+        title = f"{built.name} on {cost.target.key['runtime']}"
+        run.write_text(asked.plot, latency_plots.draw(cost.points, layers, title))
+    facts = {"name": built.name, "target": dict(cost.target.key), "dense_ms": cost.dense, "layers_ms": layers}
+    if asked.json:
+        accuracy = {name: getattr(cost.accuracy, name) for name in cost.accuracy.__slots__}
+        _print_json({**facts, "blocks": cost.fit.work.blocks._asdict(), "build_seconds": cost.building, **accuracy})
+        return
+    print(f"{built.name}, dense: {cost.dense:.4g} ms\n")
+    rows = [[name or "whatever is pruned", ms, f"{ms / cost.dense:.1%}"] for name, ms in layers.items()]
+    _print_table(["layer", "ms", "share"], rows)
+    print(f"\n{cost.sentence()[0].upper()}{cost.sentence()[1:]}.")
+    for note in cost.notes:
+        print(note)
 
 
 # report and apply
@@ -292,7 +333,7 @@ def _plugins(asked: argparse.Namespace) -> None:
     places = [(kind, name) for kind in plugins.OURS for name in plugins.names(kind)]
     if ":" in asked.name:
         raise ConfigError(
-            f"{asked.name!r} is an address; `autoprune plugins` knows names: {_joined(n for _, n in places)}"
+            f"{asked.name!r} is an address; `autoprune plugins` knows names: {terminal.joined(n for _, n in places)}"
         )
     chosen = [place for place in places if asked.name in ("", place[1])]
     if not chosen:
@@ -323,11 +364,14 @@ def _print_plugin(plugin: Any) -> None:
 # shared
 
 
-def _study(asked: argparse.Namespace) -> Study:
+def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
     from autoprune import config, study
+    from autoprune.progress import Bars
 
     over: dict[str, Any] = {
-        key: value for word, key in _OVER.items() if (value := getattr(asked, word, None)) is not None
+        key: {"use": value} if word == "target" else value
+        for word, key in _OVER.items()
+        if (value := getattr(asked, word, None)) is not None
     }
     if asked.data:
         over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
@@ -337,7 +381,9 @@ def _study(asked: argparse.Namespace) -> Study:
     controller = getattr(asked, "controller", None)
     if controller and controller != made.controller.use:
         made = config.find(asked.space, {**over, "controller": {"use": controller}})
-    return study.build(made)
+    extra = ("latency",) if latency else ()
+    with Bars() as bars:
+        return study.build(made, watch=bars.stage, costs=extra)
 
 
 def _print_json(value: Mapping[str, Any]) -> None:
@@ -345,25 +391,4 @@ def _print_json(value: Mapping[str, Any]) -> None:
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; numbers to the right."""
-    cells = [list(head), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
-    for row in cells:
-        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        print("  ".join(padded).rstrip())
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() else f"{value:,.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _shortened(layers: Sequence[str], most: int = 3) -> str:
-    rest = len(layers) - most
-    return ", ".join(layers[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _joined(words: Iterable[str]) -> str:
-    return ", ".join(sorted(set(words)))
+    print("\n".join(terminal.table(head, rows)))

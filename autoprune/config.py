@@ -37,9 +37,19 @@ def _none_or_enough(policies: int) -> int:
     return policies
 
 
+def _multiple(written: str | int) -> str | int:
+    if written != AUTO and not (isinstance(written, int) and written >= 1):
+        raise ValueError(f"write a whole number from 1 on, or {AUTO!r}")
+    return written
+
+
+AUTO = "auto"  # the multiple of channels that the target runs fastest with
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Multiple = Annotated[
+    str | int, AfterValidator(_multiple), WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": AUTO}]})
+]
 Ceiling = Annotated[
     str | float, AfterValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
 ]
@@ -69,12 +79,12 @@ class GroupRule(Table):
     Attributes:
         match: a glob on the name of the group, such as "layer3.*".
         max_sparsity: largest fraction that may be removed, in [0, 1); 0 leaves the group alone.
-        step: units are kept in multiples of this.
+        step: units are kept in multiples of this; "auto" as in [space].
     """
 
     match: str
     max_sparsity: Share | None = None
-    step: Count | None = None
+    step: Multiple | None = None
 
 
 class Space(Table):
@@ -82,13 +92,13 @@ class Space(Table):
 
     Attributes:
         max_sparsity: largest fraction that may be removed, in [0, 1).
-        step: units are kept in multiples of this.
+        step: units are kept in multiples of this; "auto" finds by timing on the target what costs nothing.
         granularity: what a unit is.
         group: rules for some groups.
     """
 
     max_sparsity: Share = 0.8
-    step: Count = 1
+    step: Multiple = 1
     granularity: Literal["channel"] = "channel"
     group: tuple[GroupRule, ...] = ()
 
@@ -148,7 +158,8 @@ class Config(Table):
 
     Attributes:
         name: of the search space; a file's is that of the file.
-        budget: ceilings by name of the cost: "50%" or 0.5 of dense, or a number ("20e6").
+        budget: ceilings by name of the cost: "50%" or 0.5 of dense, or a number ("20e6", "3ms").
+        target: where latency is measured, if it is asked for.
     """
 
     name: str = ""
@@ -158,6 +169,7 @@ class Config(Table):
     criterion: Use = Use(use="group_norm")
     evaluator: Use = Use(use="recalibrate")
     reward: Use = Use(use="metric")
+    target: Use = Use(use="onnxruntime")
     controller: Use = Use(use="evolution")
     search: Search = Search()
     finetune: Finetune = Finetune()
@@ -167,15 +179,23 @@ class Config(Table):
         """As it is written to config.json, every default said."""
         return self.model_dump(mode="json")
 
-    def groups(self, traced: Iterable[Group]) -> tuple[Group, ...]:
-        """The traced groups within the limits that [space] sets. Raises ConfigError for a rule that matches none."""
+    @property
+    def finds_step(self) -> bool:
+        """Whether a multiple is to be found by timing."""
+        return AUTO in (self.space.step, *(rule.step for rule in self.space.group))
+
+    def groups(self, traced: Iterable[Group], auto: int = 1) -> tuple[Group, ...]:
+        """The traced groups within the limits that [space] sets, where `auto` is the multiple that was found.
+
+        Raises ConfigError for a rule that matches no group.
+        """
         groups = tuple(traced)
         for rule in self.space.group:
             if not any(fnmatchcase(g.name, rule.match) for g in groups):
                 names = ", ".join(g.name for g in groups)
                 hint = plugins.meant(rule.match, (g.name for g in groups))
                 raise ConfigError(f"[[space.group]] match = {rule.match!r} matches no group{hint}; there are {names}")
-        return tuple(_limited(group, self.space) for group in groups)
+        return tuple(_limited(group, self.space, auto) for group in groups)
 
 
 def find(source: str, over: Mapping[str, Any] | None = None) -> Config:
@@ -212,13 +232,14 @@ def parse(tables: Mapping[str, Any], source: str, over: Mapping[str, Any] | None
         raise ConfigError(f"{source}: {wrong}") from None
 
 
-def _limited(group: Group, space: Space) -> Group:
+def _limited(group: Group, space: Space, auto: int) -> Group:
     """`group` with the last word on each setting."""
     words: dict[str, Any] = {"max_sparsity": space.max_sparsity, "step": space.step}
     for rule in space.group:
         if fnmatchcase(group.name, rule.match):
             words |= rule.model_dump(exclude={"match"}, exclude_none=True)
-    return restrict(group, max_sparsity=words["max_sparsity"], step=words["step"])
+    step = min(auto, group.of * group.width) if words["step"] == AUTO else words["step"]
+    return restrict(group, max_sparsity=words["max_sparsity"], step=step)
 
 
 def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -247,7 +268,7 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
     """The first fault in one line: where, the value, and what would be right."""
     faults = wrong.errors()
     fault = faults[0]
-    place = fault["loc"][:2] if fault["loc"][0] == "budget" else fault["loc"]  # pydantic adds the types it tried
+    place = tuple(part for part in fault["loc"] if part not in _TYPES)  # pydantic adds those that it tried
     where = _dotted(place)
     more = len({e["loc"][:2] for e in faults}) - 1
     rest = f" (and {more} more)" if more else ""
@@ -263,6 +284,9 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
         reason = "write a share of dense ('50%', 0.5) or a number ('20e6')"
     reason = reason[0].lower() + reason[1:]
     return f"{where} = {_value(tables, place)!r}: {reason}{rest}"
+
+
+_TYPES = ("int", "str", "float", "function-after[_multiple(), union[str,int]]")
 
 
 def _wanted(place: Sequence[int | str]) -> str:

@@ -5,6 +5,8 @@
   x UnknownPlugin      no plugin of that kind bears that name (also a LookupError)
   x DataError          a data set is missing, short or damaged (also an OSError)
   x ModelError         a network cannot be traced, loaded or run (also a RuntimeError)
+  x TargetError        a runtime cannot run or time a network (also a RuntimeError)
+  x CacheError         timings on disk cannot be read or written (also an OSError)
   x PolicyError        a policy does not fit its search space (also a ValueError)
   x BudgetError        no policy of the space meets the budget (also a ValueError)
   x RunError           a run directory may not be begun or continued as asked
@@ -34,6 +36,14 @@ class DataError(AutopruneError, OSError):
 
 class ModelError(AutopruneError, RuntimeError):
     """A network cannot be traced, loaded or run."""
+
+
+class TargetError(AutopruneError, RuntimeError):
+    """A runtime cannot run or time a network."""
+
+
+class CacheError(AutopruneError, OSError):
+    """Timings on disk cannot be read or written."""
 
 
 class PolicyError(AutopruneError, ValueError):

@@ -100,7 +100,7 @@ def check_saved(model: nn.Module, path: Path, images: Tensor, dense: nn.Module |
 
 def export_program(model: nn.Module, path: Path, images: Tensor) -> Exported:
     """Write `model` for torch.export.load, with a free batch size. Where it fails: ModelError, and no file is left."""
-    network = _portable(model)
+    network = portable(model)
 
     def write(part: Path) -> None:
         torch.export.save(torch.export.export(network, (images[:2],), dynamic_shapes=_free_batch()), part)
@@ -113,7 +113,7 @@ def export_program(model: nn.Module, path: Path, images: Tensor) -> Exported:
 
 def export_onnx(model: nn.Module, path: Path, images: Tensor) -> Exported:
     """Write `model` as one ONNX file, with a free batch size. Where it fails: ModelError, and no file is left."""
-    network = _portable(model)
+    network = portable(model)
 
     def write(part: Path) -> None:
         torch.onnx.export(
@@ -142,7 +142,7 @@ def _free_batch() -> tuple[dict[int, Any]]:
     return ({0: torch.export.Dim("batch", min=1, max=65_536)},)
 
 
-def _portable(model: nn.Module) -> nn.Module:
+def portable(model: nn.Module) -> nn.Module:
     """A copy to take apart, on the CPU, in the plain memory layout and in eval mode."""
     portable = copy.deepcopy(model).cpu().eval()
     with torch.no_grad():
@@ -157,7 +157,7 @@ def _checked(
     """Write beside `path`, load, compare, and only then give the file its name."""
     with _renamed(path) as part:
         try:
-            with _quiet():
+            with quiet():
                 write(part)
                 program = back(part)
                 return _compare(model, program, path, images.cpu(), part)
@@ -197,7 +197,7 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Inside, nothing is printed, logged or warned of."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

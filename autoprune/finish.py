@@ -33,6 +33,7 @@ from autoprune.space import Policy
 from autoprune.study import GIVEN, Study
 from autoprune.train import train
 from autoprune.trial import Trial, policies_per_second
+from autoprune.verify import Verifier
 
 Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -50,6 +51,7 @@ def finish(study: Study, run: Run, watch: Watch = lambda what, done, of: None) -
     if before is not None:
         return before
     work = _Finish(study, run, best, watch)
+    work.verify()
     work.baselines()
     work.judge()
     networks = work.networks()
@@ -76,7 +78,9 @@ class _Finish:
     """The work after the search, as its steps.
 
     Attributes:
+        best: the trial that is taken: of the largest reward that meets the budget when it is measured.
         chosen: the policies that are compared and the holdout metric that the search saw, by role.
+        verifier: measures what must be.
         random: the trials of the random baseline.
         fidelity: the search's score against the slow one, over the random baseline.
         notes: what the reader of the report must know.
@@ -91,12 +95,20 @@ class _Finish:
 
     def __post_init__(self) -> None:
         self.chosen: dict[Role, Policy] = {"ours": self.best.policy}
+        self.verifier = Verifier(self.study)
         self.random: list[Trial] = []
         self.fidelity: Agreement | None = None
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.model: nn.Module = self.study.task.model
         self.dense = copy.deepcopy(self.study.task.model).eval()
+
+    def verify(self) -> None:
+        """Take the best trial that meets the budget when it is measured, where there is something to measure."""
+        with self._timed("measuring"):
+            self.best, said = self.verifier.best(self.run, self.watch)
+        self.chosen["ours"] = self.best.policy
+        self.notes += [said] if said else []
 
     def baselines(self) -> None:
         """Choose the policies to compare with."""
@@ -164,6 +176,8 @@ class _Finish:
                 0, "The dense network was trained on the holdout, which flatters every holdout number here."
             )
         self.notes += getattr(study.evaluator, "notes", ())
+        for cost in study.costs.values():
+            self.notes += getattr(cost, "notes", ())
         plugins = {kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")}
         proofs = zip(study.space, study.trace.proofs, strict=True)
         return Report(
@@ -211,7 +225,7 @@ class _Finish:
         with self._timed("test"):
             holdout, test = task.metric(self.dense, task.holdout), task.metric(self.dense, task.test)
         kept = space.kept(space.dense())
-        return Network("dense", holdout, holdout, test, self._counted(self.dense), export.state_bytes(self.dense), kept)
+        return Network("dense", holdout, holdout, test, dict(self.study.dense), export.state_bytes(self.dense), kept)
 
     def _finetuned(self, role: Role, policy: Policy) -> Network:
         """Prune, recover, finetune, and only then read the test split."""
@@ -231,10 +245,10 @@ class _Finish:
         if role == "ours":
             self.model = model
         kept = study.space.kept(policy)
-        return Network(role, searched, holdout, test, self._counted(model), export.state_bytes(model), kept)
+        return Network(role, searched, holdout, test, self._counted(model, policy), export.state_bytes(model), kept)
 
-    def _counted(self, model: nn.Module) -> dict[str, float]:
-        return {name: cost.measure(model, self.study.task.example) for name, cost in self.study.costs.items()}
+    def _counted(self, model: nn.Module, policy: Policy) -> dict[str, float]:
+        return {name: self.verifier.measured(name, policy, model) for name in self.study.costs}
 
     def _limits(self, ours: Network) -> tuple[Limit, ...]:
         return tuple(
@@ -246,6 +260,8 @@ class _Finish:
                 dense=self.study.dense[limit.name],
                 predicted=limit.cost.predict(self.best.policy),
                 counted=ours.costs[limit.name],
+                spread=self.verifier.spread(limit.name, self.best.policy),
+                about=about(limit.cost),
             )
             for limit in self.study.budget.limits
         )
@@ -285,6 +301,12 @@ class _Finish:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begun
+
+
+def about(cost: object) -> str:
+    """What a cost says of how well it predicts, and where it was measured; "" where it counts."""
+    said = getattr(cost, "sentence", None)
+    return str(said()) if callable(said) else ""
 
 
 def _facts(trial: Trial) -> TrialFacts:

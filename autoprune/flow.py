@@ -48,6 +48,7 @@ class Work:
     """One operator's MACs for the dense network, and the labels of the dimensions they are proportional to.
 
     `geometry` is what a learning controller sees of it: input channels, input height and width, stride and kernel.
+    `moved` are the sizes and labels of the tensors that it reads, and then of those that it writes.
     """
 
     name: str
@@ -55,11 +56,13 @@ class Work:
     sizes: tuple[int, ...]
     labels: Labels
     geometry: Geometry
+    kind: str
+    moved: tuple[tuple[tuple[int, ...], Labels], ...]
 
 
 Choose = Callable[[Any, str], Callable[["Call"], None]]  # operator and its name -> what it does to labels
 Scales = Callable[["Call"], list[tuple[Tensor, int]]]  # the dimensions that an operator's MACs are proportional to
-Measure = Callable[["Call"], Geometry]
+Measure = Callable[["Call"], tuple[Geometry, str]]  # and what kind of operator it is, in words
 
 
 class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -75,6 +78,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.consumed: list[Nodes] = []
         self.renormalised: list[Nodes] = []
         self.work: list[Work] = []
+        self.made: list[list[tuple[tuple[int, ...], Labels, int]]] = []  # shape, labels, bytes of an element
         self.nodes = 1  # PAD is the first
         self.scalars = 0  # parameters without a dimension
         self._known: dict[int, tuple[Tensor, Labels]] = {}
@@ -131,8 +135,9 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         call = Call(self, func, args, kwargs, out)
         self._handler(func, call.op)(call)
+        self.made.append([(tuple(t.shape), self.labels(t), t.element_size()) for t in call.outputs])
         if func.overloadpacket in flop_registry:
-            call.count_macs(self._scales(call), self._geometry(call))
+            call.count_macs(self._scales(call), *self._geometry(call))
         return out
 
     def _add_leaf(self, name: str, tensor: Tensor) -> None:
@@ -177,12 +182,13 @@ class Call:
         """The first parameter among the inputs, or the operator."""
         return next((n for t in self.inputs if (n := self.flow.name(t))), self.op)
 
-    def count_macs(self, dims: Sequence[tuple[Tensor, int]], geometry: Geometry) -> None:
+    def count_macs(self, dims: Sequence[tuple[Tensor, int]], geometry: Geometry, kind: str) -> None:
         """Note this operator's MACs, which are proportional to the sizes of `dims`."""
         flops = flop_registry[self.func.overloadpacket](*self.args, **self.kwargs, out_val=self.out)
         found = [(t.shape[d], self.labels(t)[d]) for t, d in dims]
         sizes, labels = tuple(s for s, _ in found), tuple(nodes for _, nodes in found)
-        self.flow.work.append(Work(self.weight_name(), int(flops) // 2, sizes, labels, geometry))
+        moved = tuple((tuple(t.shape), self.labels(t)) for t in (*self.inputs, *self.outputs) if t.dim())
+        self.flow.work.append(Work(self.weight_name(), int(flops) // 2, sizes, labels, geometry, kind, moved))
 
 
 def tensors_of(tree: object) -> list[Tensor]:

@@ -32,15 +32,21 @@ def scales(call: Call) -> list[tuple[Tensor, int]]:
     return []
 
 
-def geometry(call: Call) -> Geometry:
-    """Of a convolution over pixels (the last two dimensions); a matrix product is one over a single pixel."""
+def geometry(call: Call) -> tuple[Geometry, str]:
+    """Of a convolution over pixels (the last two dimensions); a matrix product is one over a single pixel.
+
+    And what kind of operator it is: those of one kind differ in their channels only.
+    """
     if call.op not in ("convolution", "_convolution"):
         *_, left, _ = call.args[:3] if call.op in ("addmm", "baddbmm") else call.args[:2]
-        return (left.shape[-1], 1, 1, 1, 1)
+        return (left.shape[-1], 1, 1, 1, 1), "matrix product"
     inputs, weight = call.args[:2]
     spatial = weight.dim() - 2
-    height, width = (1, 1, *inputs.shape[-spatial:])[-2:]
-    return (inputs.shape[-spatial - 1], height, width, max(call.args[3]), max(weight.shape[2:]))
+    channels, (height, width) = inputs.shape[-spatial - 1], (1, 1, *inputs.shape[-spatial:])[-2:]
+    groups, stride, kernel = call.arg(8, "groups", 1), max(call.args[3]), "x".join(map(str, weight.shape[2:]))
+    grouped = "" if groups == 1 else "depthwise " if groups == channels else "grouped "
+    kind = f"{grouped}conv {kernel}/{stride} @ {height}x{width}"
+    return (channels, height, width, stride, max(weight.shape[2:])), kind
 
 
 def _is_pointwise(func: Any, op: str) -> bool:

@@ -71,6 +71,17 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "macs": "autoprune.costs.arithmetic:Macs",
         "flops": "autoprune.costs.arithmetic:Flops",
         "params": "autoprune.costs.arithmetic:Params",
+        "memory": "autoprune.costs.memory:Memory",
+        "size": "autoprune.costs.memory:Size",
+        "latency": "autoprune.costs.latency:Latency",
+    },
+    "target": {
+        "torch": "autoprune.targets.pytorch:Torch",
+        "torch-compile": "autoprune.targets.pytorch:TorchCompile",
+        "torch-cuda": "autoprune.targets.pytorch:TorchCuda",
+        "onnxruntime": "autoprune.targets.runtimes:OnnxRuntime",
+        "openvino": "autoprune.targets.runtimes:OpenVino",
+        "command": "autoprune.targets.runtimes:Command",
     },
     "task": {
         "fashion_mnist": "autoprune.tasks.fashion_mnist:fashion_mnist",
@@ -81,7 +92,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
 WIRED: Mapping[str, tuple[str, ...]] = {  # what the program gives; everything else is a setting
     "controller": ("space", "budget", "seed"),
     "evaluator": ("task", "trace", "space", "criterion", "seed", "precision"),
-    "cost": ("space",),
+    "cost": ("space", "trace", "task", "target", "known"),
 }
 _OFTEN_FUNCTIONS = ("criterion", "reward")
 
@@ -178,6 +189,11 @@ def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -
     return {
         word: _typed(f"{kind} {name!r}, setting {word!r}", hints.get(word, Any), value) for word, value in given.items()
     }
+
+
+def takes(kind: str, name: str, parameter: str) -> bool:
+    """Whether the plugin has a parameter of that name."""
+    return parameter in inspect.signature(load(kind, name)).parameters
 
 
 def describe(kind: str, name: str) -> Description:

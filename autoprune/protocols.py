@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from autoprune.criteria import Units
 from autoprune.space import Policy
+from autoprune.timing import Figure
 from autoprune.trial import Trial
 
 
@@ -62,10 +63,58 @@ class CostModel(Protocol):
 
 
 class PredictiveCost(CostModel, Protocol):
-    """A cost that is known from the policy alone, monotone in every sparsity."""
+    """A cost that is known from the policy alone, monotone in every sparsity unless its `monotone` is false.
+
+    Where it is not, a budget still holds, but may not be used up to the last channel.
+    """
 
     def predict(self, policy: Policy) -> float:
         """The cost of the network that `policy` describes."""
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A cost that must measure something before it can predict.
+
+    `state` is what it learnt, as JSON holds it; a new one that is given it as `known` predicts the same.
+    """
+
+    def state(self) -> Mapping[str, Any]:
+        """What was learnt."""
+        ...
+
+    def learn(self, watch: Callable[[str, int, int], None]) -> None:
+        """Measure what is needed; `watch` hears what is being done, how many are done, of how many."""
+        ...
+
+
+@runtime_checkable
+class Times(Protocol):
+    """A cost whose measurement differs from its prediction, so that networks are measured in the end."""
+
+    def figures(self, models: Sequence[nn.Module]) -> Sequence[Figure]:
+        """What `models` cost as shares of the dense network, measured together, with the spread."""
+        ...
+
+
+class Target(Protocol):
+    """A runtime on a device, where networks are timed.
+
+    One that makes networks ready faster when they are pruned from the same one may offer `family(dense, example)`,
+    which gives a function like `ready` of a network alone.
+    """
+
+    @property
+    def key(self) -> Mapping[str, str | int]:
+        """What a time depends on besides the network: "runtime" with its version, "device", threads and the like."""
+        ...
+
+    def ready(self, model: nn.Module, example: Tensor) -> Callable[[], float]:
+        """`model` made ready for inputs like `example`, (n, ...); each call runs it once and gives milliseconds.
+
+        Raises TargetError where the runtime cannot run it.
+        """
         ...
 
 

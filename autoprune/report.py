@@ -23,6 +23,7 @@ from autoprune.run import stored, write_json, write_text
 FACTS, PAGE = "report.json", "report.html"
 SCHEMA = 1
 SEARCHING = "search: "  # before the phases of a trial, among all seconds
+_COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
 _PHASES = ("ask", "prune", "recover", "score", "journal", "tell")
 
 Role = Literal["dense", "ours", "uniform", "random"]
@@ -52,7 +53,14 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A ceiling, and what became of it: `predicted` by arithmetic, `counted` on the pruned network."""
+    """A ceiling, and what became of it.
+
+    Attributes:
+        predicted: of the policy, by arithmetic or by a fit.
+        counted: on the pruned network, or measured.
+        spread: standard error of a measurement, as a share of it; 0 of a count.
+        about: of a cost that is measured: where, and how well it is predicted.
+    """
 
     cost: str
     unit: str
@@ -61,6 +69,8 @@ class Limit:
     dense: float
     predicted: float
     counted: float
+    spread: float = 0.0
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +176,8 @@ class Report:
         """The result in one sentence."""
         cost, ours, dense = self.headline_cost, self.ours, self.dense
         share = ours.costs[cost] / dense.costs[cost]
-        lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {quantity(dense.costs[cost])})"
+        unit = "" if self.units[cost] in _COUNTED else f" {self.units[cost]}"
+        lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {quantity(dense.costs[cost])}{unit})"
         quality = f"test {self.metric_name} {self.shown(ours.test)}, dense {self.shown(dense.test)}"
         uniform = self.network("uniform")
         against = f", uniform pruning at equal finetuning {self.shown(uniform.test)}" if uniform else ""
@@ -191,6 +202,7 @@ class Report:
         shares = ", ".join(f"{phase} {duration(s)} ({s / (total or 1):.0%})" for phase, s in spent.items())
         said = [f"Score of the search against the slow score: {self.fidelity.sentence()}."] if self.fidelity else []
         pace = f", {rate(self.policies_per_second)}" if self.policies_per_second else ""
+        said += [f"{label(x.cost).capitalize()} {x.about}." for x in self.limits if x.about]
         return [*said, f"The search took {duration(total)}{pace}: {shares}."] if spent else said
 
     def title(self, role: Role) -> str:
@@ -226,11 +238,17 @@ def table(facts: Mapping[str, Any]) -> list[list[str]]:
     """The comparison as rows of text, the head first, from the facts as JSON holds them."""
     found = _checked(facts, FACTS)
     metric = found.metric_name
-    rows = [["network", f"test {metric}", f"holdout {metric}", *map(label, found.units), "weights"]]
+    heads = [label(c) if unit in _COUNTED else f"{label(c)}, {unit}" for c, unit in found.units.items()]
+    rows = [["network", f"test {metric}", f"holdout {metric}", *heads, "weights"]]
     for n in found.networks:
         costs = [f"{quantity(n.costs[c])} ({n.costs[c] / found.dense.costs[c]:.1%})" for c in found.units]
         rows.append([found.title(n.role), found.shown(n.test), found.shown(n.holdout), *costs, size(n.bytes)])
     return rows
+
+
+def amount(value: float, unit: str) -> str:
+    """A cost in full: whole numbers of what is counted, four digits of what is measured."""
+    return f"{value:,.0f}" if unit in _COUNTED else f"{value:.4g} {unit}"
 
 
 def remarks(facts: Mapping[str, Any]) -> list[str]:
@@ -277,7 +295,14 @@ def render(report: Report) -> str:
         loader=jinja2.PackageLoader("autoprune", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"quantity": quantity, "label": label, "size": size, "duration": duration, "rate": rate}
+    environment.filters |= {
+        "quantity": quantity,
+        "label": label,
+        "size": size,
+        "duration": duration,
+        "rate": rate,
+        "amount": amount,
+    }
     template = environment.get_template("report.html.j2")
     return template.render(r=report, pictures={name: Markup(svg) for name, svg in pictures.items()})
 

@@ -70,11 +70,17 @@ class Op:
     """Something whose cost is a product of sizes: `times` x the product of its extents.
 
     For an operator that is its MACs (`times` is the number of output positions); for a tensor, its elements.
+
+    Attributes:
+        kind: of an operator, such as "conv 3x3/1 @ 32x32": those of one kind take like time for like work.
+        moves: of an operator, the tensors that it reads and then those that it writes.
     """
 
     name: str
     times: int
     extents: tuple[Extent, ...]
+    kind: str = ""
+    moves: tuple[Op, ...] = ()
 
     def count(self, kept: Sequence[int]) -> int:
         """The product under `kept`, one number a group."""

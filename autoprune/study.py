@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from autoprune import loop, plugins, precision
 from autoprune.budget import Budget, Priced, limits
 from autoprune.config import Config
 from autoprune.errors import ConfigError, ModelError
-from autoprune.protocols import Controller, Evaluator, Reward
+from autoprune.protocols import Controller, Evaluator, Learns, Reward, Target
 from autoprune.rewards import uses_costs, uses_dense_metric
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Split, Task
@@ -29,7 +31,14 @@ from autoprune.trial import Trial
 
 ALWAYS = ("macs", "params")  # costs that every trial records
 GIVEN = "given"  # the `use` of a task that was handed over as an object
+Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+Known = Mapping[str, Mapping[str, Any]]  # what costs had learnt, by name
+NOTHING: Known = MappingProxyType({})
 _PROBE, _JUDGED = 128, 1000  # images on which the precision is chosen, and its metric compared
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """A `Watch` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Study:
         evaluator: makes and judges pruned networks.
         reward: makes one number of metric and costs.
         precision: "fp32", "bf16" or "int8", of scores; chosen once a run.
+        step: the multiple of channels that was found for step = "auto"; 1 where none was asked for.
     """
 
     config: Config
@@ -59,6 +69,7 @@ class Study:
     evaluator: Evaluator
     reward: Reward
     precision: str
+    step: int = 1
 
     @property
     def name(self) -> str:
@@ -105,17 +116,35 @@ class Study:
         _run_once(model, self.task.example, "the thinnest pruned network")
 
 
-def build(config: Config, *, task: Task | None = None, chosen: str = "") -> Study:
-    """The study of `config`. `task` stands in for the config's; `chosen` is the precision of a resumed run."""
+def build(
+    config: Config,
+    *,
+    task: Task | None = None,
+    chosen: str = "",
+    known: Known = NOTHING,
+    watch: Watch = silent,
+    costs: Sequence[str] = (),
+    step: int = 0,
+) -> Study:
+    """The study of `config`.
+
+    `task` stands in for the config's. Of a resumed run `chosen` is the precision and `known` what its costs had learnt,
+    by name. `watch` hears how far a cost that must measure has come. `costs` are wanted besides those that are needed.
+    `step` is the multiple of channels that a resumed run had found.
+    """
     _check_plugins(config)
     task = _checked(_on_device(task or _task(config), config.search.device))
     traced = trace(task.model, task.example)
     if not traced.groups:
         raise ModelError(f"no group of {task.name} can be pruned; `autoprune check` names what is frozen and why")
-    space = SearchSpace(config.name or task.name, config.groups(traced.groups), traced.ops, traced.parameters)
+    step = step or (_found_step(config, traced, task, watch) if config.finds_step else 1)
+    space = SearchSpace(config.name or task.name, config.groups(traced.groups, step), traced.ops, traced.parameters)
     reward: Reward = plugins.build("reward", config.reward.settings)
-    costs = _costs(config, reward, space)
-    budget = Budget(space, limits(config.budget, costs, space), fill=not uses_costs(reward))
+    priced = _costs([*ALWAYS, *config.budget, *costs], config, reward, space, traced, task, known)
+    for cost in priced.values():
+        if isinstance(cost, Learns):
+            cost.learn(watch)
+    budget = Budget(space, limits(config.budget, priced, space), fill=not uses_costs(reward))
     chosen = chosen or precision.choose(
         task.model, _probe(task), lambda model: task.metric(model, task.holdout.head(_JUDGED))
     )
@@ -124,8 +153,8 @@ def build(config: Config, *, task: Task | None = None, chosen: str = "") -> Stud
         task=task,
         trace=traced,
         space=space,
-        costs=costs,
-        dense={name: cost.predict(space.dense()) for name, cost in costs.items()},
+        costs=priced,
+        dense={name: cost.predict(space.dense()) for name, cost in priced.items()},
         budget=budget,
         evaluator=plugins.build(
             "evaluator",
@@ -139,12 +168,22 @@ def build(config: Config, *, task: Task | None = None, chosen: str = "") -> Stud
         ),
         reward=reward,
         precision=chosen,
+        step=step,
     )
+
+
+def _found_step(config: Config, traced: Trace, task: Task, watch: Watch) -> int:
+    """The multiple of channels that costs nothing on the target, from a model of policies of any width."""
+    space = SearchSpace(config.name or task.name, config.groups(traced.groups), traced.ops, traced.parameters)
+    target = plugins.build("target", config.target.settings)
+    cost = plugins.build("cost", {"use": "latency"}, space=space, trace=traced, task=task, target=target)
+    cost.learn(watch)
+    return int(cost.step())
 
 
 def _check_plugins(config: Config) -> None:
     """Refuse an unknown plugin or setting now, before data are read and networks are traced."""
-    for kind in ("controller", "evaluator", "criterion", "reward"):
+    for kind in ("controller", "evaluator", "criterion", "reward", "target"):
         plugins.check(kind, getattr(config, kind).settings)
     if config.task.use != GIVEN:
         plugins.check("task", config.task.settings)
@@ -188,11 +227,21 @@ def _run_once(model: nn.Module, example: Tensor, what: str) -> None:
             module.training = training
 
 
-def _costs(config: Config, reward: Reward, space: SearchSpace) -> dict[str, Priced]:
-    wanted = [*ALWAYS, *config.budget]
+def _costs(
+    wanted: list[str], config: Config, reward: Reward, space: SearchSpace, traced: Trace, task: Task, known: Known
+) -> dict[str, Priced]:
     if isinstance(named := getattr(reward, "cost", None), str):
         wanted.append(named)
-    return {name: plugins.build("cost", {"use": name}, space=space) for name in dict.fromkeys(wanted)}
+    target: dict[str, Target] = {}
+    for name in wanted:
+        if plugins.takes("cost", name, "target") and not target:
+            target["target"] = plugins.build("target", config.target.settings)
+    return {
+        name: plugins.build(
+            "cost", {"use": name}, space=space, trace=traced, task=task, known=known.get(name, {}), **target
+        )
+        for name in dict.fromkeys(wanted)
+    }
 
 
 def _probe(task: Task) -> Tensor:

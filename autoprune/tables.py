@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.space import Op
+
 Role = Literal["out", "in", "along"]
 Index = NDArray[np.int64]
 
@@ -33,6 +35,20 @@ class Cut:
     def layer(self) -> str:
         """The module that owns the tensor."""
         return self.tensor.rpartition(".")[0] or self.tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Memory that a forward pass of one example holds.
+
+    Attributes:
+        size: its bytes.
+        first, last: the operators, counted from 0, during which it is there; -1 is before the first.
+    """
+
+    size: Op
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from autoprune import operators
 from autoprune.errors import ModelError, first_line
-from autoprune.flow import PAD, Flow, Geometry, Leaf, Nodes, plain
+from autoprune.flow import PAD, Flow, Geometry, Labels, Leaf, Nodes, plain
+from autoprune.footprint import Held, footprint
 from autoprune.proof import prove
 from autoprune.space import Extent, Group, Op
-from autoprune.tables import Cut, Frozen, Index, Role
+from autoprune.tables import Block, Cut, Frozen, Index, Role
 
 EXACT, SHAPES = "exact", "shapes"
 
@@ -41,6 +42,8 @@ class Trace:
         cuts: cuts[i] are the index tables of groups[i].
         ops: every operator that multiplies, with its MACs for one example.
         parameters: every parameter, with its elements.
+        state: every parameter and buffer, with its bytes.
+        blocks: the memory that a forward pass of one example holds.
         frozen: what may not be pruned.
         proofs: one a group: "exact", or "shapes" where a normalisation over channels allows no more.
     """
@@ -51,6 +54,8 @@ class Trace:
     parameters: tuple[Op, ...]
     frozen: tuple[Frozen, ...]
     proofs: tuple[str, ...]
+    state: tuple[Op, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:
@@ -83,6 +88,8 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
         parameters=tuple(_parameters(flow, unit_of, groups)),
         frozen=frozen,
         proofs=tuple(SHAPES if i in found.weak else EXACT for i in kept),
+        state=tuple(_state(flow, model, unit_of, groups)),
+        blocks=tuple(_blocks(flow, footprint(probe, example), unit_of, groups)),
     )
 
 
@@ -289,9 +296,15 @@ def _scaled(name: str, total: int, extents: Sequence[Extent], groups: Sequence[G
 
 
 def _operators(flow: Flow, unit_of: Index, groups: Sequence[Group]) -> Iterable[Op]:
+    def scaled(name: str, total: int, labels: Labels, sizes: Sequence[int]) -> Op:
+        extents = [_extent(nodes, size, unit_of, groups) for nodes, size in zip(labels, sizes, strict=True)]
+        return _scaled(name, total, extents, groups)
+
     for work in flow.work:
-        extents = [_extent(n, size, unit_of, groups) for n, size in zip(work.labels, work.sizes, strict=True)]
-        yield _scaled(work.name.removesuffix(".weight"), work.macs, extents, groups)
+        name = work.name.removesuffix(".weight")
+        op = scaled(name, work.macs, work.labels, work.sizes)
+        moves = tuple(scaled(name, math.prod(sizes), labels, sizes) for sizes, labels in work.moved)
+        yield dataclasses.replace(op, kind=work.kind, moves=moves)
 
 
 def _parameters(flow: Flow, unit_of: Index, groups: Sequence[Group]) -> Iterable[Op]:
@@ -305,6 +318,26 @@ def _parameters(flow: Flow, unit_of: Index, groups: Sequence[Group]) -> Iterable
     scalars = flow.scalars
     if scalars:
         yield Op("scalars", scalars, ())
+
+
+def _state(flow: Flow, model: nn.Module, unit_of: Index, groups: Sequence[Group]) -> Iterable[Op]:
+    by_tensor: dict[str, list[Leaf]] = defaultdict(list)
+    for leaf in flow.leaves:
+        by_tensor[leaf.tensor].append(leaf)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        extents = [_extent(np.arange(x.first, x.first + x.size), x.size, unit_of, groups) for x in by_tensor[name]]
+        yield _scaled(name, tensor.numel() * tensor.element_size(), extents, groups)
+
+
+def _blocks(flow: Flow, held: Iterable[Held], unit_of: Index, groups: Sequence[Group]) -> Iterable[Block]:
+    """The same pass was made twice: once with labels, once to see what is let go of when."""
+    for block in held:
+        if block.call < 0:
+            yield Block(Op("input", block.bytes, ()), block.call, block.gone)
+            continue
+        sizes, labels, element = flow.made[block.call][block.output]
+        extents = [_extent(nodes, size, unit_of, groups) for nodes, size in zip(labels, sizes, strict=True)]
+        yield Block(_scaled("activation", math.prod(sizes) * element, extents, groups), block.call, block.gone)
 
 
 def restrict(group: Group, *, max_sparsity: float, step: int) -> Group:

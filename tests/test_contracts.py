@@ -6,6 +6,7 @@ fewer asks of a slow one) is said in the tables below.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -17,9 +18,10 @@ from autoprune.task import Task
 from autoprune.testing.controllers import ControllerContract, FixedContract, LearnerContract, asked, new
 from autoprune.testing.costs import CostContract
 from autoprune.testing.criteria import CriterionContract
-from autoprune.testing.evaluators import EvaluatorContract
+from autoprune.testing.evaluators import EvaluatorContract, toy_setting
 from autoprune.testing.rewards import RewardContract
 from autoprune.testing.surrogate import half, toy_space
+from autoprune.testing.targets import Arithmetic, TargetContract
 
 FIXED = ["uniform", "deep", "shallow"]  # one policy, always the same
 CHANCE = ["random", "qmc"]  # claim to cover the space, not to learn
@@ -47,6 +49,10 @@ def registered(kind: str, leaving: list[str] | None = None) -> list[str]:
 def loaded(kind: str, name: str) -> Any:
     plugin = plugins.load(kind, name)
     return partial(plugin, **SETTINGS[name]) if name in SETTINGS else plugin
+
+
+def parameters(plugin: Any) -> Any:
+    return inspect.signature(plugin).parameters
 
 
 class _Controllers:
@@ -113,7 +119,20 @@ class TestCriteria(CriterionContract):
 class TestCosts(CostContract):
     @pytest.fixture
     def make(self, name: str) -> Any:
-        return loaded("cost", name)
+        task, traced, _ = toy_setting()
+        given = {"trace": traced, "task": task, "target": Arithmetic(), "policies": 60}
+        return partial(plugin := loaded("cost", name), **{k: v for k, v in given.items() if k in parameters(plugin)})
+
+    @pytest.fixture
+    def tolerance(self, name: str) -> float:
+        return 0.03 if name == "latency" else 0.0
+
+
+@pytest.mark.parametrize("name", registered("target", ["torch-compile", "torch-cuda", "openvino", "command"]))
+class TestTargets(TargetContract):
+    @pytest.fixture
+    def make(self, name: str) -> Any:
+        return loaded("target", name)
 
 
 @pytest.mark.parametrize("name", registered("reward"))

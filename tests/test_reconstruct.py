@@ -307,7 +307,7 @@ def test_solutions_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"images": 63}, "images=63"), ({"batch": 1}, "batch=1"), ({"recalibrate": 1}, "recalibrate=1"),
+    [({"images": 64}, "images=64"), ({"batch": 1}, "batch=1"), ({"recalibrate": 1}, "recalibrate=1"),
      ({"ridge": 0.0}, "ridge=0"), ({"positions": 0}, "positions=0"), ({"columns": 0}, "columns=0"),
      ({"holdout": -1}, "holdout=-1")],
 )  # fmt: skip

@@ -71,8 +71,8 @@ class Recalibrate:
     criterion: Scoring
     seed: int = 0
     precision: str = "fp32"
-    images: int = 64
-    batch: int = 64
+    images: int = 128
+    batch: int = 128
     reference: int = 1024
     holdout: int = 0
     spent: Mapping[str, float] = field(init=False, default_factory=dict)

@@ -71,8 +71,8 @@ class Reconstruct:
     positions: int = 16
     ridge: float = 1e-2
     columns: int = 4608
-    recalibrate: int = 64
-    batch: int = 64
+    recalibrate: int = 128
+    batch: int = 128
     reference: int = 1024
     holdout: int = 0
 

@@ -1,0 +1,69 @@
+"""What every target needs: the input that is timed, and what the processor is called."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autoprune.errors import ConfigError
+
+
+def batch_of(example: Tensor, batch: int) -> Tensor:
+    """The first sample of `example`, (n, ...), `batch` times, on the CPU."""
+    return example[:1].cpu().repeat(batch, *([1] * (example.dim() - 1)))
+
+
+def checked(target: str, batch: int, threads: int = 0) -> None:
+    """Raises ConfigError for a batch or a number of threads that cannot be."""
+    if batch < 1:
+        raise ConfigError(f"target {target}: batch={batch}; at least 1 is needed")
+    if threads < 0:
+        raise ConfigError(f"target {target}: threads={threads}; at least 1 is needed, or 0 for torch's own number")
+
+
+def threads_of(threads: int) -> int:
+    """`threads`, or as many as torch uses where that is 0."""
+    return threads or torch.get_num_threads()
+
+
+def own_processors(threads: int) -> list[int]:
+    """One processor for each of several threads; none where there are not enough, or the system does not tell."""
+    found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return found[:threads] if 1 < threads <= len(found) else []
+
+
+@contextlib.contextmanager
+def bound_to(processors: Sequence[int]) -> Iterator[None]:
+    """Inside, the calling thread runs on `processors`; anywhere where there are none.
+
+    The threads of one operator wait for one another: two on one processor take a half longer than on two.
+    """
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def processor() -> str:
+    """The processor as it calls itself, and how many of it this process may use."""
+    return f"{_model()} x {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+
+
+def _model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

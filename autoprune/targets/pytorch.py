@@ -1,0 +1,195 @@
+"""PyTorch as a target: layer by layer, compiled, and on a CUDA device."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import ConfigError, TargetError, first_line
+from autoprune.layout import laid_out, lay_out
+from autoprune.targets.inputs import batch_of, checked, processor, threads_of
+from autoprune.timing import Sampler
+
+Dtype = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Torch:
+    """PyTorch on this processor, layer by layer (eager).
+
+    Attributes:
+        batch: samples that run together.
+        threads: of one operator; 0 takes torch's own number.
+        dtype: of weights and activations.
+        channels_last: memory layout of images and kernels.
+    """
+
+    batch: int = 1
+    threads: int = 0
+    dtype: Dtype = "fp32"
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        checked("torch", self.batch, self.threads)
+
+    @property
+    def key(self) -> Mapping[str, str | int]:
+        """As `Target.key`."""
+        return {
+            "runtime": f"torch {torch.__version__}",
+            "device": processor(),
+            "batch": self.batch,
+            "threads": threads_of(self.threads),
+            "dtype": self.dtype,
+            "layout": "channels last" if self.channels_last else "plain",
+        }
+
+    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+        """As `Target.ready`."""
+        twin, inputs = self._prepared(model, example)
+        return self._sampler(twin, inputs)
+
+    def _prepared(self, model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+        twin, inputs = copy.deepcopy(model).cpu().eval(), batch_of(example, self.batch)
+        if self.dtype == "bf16":
+            twin = twin.bfloat16()
+            inputs = inputs.bfloat16() if inputs.is_floating_point() else inputs
+        if self.channels_last:
+            lay_out(twin)
+            inputs = laid_out(inputs)
+        return twin, inputs
+
+    def _sampler(self, run: Callable[[Tensor], object], inputs: Tensor) -> Sampler:
+        threads = threads_of(self.threads)
+
+        def once() -> float:
+            with torch.inference_mode(), _with(threads):
+                begun = time.perf_counter()
+                run(inputs)
+                return 1e3 * (time.perf_counter() - begun)
+
+        return _first(once, "torch")
+
+
+@dataclass(frozen=True)
+class TorchCompile(Torch):
+    """PyTorch on this processor, compiled by torch.compile, which takes seconds for every network.
+
+    Attributes:
+        batch: samples that run together.
+        threads: of one operator; 0 takes torch's own number.
+        dtype: of weights and activations.
+        channels_last: memory layout of images and kernels.
+    """
+
+    @property
+    def key(self) -> Mapping[str, str | int]:
+        """As `Target.key`."""
+        return {**super().key, "runtime": f"torch {torch.__version__}, compiled"}
+
+    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+        """As `Target.ready`."""
+        twin, inputs = self._prepared(model, example)
+        try:
+            with torch.inference_mode(), _with(threads_of(self.threads)):
+                program = torch.export.export(twin, (inputs,)).module()  # its own code: compiled networks live together
+                compiled = torch.compile(program)
+                compiled(inputs)
+        except Exception as wrong:  # compilers raise whatever they like
+            raise TargetError(f"target torch-compile cannot compile this network ({first_line(wrong)})") from wrong
+        return self._sampler(compiled, inputs)
+
+
+@dataclass(frozen=True)
+class TorchCuda:
+    """PyTorch on a CUDA device, timed by its own clock.
+
+    Attributes:
+        batch: samples that run together.
+        dtype: of weights and activations.
+        channels_last: memory layout of images and kernels.
+        graph: replay one CUDA graph instead of launching every operator.
+    """
+
+    batch: int = 1
+    dtype: Dtype = "fp32"
+    channels_last: bool = False
+    graph: bool = False
+
+    def __post_init__(self) -> None:
+        checked("torch-cuda", self.batch)
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "target torch-cuda: this machine has no CUDA device; targets torch and onnxruntime need none"
+            )
+
+    @property
+    def key(self) -> Mapping[str, str | int]:
+        """As `Target.key`."""
+        return {
+            "runtime": f"torch {torch.__version__}{', CUDA graph' if self.graph else ''}",
+            "device": torch.cuda.get_device_name(),
+            "batch": self.batch,
+            "dtype": self.dtype,
+            "layout": "channels last" if self.channels_last else "plain",
+        }
+
+    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+        """As `Target.ready`."""
+        twin, inputs = Torch._prepared(self, model, example)  # type: ignore[arg-type]
+        twin, inputs = twin.cuda(), inputs.cuda()
+        run = _captured(twin, inputs) if self.graph else lambda: twin(inputs)
+
+        def once() -> float:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            with torch.inference_mode():
+                start.record()
+                run()
+                end.record()
+            end.synchronize()
+            return float(start.elapsed_time(end))
+
+        return _first(once, "torch-cuda")
+
+
+def _captured(model: nn.Module, inputs: Tensor):  # type: ignore[no-untyped-def]
+    """One CUDA graph of a forward pass."""
+    with torch.inference_mode():
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                model(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            model(inputs)
+    return graph.replay
+
+
+def _first(once: Sampler, target: str) -> Sampler:
+    """`once`, if it runs at all."""
+    try:
+        once()
+    except Exception as wrong:  # whatever a network raises
+        raise TargetError(f"target {target} cannot run this network ({first_line(wrong)})") from wrong
+    return once
+
+
+@contextlib.contextmanager
+def _with(threads: int) -> Iterator[None]:
+    """Inside, torch uses so many threads for one operator."""
+    before = torch.get_num_threads()
+    if before != threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if before != threads:
+            torch.set_num_threads(before)

@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or leaves timings of this machine."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(folder))
+    return folder
