@@ -42,12 +42,19 @@ class Limit:
         cost: the model that predicts it.
         most: the largest allowed value, in the cost's unit.
         asked: the ceiling as it was written ("50%", "20e6").
+        margin: by which share of it a policy must stay below, since a measurement differs from time to time.
     """
 
     name: str
     cost: Priced
     most: float
     asked: str = ""
+    margin: float = 0.0
+
+    @property
+    def allowed(self) -> float:
+        """The largest value that may be predicted or measured."""
+        return self.most / (1 + self.margin)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Budget:
         thinnest = self.space.thinnest()
         for limit in self.limits:
             least = limit.cost.predict(thinnest)
-            if least > limit.most:
+            if least > limit.allowed:
                 dense = limit.cost.predict(self.space.dense())
                 raise BudgetError(
                     f"a budget of {limit.most:.12g} {limit.cost.unit} ({limit.name}={limit.asked or limit.most}) "
@@ -114,7 +121,7 @@ class Budget:
         """Which rows of `kept`, shape (policies, groups), meet every ceiling."""
         fits = np.ones(len(kept), dtype=np.bool_)
         for limit in self.limits:
-            fits &= limit.cost.predict_many(kept) <= limit.most
+            fits &= limit.cost.predict_many(kept) <= limit.allowed
         return fits
 
     def _towards(self, start: Kept, end: Kept) -> Kept:
@@ -205,5 +212,6 @@ def limits(written: Mapping[str, str | float], costs: Mapping[str, Priced], spac
         if name not in costs:
             raise ConfigError(f"a budget on {name!r} needs a cost of that name; there are {', '.join(sorted(costs))}")
         dense = costs[name].predict(space.dense())
-        found.append(Limit(name, costs[name], ceiling(value, dense, costs[name].unit), str(value)))
+        most = ceiling(value, dense, costs[name].unit)
+        found.append(Limit(name, costs[name], most, str(value), float(getattr(costs[name], "margin", 0.0))))
     return tuple(found)

@@ -13,7 +13,7 @@ import importlib.metadata
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -178,6 +178,7 @@ class _Finish:
         self.notes += getattr(study.evaluator, "notes", ())
         for cost in study.costs.values():
             self.notes += getattr(cost, "notes", ())
+        self.notes += alike(networks, study.costs)
         plugins = {kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")}
         proofs = zip(study.space, study.trace.proofs, strict=True)
         return Report(
@@ -301,6 +302,18 @@ class _Finish:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begun
+
+
+def alike(networks: Sequence[Network], costs: Mapping[str, object]) -> list[str]:
+    """Which networks cost the same, as far as measuring can tell, a sentence for each pair."""
+    noises = {name: float(getattr(cost, "margin", 0.0)) for name, cost in costs.items()}
+    pairs = [(a, b) for at, a in enumerate(networks) for b in networks[at + 1 :] if a.kept != b.kept]
+    return [
+        f"The {name} of {a.role} and {b.role} are equal within the noise of {noise:.1%}."
+        for name, noise in noises.items()
+        for a, b in pairs
+        if abs(a.costs[name] / b.costs[name] - 1) < noise
+    ]
 
 
 def about(cost: object) -> str:

@@ -64,6 +64,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "r_err": "autoprune.rewards:r_err",
         "r_flops": "autoprune.rewards:r_flops",
         "r_param": "autoprune.rewards:r_param",
+        "r_latency": "autoprune.rewards:r_latency",
         "mnasnet": "autoprune.rewards:MnasNet",
         "guaranteed": "autoprune.rewards:Guaranteed",
     },

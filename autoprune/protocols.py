@@ -91,7 +91,10 @@ class Learns(Protocol):
 
 @runtime_checkable
 class Times(Protocol):
-    """A cost whose measurement differs from its prediction, so that networks are measured in the end."""
+    """A cost whose measurement differs from its prediction, so that networks are measured in the end.
+
+    `margin`, if it has one, is the share by which policies are kept below a ceiling on it.
+    """
 
     def figures(self, models: Sequence[nn.Module]) -> Sequence[Figure]:
         """What `models` cost as shares of the dense network, measured together, with the spread."""

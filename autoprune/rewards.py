@@ -61,6 +61,15 @@ def r_param(metric: float, costs: Costs, dense: Costs) -> float:
     return -(1.0 - metric) * math.log(_cost(costs, "params", "r_param"))
 
 
+@trades(True)
+def r_latency(metric: float, costs: Costs, dense: Costs) -> float:
+    """-error x log(microseconds on the target), for a metric in [0, 1]: the form of He et al. 2018 (AMC)."""
+    return -(1.0 - metric) * math.log(1e3 * _cost(costs, "latency", "r_latency"))
+
+
+r_latency.cost = "latency"  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
 class MnasNet:
     """metric x (cost / wanted cost) ^ exponent. Tan et al. 2019, https://arxiv.org/abs/1807.11626, equation 2.

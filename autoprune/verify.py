@@ -80,14 +80,14 @@ class Verifier:
                 self.figures[policy, limit.name] = figure
 
     def _share(self, policy: Policy, limit: Limit) -> float:
-        return self.figures[policy, limit.name].ratio * self.study.dense[limit.name] / limit.most
+        return self.figures[policy, limit.name].ratio * self.study.dense[limit.name] / limit.allowed
 
     def _over(self, policy: Policy, limits: Sequence[Limit]) -> float:
         """What was measured as a share of its ceiling, the worst of all."""
         return max(self._share(policy, limit) for limit in limits)
 
     def _told(self, trial: Trial, limits: Sequence[Limit]) -> str:
-        shares = ", ".join(f"{self._share(trial.policy, x):.1%} of its {x.name} ceiling" for x in limits)
+        shares = ", ".join(f"{self._share(trial.policy, x):.1%} of the {x.name} allowed" for x in limits)
         return f"trial {trial.number + 1} takes {shares}"
 
     def _passed_over(self, first: Trial, taken: Trial, limits: Sequence[Limit]) -> str:

@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--targets", nargs="+", default=["torch", "onnxruntime"])
     parser.add_argument("--threads", type=int, default=0, help="of the target; 0: torch's own number")
     parser.add_argument("--unseen", type=int, default=100, help="policies of each kind")
-    parser.add_argument("--policies", type=int, default=100, help="that the model is fitted on, at most")
+    parser.add_argument("--policies", type=int, default=150, help="that the model is fitted on, at most")
     parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--pixel1", type=Path, metavar="FILE", help="a table of operators, milliseconds of four networks"

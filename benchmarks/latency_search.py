@@ -1,11 +1,13 @@
 """A budget of latency against budgets of MACs: the same network, trials and finetune, latency measured in the end.
 
-    python benchmarks/latency_search.py --data DIR [--json FILE]     DIR holds CIFAR-10 and resnet56_cifar10.safetensors
-    python benchmarks/latency_search.py --data DIR --quick           a few trials of everything, in about a minute
+    python benchmarks/latency_search.py [--json FILE]      ResNet-20, about ten minutes
+    python benchmarks/latency_search.py --data DIR         ResNet-56; DIR holds CIFAR-10 and the weights
+    python benchmarks/latency_search.py --quick            a few trials of everything
 
-ResNet-56 on CIFAR-10, timed on --target. Under a ceiling of latency, channels are kept in the multiples that the
-target runs fastest with (step = "auto"); under a ceiling of MACs in any number, as one who does not know the target
-would, or in those multiples, too. All networks of a seed are timed together, beside the dense one.
+ResNet-20 on Fashion-MNIST (in the package) or, with --data, ResNet-56 on CIFAR-10, timed on --target. Under a ceiling
+of latency, channels are kept in the multiples that the target runs fastest with (step = "auto") but for one row; under
+a ceiling of MACs in any number, as one who does not know the target would. All networks of a seed are timed together,
+beside the dense one.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,13 @@ from autoprune.study import Study
 from autoprune.train import train
 from autoprune.verify import Verifier
 
-SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet56_cifar10_latency.toml"
+SPACES = Path(__file__).parent.parent / "search_spaces"
 WAYS: dict[str, dict[str, Any]] = {
     "latency 60 %": {},
+    "latency 75 %": {"budget": {"latency": "75%"}},
     "MACs 50 %": {"budget": {"macs": "50%"}, "space.step": 1},
     "MACs 35 %": {"budget": {"macs": "35%"}, "space.step": 1},
-    "MACs 50 %, in multiples": {"budget": {"macs": "50%"}},
-    "latency 60 %, any width": {"space.step": 1},
+    "latency 75 %, any width": {"budget": {"latency": "75%"}, "space.step": 1},
 }
 QUICK = {"evaluator.images": 128, "evaluator.holdout": 200, "search.trials": 6, "finetune.epochs": 0.02}
 Row = dict[str, float]
@@ -40,10 +43,10 @@ Row = dict[str, float]
 def main() -> None:
     """Every seed with every budget, then one row for each budget."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="directory with CIFAR-10 and the weights")
+    parser.add_argument("--data", type=Path, help="directory with CIFAR-10 and the weights")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=150)
-    parser.add_argument("--epochs", type=float, default=0.25, help="of the finetune")
+    parser.add_argument("--epochs", type=float, default=0.5, help="of the finetune")
     parser.add_argument("--target", default="onnxruntime")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -52,14 +55,15 @@ def main() -> None:
     found: dict[str, list[Row]] = {}
     for seed in asked.seeds[:1] if asked.quick else asked.seeds:
         over = {
-            "task.data": str(asked.data.absolute()),
+            **({"task.data": str(asked.data.absolute())} if asked.data else {}),
             "target": {"use": asked.target, "threads": asked.threads},
             "search.seed": seed,
             "search.trials": asked.trials,
             "finetune.epochs": asked.epochs,
             **(QUICK if asked.quick else {}),
         }
-        for way, row in of_seed(over, 250 if asked.quick else 10_000).items():
+        space = SPACES / f"{'resnet56_cifar10' if asked.data else 'resnet20_fashion_mnist'}_latency.toml"
+        for way, row in of_seed(space, over, 250 if asked.quick else 10_000).items():
             found.setdefault(way, []).append(row)
             print(f"seed {seed} {way}: " + ", ".join(f"{k} {v:.2%}" for k, v in row.items()), flush=True)
     print("\n" + "\n".join(table(found)))
@@ -67,17 +71,19 @@ def main() -> None:
         asked.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def of_seed(over: dict[str, Any], test: int) -> dict[str, Row]:
+def of_seed(space: Path, over: dict[str, Any], test: int) -> dict[str, Row]:
     """Search under each budget, finetune, look at the test split once, and time all networks together."""
     rows: dict[str, Row] = {}
     models: list[nn.Module] = []
     cost: Any = None
     for way, differs in WAYS.items():
-        built = study.build(config.read(SPACE, {**over, **differs}), costs=("latency",))
+        begun = time.perf_counter()
+        built = study.build(config.read(space, {**over, **differs}), costs=("latency",))
         cost = cost or built.costs["latency"]
         model, row = searched(built, test)
         rows[way] = row
         models.append(model)
+        print(f"  {way}: multiples of {built.step}, {time.perf_counter() - begun:.0f} s", flush=True)
     for way, figure in zip(rows, cost.figures(models), strict=True):
         rows[way] |= {"latency": figure.ratio}
     return rows

@@ -81,7 +81,7 @@ class TestLearning:
 
     def test_an_interrupted_one_goes_on_where_it_stopped(self) -> None:
         Counting.fails_at = 25
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="goes on"):
             model(Counting()).learn()
         Counting.fails_at = 10**9
         before = Counting.made

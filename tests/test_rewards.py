@@ -10,8 +10,8 @@ from autoprune import plugins, rewards
 from autoprune.errors import ConfigError
 from autoprune.rewards import Guaranteed, MnasNet, uses_costs, uses_dense_metric
 
-COSTS = {"macs": 1e6, "params": 1e4}
-DENSE = {"macs": 4e6, "params": 2e4, "metric": 0.95}
+COSTS = {"macs": 1e6, "params": 1e4, "latency": 1.5}
+DENSE = {"macs": 4e6, "params": 2e4, "metric": 0.95, "latency": 3.0}
 
 
 def test_metric_is_itself() -> None:
@@ -23,6 +23,7 @@ def test_amc() -> None:
     assert rewards.r_flops(0.9, COSTS, DENSE) == pytest.approx(-0.1 * math.log(1e6))
     assert rewards.r_flops(0.9, {"flops": 2e6}, {}) == rewards.r_flops(0.9, COSTS, DENSE)
     assert rewards.r_param(0.9, COSTS, DENSE) == pytest.approx(-0.1 * math.log(1e4))
+    assert rewards.r_latency(0.9, {"latency": 2.5}, DENSE) == pytest.approx(-0.1 * math.log(2500))
 
 
 def test_mnasnet_is_the_metric_where_the_cost_is_as_wanted() -> None:

@@ -70,4 +70,4 @@ class TestCompare:
         monkeypatch.setattr(timing, "_SLOW", -1.0)
         runs = itertools.count()
         compare(steady(1.0), [lambda: float(next(runs) and 3)], rounds=5)
-        assert next(runs) == 6  # five rounds, and one to see how slow it is
+        assert next(runs) == 4  # three rounds, and one to see how slow it is

@@ -14,6 +14,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from autoprune.costs.arithmetic import Macs, Params
+from autoprune.costs.memory import Memory, Size
 from autoprune.prune import prune
 from autoprune.space import SearchSpace
 from autoprune.trace import Trace, trace
@@ -69,6 +70,16 @@ class TestZoo:
             policy = one.space.policy(kept)
             assert macs.predict(policy) == macs.measure(pruned, inputs)
             assert params.predict(policy) == params.measure(pruned, inputs)
+
+    def test_knows_the_memory_of_every_policy_exactly(self, name: str) -> None:
+        one = case(name)
+        memory, size = Memory(one.space, one.trace), Size(one.space, one.trace)
+        for seed in range(3):
+            kept = one.random_kept(seed)
+            pruned = prune(one.model, one.trace, one.random_units(kept, seed))
+            policy = one.space.policy(kept)
+            assert memory.predict(policy) == memory.measure(pruned, one.inputs)
+            assert size.predict(policy) == size.measure(pruned, one.inputs)
 
     def test_pruned_networks_run(self, name: str) -> None:
         one = case(name)

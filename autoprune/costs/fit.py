@@ -224,9 +224,10 @@ class Fit:
         return found
 
     def by_layer(self) -> dict[str, float]:
-        """What each layer of the dense network takes, in order; what no pruning changes is under ""."""
-        found = {"": float(self.coefficients[0])}
-        spent = self.work.products(self.work.whole)[0] * self._rates
+        """The share that each layer of the dense network takes, in order; what no pruning changes is under ""."""
+        whole = float(self(self.work.whole)[0])
+        found = {"": float(self.coefficients[0]) / whole}
+        spent = self.work.products(self.work.whole)[0] * self._rates / whole
         for (op, _), share in zip(self.work._names, spent.tolist(), strict=True):
             found[op.name] = found.get(op.name, 0.0) + share
         return found
@@ -246,7 +247,7 @@ def fitted(work: Work, kept: Kept, ratios: Floats, strength: float) -> Fit:
     wanted = np.concatenate([np.full(len(ratios), 1 / math.sqrt(len(ratios))), [_SURE / math.sqrt(len(ratios))]])
     matrix = np.concatenate([rows, dense, pull])
     found, _ = nnls(matrix, np.concatenate([wanted, np.zeros(len(pull))]), maxiter=30 * matrix.shape[1])
-    return Fit(work, found / Fit(work, found)(work.whole)[0])
+    return Fit(work, found)
 
 
 def chosen(space: SearchSpace, kept: Kept, ratios: Floats, tried: Sequence[Blocks] = TRIED) -> tuple[Blocks, float]:

@@ -102,7 +102,7 @@ class Latency:
     task: Task
     target: Target
     known: Known = field(default_factory=dict)
-    policies: int = 100
+    policies: int = 150
     unseen: int = 24
     seconds: float = 90.0
     notes: list[str] = field(default_factory=list, init=False)
@@ -173,13 +173,24 @@ class Latency:
         self.learn()
         return self._dense
 
+    @property
+    def margin(self) -> float:
+        """By which share a network is kept below a ceiling: twice what one measurement differs by from another."""
+        self.learn()
+        assert self.accuracy is not None
+        return 2 * self.accuracy.noise
+
     def predict(self, policy: Any) -> float:
         """As `PredictiveCost.predict`."""
         return float(self.predict_many(np.array([self.space.kept(policy)]))[0])
 
     def predict_many(self, kept: Kept) -> Floats:
-        """The cost of each row of `kept`, shape (policies, groups) -> (policies,)."""
-        return self.dense * self.fit(kept)
+        """The cost of each row of `kept`, shape (policies, groups) -> (policies,).
+
+        The dense network costs what was measured: it is often faster than its neighbours, and than what is fitted.
+        """
+        whole = (kept == [group.of for group in self.space]).all(axis=1)
+        return self.dense * np.where(whole, 1.0, self.fit(kept))
 
     def step(self) -> int:
         """The largest multiple of channels to which widths can be rounded up at no cost.
@@ -219,7 +230,10 @@ class Latency:
         wanted = self._wanted()
         missing = [key for key in wanted if store.get(*key) is None]
         if missing:
-            self._measure(store, missing, len(wanted), watch)
+            try:
+                self._measure(store, missing, len(wanted), watch)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("stopped; timings are kept, and the same command goes on with them") from None
         found: dict[str, list[Timing]] = {BUILD: [], UNSEEN: [], AGAIN: []}
         for part, kept in wanted:
             if (timing_ := store.get(part, kept)) is not None:
@@ -270,7 +284,8 @@ class Latency:
         """What is to be timed, in an order that leaves some of every part wherever it ends."""
         rng = np.random.default_rng(_SEED)
         build = drawn(self.space, self.policies, rng)
-        unseen = drawn(self.space, self.unseen, rng)
+        unseen = [kept for kept in drawn(self.space, 4 * self.unseen, rng) if kept not in set(build)][: self.unseen]
+        unseen = unseen if len(unseen) >= _FEWEST[UNSEEN] else drawn(self.space, self.unseen, rng)
         queue = [(at / len(build), BUILD, kept) for at, kept in enumerate(build)]
         for at, kept in enumerate(unseen):
             queue += [(at / len(unseen), UNSEEN, kept), ((at + 0.5) / len(unseen), AGAIN, kept)]

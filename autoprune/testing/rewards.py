@@ -14,7 +14,7 @@ import pytest
 
 from autoprune.protocols import Reward
 
-DENSE = {"macs": 40e6, "flops": 80e6, "params": 270e3, "metric": 0.9}
+DENSE = {"macs": 40e6, "flops": 80e6, "params": 270e3, "latency": 3.0, "metric": 0.9}
 
 
 class RewardContract:
