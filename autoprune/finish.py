@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from autoprune import export, fidelity, loop, policy_file, report
 from autoprune.agreement import Agreement
+from autoprune.budget import Limit as Ceiling
 from autoprune.errors import Exhausted, ModelError, TrialFailed
 from autoprune.export import Exported
 from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Role, TrialFacts
@@ -105,6 +106,8 @@ class _Finish:
 
     def verify(self) -> None:
         """Take the best trial that meets the budget when it is measured, where there is something to measure."""
+        if not self.verifier.limits:
+            return
         with self._timed("measuring"):
             self.best, said = self.verifier.best(self.run, self.watch)
         self.chosen["ours"] = self.best.policy
@@ -178,7 +181,7 @@ class _Finish:
         self.notes += getattr(study.evaluator, "notes", ())
         for cost in study.costs.values():
             self.notes += getattr(cost, "notes", ())
-        self.notes += alike(networks, study.costs)
+        self.notes += alike(networks, study.costs) + beyond(networks[2:], study.budget.limits)
         plugins = {kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")}
         proofs = zip(study.space, study.trace.proofs, strict=True)
         return Report(
@@ -313,6 +316,16 @@ def alike(networks: Sequence[Network], costs: Mapping[str, object]) -> list[str]
         for name, noise in noises.items()
         for a, b in pairs
         if abs(a.costs[name] / b.costs[name] - 1) < noise
+    ]
+
+
+def beyond(baselines: Sequence[Network], limits: Sequence[Ceiling]) -> list[str]:
+    """Which baselines, whose policies met the ceilings by prediction, exceed one when they are measured."""
+    return [
+        f"The {network.role} baseline takes {network.costs[limit.name] / limit.most:.1%} of the {limit.name} ceiling."
+        for limit in limits
+        for network in baselines
+        if network.costs[limit.name] > limit.most
     ]
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from autoprune import config, loop, study
+from autoprune.errors import BudgetError
 from autoprune.run import Run
 from autoprune.study import Study
 from autoprune.train import train
@@ -30,7 +31,7 @@ from autoprune.verify import Verifier
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 WAYS: dict[str, dict[str, Any]] = {
-    "latency 60 %": {},
+    "latency 60 %": {"budget": {"latency": "60%"}},
     "latency 75 %": {"budget": {"latency": "75%"}},
     "MACs 50 %": {"budget": {"macs": "50%"}, "space.step": 1},
     "MACs 35 %": {"budget": {"macs": "35%"}, "space.step": 1},
@@ -78,7 +79,11 @@ def of_seed(space: Path, over: dict[str, Any], test: int) -> dict[str, Row]:
     cost: Any = None
     for way, differs in WAYS.items():
         begun = time.perf_counter()
-        built = study.build(config.read(space, {**over, **differs}), costs=("latency",))
+        try:
+            built = study.build(config.read(space, {**over, **differs}), costs=("latency",))
+        except BudgetError as wrong:
+            print(f"  {way}: left out, {wrong}", flush=True)
+            continue
         cost = cost or built.costs["latency"]
         model, row = searched(built, test)
         rows[way] = row

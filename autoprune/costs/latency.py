@@ -212,13 +212,9 @@ class Latency:
         return self.dense * self.figures([model])[0].ratio
 
     def figures(self, models: Sequence[nn.Module]) -> tuple[Figure, ...]:
-        """Times of `models` as shares of the dense network's, all measured together, each exported by itself."""
-        ready = [self.target.ready(model, self.task.example) for model in models]
-        return compare(self._reference, ready, rounds=2 * timing.ROUNDS).figures
-
-    @cached_property
-    def _reference(self) -> Sampler:
-        return self.target.ready(self.task.model, self.task.example)
+        """Times of `models` as shares of the dense network's, all measured together, each made ready anew."""
+        reference, *ready = (self.target.ready(model, self.task.example) for model in (self.task.model, *models))
+        return compare(reference, ready, rounds=2 * timing.ROUNDS).figures
 
     def _macs(self, kept: Kept) -> Floats:
         return Macs(self.space).predict_many(kept)
