@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,18 @@ import pytest
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import config, study
-from autoprune.budget import ceiling
+from autoprune import config, finish, study
+from autoprune.budget import Limit, ceiling
 from autoprune.cli import main
 from autoprune.errors import ConfigError
+from autoprune.report import Network
 from autoprune.run import stored
+from autoprune.space import Policy
 from autoprune.testing.evaluators import toy_task
 from autoprune.testing.targets import Arithmetic
+from autoprune.timing import Figure
+from autoprune.trial import Trial
+from autoprune.verify import Verifier
 
 HERE = str(Path(__file__).resolve())
 SMALL: dict[str, Any] = {
@@ -75,7 +81,6 @@ class TestSearch:
         assert best.reward == max(t.reward or 0 for t in result.report.trials) or any(
             "the next that meets it" in note for note in result.report.notes
         )
-        assert result.policy == result.policy
         assert result.model.get_submodule("conv2").out_channels % 2 == 0 or limit.counted <= limit.most
 
     def test_the_best_that_misses_is_passed_over_and_that_is_told(self, tmp_path: Path) -> None:
@@ -165,6 +170,53 @@ class TestCommandLine:
     def test_an_unknown_target_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["latency", str(self.space(tmp_path)), "--target", "onxruntime"]) == 2
         assert "did you mean 'onnxruntime'?" in capsys.readouterr().err
+
+
+class TestWhatIsSaidOfNetworks:
+    def network(self, role: Any, latency: float, kept: int) -> Network:
+        return Network(role, 0.9, 0.9, 0.9, {"latency": latency, "macs": 1.0}, 100, (kept,))
+
+    def test_closer_than_the_noise_is_equal(self) -> None:
+        class Noisy:
+            margin = 0.02
+
+        networks = [self.network("ours", 1.0, 1), self.network("uniform", 1.01, 2), self.network("random", 1.05, 3)]
+        said = finish.alike(networks, {"macs": object(), "latency": Noisy()})
+        assert said == ["The latency of ours and uniform are equal within the noise of 2.0%."]
+        assert finish.alike([networks[0], networks[0]], {"latency": Noisy()}) == []
+
+    def test_baselines_beyond_a_ceiling_are_named(self) -> None:
+        limit: Any = Limit("latency", None, 1.02, "75%")  # type: ignore[arg-type]
+        networks = [self.network("uniform", 1.01, 2), self.network("random", 1.05, 3)]
+        assert finish.beyond(networks, [limit]) == ["The random baseline takes 102.9% of the latency ceiling."]
+
+
+class Trials(list[Trial]):
+    """What a verifier needs of a run."""
+
+    def best(self) -> Trial:
+        return max(self, key=lambda trial: trial.reward or 0)
+
+
+def test_a_policy_that_was_lucky_once_is_not_taken() -> None:
+    measured = [[0.70, 0.70], [0.90], [0.72]]  # both together, the first once more, the second once more
+
+    class Cost:
+        def figures(self, models: Any) -> list[Figure]:
+            return [Figure(ratio, 0.01) for ratio in measured.pop(0)]
+
+    limit: Any = Limit("latency", Cost(), 0.75, "75%")  # type: ignore[arg-type]
+    built: Any = SimpleNamespace(
+        budget=SimpleNamespace(limits=(limit,)), evaluator=SimpleNamespace(realise=lambda policy: None),
+        dense={"latency": 1.0},
+    )  # fmt: skip
+    trials = Trials(Trial(n, Policy((0.1 * n,)), metric=0.9, reward=0.9 - n / 10) for n in range(2))
+    verifier = Verifier(built)
+    best, said = verifier.best(trials, study.silent)  # type: ignore[arg-type]
+    assert best.number == 1
+    assert "trial 1 takes 106.7%" in said
+    assert verifier.figures[best.policy, "latency"].ratio == pytest.approx(0.71)
+    assert measured == []
 
 
 @pytest.mark.parametrize(("written", "means"), [("3ms", 3.0), ("0.5ms", 0.5), ("3 ms", 3.0), ("60%", 6.0), (0.5, 5.0)])
