@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -32,6 +31,7 @@ from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Ro
 from autoprune.run import Run, stored
 from autoprune.space import Policy
 from autoprune.study import GIVEN, Study
+from autoprune.targets.inputs import processor_name
 from autoprune.train import train
 from autoprune.trial import Trial, policies_per_second
 from autoprune.verify import Verifier
@@ -361,17 +361,13 @@ def _versions() -> dict[str, str]:
 
 def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
     """Where it ran; the versions in the run's own record are left to `_versions`."""
-    facts = {"processor": _processor(), "platform": platform.platform(), "threads": torch.get_num_threads(), **of_run}
+    facts = {
+        "processor": processor_name(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        **of_run,
+    }
     return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python")}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _command(study: Study) -> str:

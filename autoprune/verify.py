@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -13,12 +13,11 @@ from autoprune.budget import Limit
 from autoprune.protocols import Times
 from autoprune.run import Run
 from autoprune.space import Policy
-from autoprune.study import Study
+from autoprune.study import Study, Watch
 from autoprune.timing import Figure
 from autoprune.trial import Trial
 
 MOST, TOGETHER = 40, 5  # of the best policies, how many are measured at most, and how many together
-Watch = Callable[[str, int, int], None]
 
 
 @dataclass

@@ -21,50 +21,6 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Memory:
-    """MiB that a forward pass of one example holds at its peak, layer by layer: activations, weights and buffers.
-
-    Runtimes that plan their memory hold less; those that keep weights packed in another layout hold more.
-    """
-
-    space: SearchSpace
-    trace: Trace
-
-    @property
-    def unit(self) -> str:
-        """As `CostModel.unit`."""
-        return "MiB"
-
-    def predict(self, policy: Policy) -> float:
-        """As `PredictiveCost.predict`."""
-        return float(self.predict_many(np.array([self.space.kept(policy)]))[0])
-
-    def predict_many(self, kept: Kept) -> Floats:
-        """The cost of each row of `kept`, shape (policies, groups) -> (policies,)."""
-        blocks = np.stack([sized(kept) for sized in self._blocks], axis=1)  # (policies, blocks)
-        found: Floats = ((blocks @ self._alive).max(axis=1) + self._state(kept)) / MIB
-        return found
-
-    def measure(self, model: nn.Module, example: Tensor) -> float:
-        """As `CostModel.measure`: seen while `model` runs once."""
-        return (peak(footprint(model, example)) + _state_bytes(model)) / MIB
-
-    @cached_property
-    def _blocks(self) -> list[Products]:
-        return [Products([block.size], len(self.space)) for block in self.trace.blocks]
-
-    @cached_property
-    def _alive(self) -> Floats:
-        """Which blocks are held during which operator, (blocks, operators), 0 or 1."""
-        calls = np.arange(max(block.last for block in self.trace.blocks) + 1)
-        return np.array([(block.first <= calls) & (calls <= block.last) for block in self.trace.blocks], dtype=float)
-
-    @cached_property
-    def _state(self) -> Products:
-        return Products(self.trace.state, len(self.space))
-
-
-@dataclass(frozen=True)
 class Size:
     """MiB of weights and buffers on disk, without the few kilobytes that say what they are."""
 
@@ -91,6 +47,34 @@ class Size:
     @cached_property
     def _state(self) -> Products:
         return Products(self.trace.state, len(self.space))
+
+
+@dataclass(frozen=True)
+class Memory(Size):
+    """MiB that a forward pass of one example holds at its peak, layer by layer: activations, weights and buffers.
+
+    Runtimes that plan their memory hold less; those that keep weights packed in another layout hold more.
+    """
+
+    def predict_many(self, kept: Kept) -> Floats:
+        """The cost of each row of `kept`, shape (policies, groups) -> (policies,)."""
+        blocks = np.stack([sized(kept) for sized in self._blocks], axis=1)  # (policies, blocks)
+        found: Floats = ((blocks @ self._alive).max(axis=1) + self._state(kept)) / MIB
+        return found
+
+    def measure(self, model: nn.Module, example: Tensor) -> float:
+        """As `CostModel.measure`: seen while `model` runs once."""
+        return (peak(footprint(model, example)) + _state_bytes(model)) / MIB
+
+    @cached_property
+    def _blocks(self) -> list[Products]:
+        return [Products([block.size], len(self.space)) for block in self.trace.blocks]
+
+    @cached_property
+    def _alive(self) -> Floats:
+        """Which blocks are held during which operator, (blocks, operators), 0 or 1."""
+        calls = np.arange(max(block.last for block in self.trace.blocks) + 1)
+        return np.array([(block.first <= calls) & (calls <= block.last) for block in self.trace.blocks], dtype=float)
 
 
 def _state_bytes(model: nn.Module) -> int:

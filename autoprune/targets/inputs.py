@@ -57,10 +57,13 @@ def bound_to(processors: Sequence[int]) -> Iterator[None]:
 
 def processor() -> str:
     """The processor as it calls itself, and how many of it this process may use."""
-    return f"{_model()} x {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    return (
+        f"{processor_name()} x {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    )
 
 
-def _model() -> str:
+def processor_name() -> str:
+    """The processor as it calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
