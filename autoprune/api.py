@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from autoprune import config, loop, run, study
 from autoprune.errors import ConfigError
 from autoprune.export import load
 from autoprune.finish import finish
-from autoprune.protocols import Learns
+from autoprune.protocols import Learns, Watch
 from autoprune.report import Report
 from autoprune.run import Run
 from autoprune.space import Policy
@@ -97,7 +97,7 @@ def begin(built: Study, root: Path) -> Run:
 
 
 def reopen(
-    directory: Path, *, trials: int = 0, task: Task | None = None, watch: study.Watch = study.silent
+    directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = study.silent
 ) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with."""
     source = str(directory / "config.json")
@@ -123,12 +123,13 @@ def complete(
     opened: Run,
     *,
     watch: loop.Watch = lambda trial: None,
-    stage: Callable[[str, int, int], None] = lambda what, done, of: None,
+    stage: Watch = study.silent,
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report.
 
-    `watch` sees every trial; `stage` hears how far the work after the search has come.
+    `watch` sees every trial; `stage` hears how far the work before and after the search has come.
     """
+    built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
     loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
     report = finish(built, opened, watch=stage)

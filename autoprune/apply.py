@@ -1,17 +1,21 @@
-"""Prune again, from a `policy.json` alone: the same widths, the same criterion, statistics re-estimated, no search."""
+"""Prune again, without a search: from a `policy.json` alone, or any point of a run's front of metric and cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from autoprune import config, policy_file, study
+from autoprune import budget, config, policy_file, run, study
 from autoprune.errors import PolicyError
 from autoprune.policy_file import PolicyFile
+from autoprune.protocols import Trains
+from autoprune.study import Study
 from autoprune.task import Task
+from autoprune.trial import Trial
 
 
 def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") -> nn.Module:
@@ -23,15 +27,97 @@ def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") 
             weights may be others, and are then ranked anew.
         data: where the data set of the file's task lies, if elsewhere than the file says.
 
-    Raises PolicyError naming what differs where the policy is for another network.
+    Raises PolicyError naming what differs where the policy is for another network, or what lacks where the evaluator
+    trained weights of its own and they do not lie beside the policy.
     """
     file = policy_file.read(path)
     built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, chosen="fp32")
     policy_file.require_same(file, built.task.model, weights=task is None)
     policy = file.policy(built.space.groups)
+    _take_up(built, Path(path) if Path(path).is_dir() else Path(path).parent)
     model = built.evaluator.realise(policy)
     built.evaluator.metric(model)  # for its recovery; the number itself is in the run's report
     return model
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a run's front.
+
+    Attributes:
+        trial: its policy, its metric on the holdout, its costs.
+        shares: the costs that were asked for, as shares of the dense network.
+        model: the pruned network, recovered but not finetuned.
+        rebuild: the built-in architecture that it is of, as `Task.rebuild`.
+    """
+
+    trial: Trial
+    shares: Mapping[str, float]
+    model: nn.Module
+    rebuild: str
+
+
+def apply_point(
+    directory: str | Path, at: Mapping[str, str | float], task: Task | None = None, *, data: str = ""
+) -> Point:
+    """The network of the trial in a run with the best metric among those that cost at most what `at` says.
+
+    Args:
+        directory: of the run, which is only read; it need not be finished.
+        at: ceilings as in a budget, by name of the cost: {"macs": "40%"}.
+        task: the network and its images, where the run was begun with a Task from Python.
+        data: where the data set lies, if elsewhere than the run says.
+
+    Raises PolicyError where no trial is as cheap, naming the cheapest.
+    """
+    directory = Path(directory)
+    over = {"task.data": data} if data else {}
+    asked = config.parse(run.stored(directory, "config.json"), str(directory / "config.json"), over)
+    machine = run.stored(directory, "machine.json")
+    built = study.build(
+        asked,
+        task=task,
+        chosen="fp32",
+        known=machine.get("costs", {}),
+        costs=list(at),
+        step=int(machine.get("step", 1)),
+    )
+    _take_up(built, directory)
+    trial = _cheap_enough(built, run.trials(directory, len(built.space)), at, directory)
+    model = built.evaluator.realise(trial.policy)
+    built.evaluator.metric(model)
+    shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
+    return Point(trial, shares, model, built.task.rebuild)
+
+
+def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | float], directory: Path) -> Trial:
+    """The best trial below the ceilings `at`; of equals the cheaper, by the first of them."""
+    limits = budget.limits(at, built.costs, built.space)
+    done = [trial for trial in trials if trial.metric is not None]
+    if not done:
+        raise PolicyError(f"no trial of {directory} succeeded yet; `autoprune resume {directory}` goes on with it")
+    prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
+    fitting = [t for t in done if all(prices[x.name][t.number] <= x.most for x in limits)]
+    if not fitting:
+        least = {name: min(of.values()) / built.dense[name] for name, of in prices.items()}
+        said = ", ".join(f"{name}={share:.1%}" for name, share in least.items())
+        wanted = ", ".join(f"{name}={value}" for name, value in at.items())
+        raise PolicyError(f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense")
+    first = limits[0].name
+    return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
+
+
+def _take_up(built: Study, folder: Path) -> None:
+    """Read the weights that the evaluator trained for the search; none are trained here."""
+    if not isinstance(built.evaluator, Trains):
+        return
+    file = folder / built.evaluator.file
+    if not file.exists():
+        raise PolicyError(
+            f"{file} is missing: evaluator {built.config.evaluator.use!r} makes networks from weights that it trained "
+            f"for the search; put it beside the policy, or change the policy's evaluator to 'recalibrate'"
+        )
+    built.prepare(folder)
 
 
 def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]:

@@ -10,24 +10,23 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from autoprune import __version__, terminal
+from autoprune import arguments, terminal
 from autoprune.errors import AutopruneError, ConfigError
 
 if TYPE_CHECKING:
     from autoprune.run import Run
     from autoprune.study import Study
 
-_POLICIES, _STEPS = 40, 50  # of check --fidelity
 _OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    asked = _parser().parse_args(arguments)
+    asked = arguments.parser().parse_args(given)
     try:
-        asked.run(asked)
+        _COMMANDS[asked.command](asked)
     except AutopruneError as wrong:
         print(f"autoprune: error: {' '.join(str(wrong).split())}", file=sys.stderr)
         return 2
@@ -35,129 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nautoprune: " + (str(stopped) or "stopped; nothing was written"), file=sys.stderr)
         return 130
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """One line for a wrong argument, too, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="autoprune",
-        description="Finds how much to prune each layer of a trained network, so that it meets a budget "
-        "and loses the least quality.",
-        epilog="A search space is a TOML file; the name of a built-in task stands for its defaults.",
-    )
-    parser.add_argument("--version", action="version", version=f"autoprune {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_search(commands)
-    _add_resume(commands)
-    _add_check(commands)
-    _add_latency(commands)
-    _add_report(commands)
-    _add_apply(commands)
-    _add_plugins(commands)
-    return parser
-
-
-def _add_search(commands: Any) -> None:
-    command = _command(commands, "search", _search, "find a policy, finetune, export, report")
-    _space_arguments(command)
-    command.add_argument("--controller", metavar="NAME", help="who proposes policies, in place of the file's")
-    command.add_argument("--trials", type=_count, metavar="N", help="policies to evaluate")
-    command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
-
-
-def _add_resume(commands: Any) -> None:
-    command = _command(commands, "resume", _resume, "go on with a run as if it had never stopped")
-    command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
-    command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
-
-
-def _add_check(commands: Any) -> None:
-    command = _command(commands, "check", _check, "show groups, frozen layers, dense and smallest reachable costs")
-    _space_arguments(command)
-    command.add_argument("--fidelity", action="store_true", help="show how true the evaluator's score is instead")
-    command.add_argument(
-        "--policies", type=int, default=_POLICIES, metavar="N", help="random policies for that (default: %(default)s)"
-    )
-    command.add_argument(
-        "--steps", type=int, default=_STEPS, metavar="S", help="of its finetune; 0 for none (default: %(default)s)"
-    )
-
-
-def _add_latency(commands: Any) -> None:
-    command = _command(
-        commands, "latency", _latency, "time policies on a target and show how well latency is predicted"
-    )
-    _space_arguments(command)
-    command.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw predicted against measured, and layers, as SVG"
-    )
-
-
-def _add_report(commands: Any) -> None:
-    command = _command(commands, "report", _report, "write report.html again and show the summary")
-    command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
-
-
-def _add_apply(commands: Any) -> None:
-    command = _command(commands, "apply", _apply, "prune again, from a policy.json alone")
-    command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
-    command.add_argument(
-        "--task", default="", metavar="NAME", help="a task in place of the policy's, such as file.py:function"
-    )
-    command.add_argument("--data", default="", metavar="DIR", help="the data directory")
-    command.add_argument(
-        "--out",
-        type=Path,
-        default=Path("pruned.safetensors"),
-        metavar="FILE",
-        help="the network (default: %(default)s)",
-    )
-
-
-def _add_plugins(commands: Any) -> None:
-    command = _command(commands, "plugins", _plugins, "list plugins, or the settings of one")
-    command.add_argument("name", nargs="?", default="", metavar="NAME", help="a plugin; its settings are shown")
-
-
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=run)
-    return command
-
-
-def _space_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("space", metavar="SPACE", help="a search space's .toml file, or the name of a task")
-    command.add_argument(
-        "--budget",
-        type=_ceiling,
-        action="append",
-        metavar="COST=CEILING",
-        help="such as macs=50%% or params=1e5, in place of the file's; may be given several times",
-    )
-    command.add_argument("--seed", type=int, metavar="S", help="of everything random")
-    command.add_argument("--data", metavar="DIR", help="the data directory")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="where networks run")
-    command.add_argument("--target", metavar="NAME", help="where latency is measured, in place of the file's")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of trials; write a whole number from 1 on")
-    return int(text)
-
-
-def _ceiling(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no budget; write COST=CEILING, such as macs=50%")
-    return name, value
 
 
 # search and resume
@@ -201,7 +77,7 @@ def _check(asked: argparse.Namespace) -> None:
     if asked.fidelity:
         _check_fidelity(asked)
         return
-    if (asked.policies, asked.steps) != (_POLICIES, _STEPS):
+    if (asked.policies, asked.steps) != arguments.FIDELITY:
         raise ConfigError("--policies and --steps are for --fidelity; write that, too")
     found = _facts(_study(asked))
     if asked.json:
@@ -299,12 +175,30 @@ def _apply(asked: argparse.Namespace) -> None:
 
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
+    if asked.at:
+        _apply_point(asked, task, data)
+        return
     model = apply.apply_policy(asked.policy, task, data=data)
     export.save(model, asked.out, rebuild=policy_file.read(asked.policy).model.rebuild)
     if asked.json:
         _print_json({"policy": str(asked.policy), "model": str(asked.out)})
     else:
         print(asked.out)
+
+
+def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
+    """One point of a run's front, and what it is."""
+    from autoprune import apply, export
+
+    point = apply.apply_point(asked.policy, dict(asked.at), task, data=data)
+    export.save(point.model, asked.out, rebuild=point.rebuild)
+    trial = point.trial
+    if asked.json:
+        facts = {"trial": trial.number, "metric": trial.metric, "shares": dict(point.shares)}
+        _print_json({"run": str(asked.policy), "model": str(asked.out), **facts})
+        return
+    shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
+    print(f"trial {trial.number + 1}: {shares}, holdout metric {trial.metric:.4f}\n{asked.out}")
 
 
 def _show_report(directory: Path, as_json: bool) -> None:
@@ -392,3 +286,14 @@ def _print_json(value: Mapping[str, Any]) -> None:
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print("\n".join(terminal.table(head, rows)))
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "search": _search,
+    "resume": _resume,
+    "check": _check,
+    "latency": _latency,
+    "report": _report,
+    "apply": _apply,
+    "plugins": _plugins,
+}

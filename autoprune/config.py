@@ -121,9 +121,12 @@ class Finetune(Table):
     """How the winner and the baselines are trained at the end. The meanings are those of `autoprune.train.Recipe`.
 
     Attributes:
+        start: "pruned", the weights that stayed, as the evaluator recovers them; "scratch", new ones, the policy being
+            taken for an architecture only. Liu et al. 2019, https://arxiv.org/abs/1810.05270.
         epochs: passes over the training split; 0 trains nothing.
     """
 
+    start: Literal["pruned", "scratch"] = "pruned"
     epochs: Annotated[float, Field(ge=0)] = 4.0
     batch: Count = 128
     lr: Positive = 0.05
@@ -137,7 +140,7 @@ class Finetune(Table):
     def recipe(self, images: int, precision: str) -> Recipe:
         """The recipe for a training split of `images` images."""
         steps = math.ceil(self.epochs * images / self.batch)
-        return Recipe(steps, precision=precision, **self.model_dump(exclude={"epochs"}))
+        return Recipe(steps, precision=precision, **self.model_dump(exclude={"epochs", "start"}))
 
 
 class Report(Table):

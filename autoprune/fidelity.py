@@ -21,13 +21,12 @@ from torch import nn
 from autoprune import agreement, loop
 from autoprune.agreement import Agreement
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
-from autoprune.protocols import Evaluator
+from autoprune.protocols import Evaluator, Watch
 from autoprune.space import Policy
 from autoprune.study import Study
 from autoprune.train import Recipe, train
 from autoprune.trial import Trial
 
-Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 Scored = tuple[float, float]  # a score, and the seconds that it took
 Scoring = Callable[[Policy], Scored]
 
@@ -123,6 +122,7 @@ def measure(study: Study, *, policies: int, steps: int, watch: Watch = lambda wh
     SearchFailed where fewer than five policies could be scored.
     """
     _refuse(policies, steps)
+    study.prepare(None, watch)
     scorings, notes = _scorings(study, steps)
     asked = _different(study, policies)
     rows, errors = list[dict[str, Scored]](), list[str]()

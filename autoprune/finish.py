@@ -13,7 +13,7 @@ import importlib.metadata
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,16 +27,15 @@ from autoprune.agreement import Agreement
 from autoprune.budget import Limit as Ceiling
 from autoprune.errors import Exhausted, ModelError, TrialFailed
 from autoprune.export import Exported
+from autoprune.protocols import Watch
 from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Role, TrialFacts
 from autoprune.run import Run, stored
 from autoprune.space import Policy
 from autoprune.study import GIVEN, Study
 from autoprune.targets.inputs import processor_name
-from autoprune.train import train
+from autoprune.train import restart, train
 from autoprune.trial import Trial, policies_per_second
 from autoprune.verify import Verifier
-
-Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
 COMPARED = 32  # holdout samples on which every written file is compared
 _DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
@@ -200,7 +199,7 @@ class _Finish:
             best=self.best.number,
             seconds=_by_phase(self.run) | self.seconds,
             exports=exports,
-            finetune=dataclasses.asdict(study.finetune),
+            finetune={"start": config.finetune.start, **dataclasses.asdict(study.finetune)},
             seed=study.seed,
             versions=_versions(),
             machine=_machine(self.run.machine),
@@ -234,11 +233,14 @@ class _Finish:
     def _finetuned(self, role: Role, policy: Policy) -> Network:
         """Prune, recover, finetune, and only then read the test split."""
         study, task, recipe = self.study, self.study.task, self.study.finetune
-        name = f"finetune {role}"
-        with self._timed("finetune"):
+        anew = study.config.finetune.start == "scratch"
+        name = f"{'train' if anew else 'finetune'} {role}"
+        with self._timed("training" if anew else "finetune"):
             self.watch(name, 0, max(recipe.steps, 1))
             model = study.evaluator.realise(policy)
             searched = study.evaluator.metric(model)
+            if anew:
+                restart(model, study.seed)
 
             def step(done: int, loss: float) -> None:
                 self.watch(name, done, recipe.steps)

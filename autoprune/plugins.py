@@ -40,6 +40,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "shallow": "autoprune.controllers.uniform:Shallow",
         "random": "autoprune.controllers.random:Random",
         "evolution": "autoprune.controllers.evolution:Evolution",
+        "genetic": "autoprune.controllers.genetic:Genetic",
         "bayes": "autoprune.controllers.bayes:Bayes",
         "bayes-gp": "autoprune.controllers.bayes:BayesGP",
         "cmaes": "autoprune.controllers.bayes:CmaEs",
@@ -54,6 +55,8 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "reconstruct": "autoprune.evaluators.reconstruct:Reconstruct",
         "reconstruct-sequential": "autoprune.evaluators.sequential:ReconstructSequential",
         "finetune": "autoprune.evaluators.finetune:Finetune",
+        "pruningnet": "autoprune.evaluators.pruningnet:PruningNet",
+        "supernet": "autoprune.evaluators.supernet:Supernet",
     },
     "criterion": {
         name: f"autoprune.criteria:{name}"
@@ -201,7 +204,7 @@ def describe(kind: str, name: str) -> Description:
     """What a plugin is and what its settings mean."""
     make = load(kind, name)
     text = inspect.getdoc(make) or ""
-    meanings, hints = _meanings(text), _hints(make)
+    meanings, hints = _inherited(make), _hints(make)
     settings = tuple(
         Setting(
             name=p.name,
@@ -258,6 +261,14 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
 
 def _written(hint: Any) -> str:
     return "any" if hint is Any else inspect.formatannotation(hint).replace("typing.", "")
+
+
+def _inherited(make: Callable[..., Any]) -> dict[str, str]:
+    """What each name means, from the docstring of `make` and of the classes that it builds on."""
+    found: dict[str, str] = {}
+    for base in reversed(make.__mro__) if inspect.isclass(make) else (make,):
+        found |= _meanings(inspect.getdoc(base) or "")
+    return found
 
 
 def _meanings(text: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from autoprune.protocols import Trains
 from autoprune.report import rate
 from autoprune.run import Run
 from autoprune.study import ALWAYS, Study
@@ -65,7 +66,8 @@ class Progress:
         self._bars = Bars()
 
     def __enter__(self) -> Self:
-        self._bars.show("trial", self._study.config.search.trials, self._before)
+        if not isinstance(self._study.evaluator, Trains):  # that shows its training first
+            self._bars.show("trial", self._study.config.search.trials, self._before)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from autoprune.criteria import Units
 from autoprune.space import Policy
 from autoprune.timing import Figure
 from autoprune.trial import Trial
+
+Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
 
 class Controller(Protocol):
@@ -45,6 +48,27 @@ class Evaluator(Protocol):
         """The task's metric on the holdout after this evaluator's recovery, which changes `model`.
 
         Raises TrialFailed when it is not finite.
+        """
+        ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """An evaluator that trains weights of its own, once, before it can score. Without `prepare`, it does when it must.
+
+    `file` is the name of the file that they are kept in.
+    """
+
+    @property
+    def file(self) -> str:
+        """Its name, without a folder."""
+        ...
+
+    def prepare(self, folder: Path | None, watch: Watch) -> None:
+        """Train, or go on with what lies in `folder`, where everything is kept that is done.
+
+        `watch` hears what is being done, how many steps are done, of how many. Raises TrainingFailed where training
+        does, and ModelError where the file is of something else.
         """
         ...
 
@@ -84,7 +108,7 @@ class Learns(Protocol):
         """What was learnt."""
         ...
 
-    def learn(self, watch: Callable[[str, int, int], None]) -> None:
+    def learn(self, watch: Watch) -> None:
         """Measure what is needed; `watch` hears what is being done, how many are done, of how many."""
         ...
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -51,11 +52,14 @@ def cut(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units],
     return slices(model, staying(model, cuts, units), share=share)
 
 
-def slices(model: nn.Module, stay: Stay, *, share: bool = False) -> nn.Module:
-    """As `cut`, where it is known what stays of each tensor."""
+def slices(
+    model: nn.Module, stay: Stay, *, share: bool = False, values: Mapping[str, Tensor] = MappingProxyType({})
+) -> nn.Module:
+    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`."""
     tensors = _tensors(model)
     memo: dict[int, object] = {id(t): t for t in model.parameters()} if share else {}
-    memo |= {id(tensors[name]): _sliced(tensors[name], dims) for name, dims in stay.items()}
+    for name in dict.fromkeys((*stay, *values)):
+        memo[id(tensors[name])] = _sliced(tensors[name], values.get(name, tensors[name]), stay.get(name, {}))
     pruned = copy.deepcopy(model, memo)  # a tensor in the memo is taken as it is; only the others are copied
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
@@ -82,9 +86,10 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _sliced(tensor: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+def _sliced(tensor: Tensor, value: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+    """What stays of `value`, as the kind of tensor that `tensor` is."""
     with torch.no_grad():
-        part = tensor.detach()
+        part = value.detach() if stay else value.detach().clone()
         for dim, mask in stay.items():
             part = part.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(part.device))
         if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
+import numpy as np
 import pydantic
 from markupsafe import Markup
 
@@ -23,6 +24,7 @@ from autoprune.run import stored, write_json, write_text
 FACTS, PAGE = "report.json", "report.html"
 SCHEMA = 1
 SEARCHING = "search: "  # before the phases of a trial, among all seconds
+_TRADE = 0.02  # of the dense cost, the least that a front must span to be one
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
 _PHASES = ("ask", "prune", "recover", "score", "journal", "tell")
 
@@ -31,7 +33,7 @@ Role = Literal["dense", "ours", "uniform", "random"]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One row of the comparison. All pruned networks were finetuned with the same recipe and seed.
+    """One row of the comparison. All pruned networks were finetuned, or trained anew, with the same recipe and seed.
 
     Attributes:
         role: "dense", "ours", "uniform" or "random".
@@ -168,6 +170,33 @@ class Report:
         """The cost to speak of first: the budget's, else MACs."""
         return self.limits[0].cost if self.limits else "macs"
 
+    @property
+    def taught(self) -> str:
+        """What pruned networks went through in the end: a finetune, or training from scratch."""
+        return "training" if self.finetune.get("start") == "scratch" else "finetune"
+
+    def front(self, cost: str, most: int = 0) -> list[TrialFacts]:
+        """The trials with a better metric than every one that costs no more, by rising cost.
+
+        With `most`, no more than so many of them, spread evenly over the cost, the ends among them.
+        """
+        scored = [t for t in self.trials if t.metric is not None]
+        found: list[TrialFacts] = []
+        for trial in sorted(scored, key=lambda t: (t.costs[cost], -(t.metric or 0.0))):
+            if not found or (trial.metric or 0.0) > (found[-1].metric or 0.0):
+                found.append(trial)
+        if not most or len(found) <= most:
+            return found
+        costs = np.array([t.costs[cost] for t in found])
+        wanted = np.linspace(costs[0], costs[-1], most)
+        nearest = np.abs(costs - wanted[:, None]).argmin(1)
+        return [found[i] for i in np.unique(nearest)]
+
+    def trades(self, cost: str) -> bool:
+        """Whether the front trades quality for this cost; where a budget is filled, every trial costs the same."""
+        costs = [t.costs[cost] for t in self.front(cost)]
+        return bool(costs) and costs[-1] - costs[0] > _TRADE * self.dense.costs[cost]
+
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return dataclasses.asdict(self)
@@ -180,7 +209,8 @@ class Report:
         lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {quantity(dense.costs[cost])}{unit})"
         quality = f"test {self.metric_name} {self.shown(ours.test)}, dense {self.shown(dense.test)}"
         uniform = self.network("uniform")
-        against = f", uniform pruning at equal finetuning {self.shown(uniform.test)}" if uniform else ""
+        training = "training" if self.taught == "training" else "finetuning"
+        against = f", uniform pruning at equal {training} {self.shown(uniform.test)}" if uniform else ""
         return f"{lead}: {quality} ({self.gap(ours.test - dense.test)}){against}."
 
     @property
@@ -203,7 +233,17 @@ class Report:
         said = [f"Score of the search against the slow score: {self.fidelity.sentence()}."] if self.fidelity else []
         pace = f", {rate(self.policies_per_second)}" if self.policies_per_second else ""
         said += [f"{label(x.cost).capitalize()} {x.about}." for x in self.limits if x.about]
-        return [*said, f"The search took {duration(total)}{pace}: {shares}."] if spent else said
+        said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
+        return [*said, self._front_in_words()] if self.trades(self.headline_cost) else said
+
+    def _front_in_words(self) -> str:
+        """What the front spans, and how to take a point of it."""
+        cost = self.headline_cost
+        ends = self.front(cost)
+        low, high = (f"{t.costs[cost] / self.dense.costs[cost]:.0%}" for t in (ends[0], ends[-1]))
+        worst, best = (self.shown(t.metric) for t in (ends[0], ends[-1]))
+        between = f"{worst} at {low} of the {label(cost)} and {best} at {high}"
+        return f"The front has {len(ends)} points between {between}; `autoprune apply RUN --at {cost}=40%` takes any."
 
     def title(self, role: Role) -> str:
         """What a network is called in tables."""

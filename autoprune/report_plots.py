@@ -16,12 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from autoprune.report import Report, TrialFacts
 
-Points = NDArray[np.float64]  # (n, 2): cost, metric
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
 VARIABLES = {
@@ -127,8 +125,8 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
     scale = 100 if report.in_percent else 1
     points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.trials) if t.metric is not None])
     axes.scatter(points[:, 0], points[:, 1], s=18, color=TRIAL, linewidths=0, label="trial", zorder=2)
-    front = _front(points)
-    if np.ptp(front[:, 0]) > 0.02 * report.dense.costs[cost]:  # a filled budget leaves no trade to show
+    if report.trades(cost):
+        front = np.array([(t.costs[cost], scale * (t.metric or 0.0)) for t in report.front(cost)])
         axes.step(
             front[:, 0], front[:, 1], where="post", color=OURS, linewidth=1.3, alpha=0.75, label="front", zorder=3
         )
@@ -192,15 +190,6 @@ def _focus(axes: Axes, values: Sequence[float]) -> None:
 
 def _scored(trials: Iterable[TrialFacts]) -> list[TrialFacts]:
     return [t for t in trials if t.metric is not None]
-
-
-def _front(points: Points) -> Points:
-    """The points, by rising cost, that are better than every cheaper one."""
-    ordered = points[np.lexsort((-points[:, 1], points[:, 0]))]
-    best = np.maximum.accumulate(ordered[:, 1])
-    rising = np.concatenate([[True], ordered[1:, 1] > best[:-1]])
-    front: Points = ordered[rising]
-    return front
 
 
 def _shortened(name: str) -> str:

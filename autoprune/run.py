@@ -58,6 +58,18 @@ def stored(directory: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def trials(directory: Path, groups: int) -> list[Trial]:
+    """The trials of a run whose space has so many groups; the run is left as it is, even while it goes on.
+
+    Raises RunError where there is no journal, or a damaged one.
+    """
+    journal = directory / "trials.jsonl"
+    try:
+        return _read(journal, journal.read_bytes(), groups)
+    except OSError as wrong:
+        raise RunError(f"{directory} has no trials that can be read ({wrong.strerror})") from None
+
+
 class Run:
     """The trials of one search, in memory and on disk.
 
@@ -81,7 +93,7 @@ class Run:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
                 self._journal = os.open(directory / "trials.jsonl", flags, 0o644)
                 opened.callback(os.close, self._journal)
-                _sync_folder(directory)
+                sync_folder(directory)
                 self._write_best()
             self._opened = opened.pop_all()
 
@@ -171,7 +183,7 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _slug(word: str) -> str:
@@ -215,7 +227,8 @@ def _write_whole(file: int, line: bytes) -> None:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk."""
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -234,11 +247,17 @@ def _recover(journal: Path, groups: int) -> list[Trial]:
     if not journal.exists():
         return []
     whole = journal.read_bytes()
+    trials = _read(journal, whole, groups)
     end = whole.rfind(b"\n") + 1
-    trials = [_trial(line, number, groups, journal) for number, line in enumerate(whole[:end].split(b"\n")[:-1])]
     if end < len(whole):
         os.truncate(journal, end)
     return trials
+
+
+def _read(journal: Path, whole: bytes, groups: int) -> list[Trial]:
+    """The trials in what `journal` holds, without a last line that was cut short."""
+    lines = whole[: whole.rfind(b"\n") + 1].split(b"\n")[:-1]
+    return [_trial(line, number, groups, journal) for number, line in enumerate(lines)]
 
 
 def _trial(line: bytes, number: int, groups: int, journal: Path) -> Trial:

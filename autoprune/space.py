@@ -142,6 +142,13 @@ class SearchSpace:
         allowed = all(k in g.choices() for g, k in zip(self.groups, kept, strict=True))
         return allowed and self.policy(kept) == policy
 
+    def require(self, policy: Policy) -> None:
+        """Raise PolicyError naming the first group of which `policy` keeps no whole number from 1 to all."""
+        for group, kept, sparsity in zip(self.groups, self.kept(policy), policy.sparsity, strict=True):
+            if not 1 <= kept <= group.of or abs(group.sparsity(kept) - sparsity) > 1e-6:
+                units = f"group {group.name!r} of {group.of} units at a sparsity of {sparsity:.6g}"
+                raise PolicyError(f"{self.name} has no such network: {units}; 1 to {group.of} whole units can stay")
+
     def dense(self) -> Policy:
         """The policy that removes nothing."""
         return self._dense

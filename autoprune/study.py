@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,8 @@ from autoprune import loop, plugins, precision
 from autoprune.budget import Budget, Priced, limits
 from autoprune.config import Config
 from autoprune.errors import ConfigError, ModelError
-from autoprune.protocols import Controller, Evaluator, Learns, Reward, Target
+from autoprune.protocols import Controller, Evaluator, Learns, Reward, Target, Trains, Watch
+from autoprune.prune import prune
 from autoprune.rewards import uses_costs, uses_dense_metric
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Split, Task
@@ -31,7 +34,6 @@ from autoprune.trial import Trial
 
 ALWAYS = ("macs", "params")  # costs that every trial records
 GIVEN = "given"  # the `use` of a task that was handed over as an object
-Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 Known = Mapping[str, Mapping[str, Any]]  # what costs had learnt, by name
 NOTHING: Known = MappingProxyType({})
 _PROBE, _JUDGED = 128, 1000  # images on which the precision is chosen, and its metric compared
@@ -110,10 +112,23 @@ class Study:
         return {**self.dense, "metric": self.evaluator.metric(dense)}
 
     def rehearse(self) -> None:
-        """Make the thinnest network once, so that what can never work is refused before a run is begun."""
+        """Make the thinnest network once, so that what can never work is refused before a run is begun.
+
+        Nothing is trained for that: of an evaluator that trains weights of its own, only the widths are tried.
+        """
         self.controller()
-        model = self.evaluator.realise(self.space.thinnest())
+        thinnest = self.space.thinnest()
+        if isinstance(self.evaluator, Trains):
+            units = [np.arange(kept) for kept in self.space.kept(thinnest)]
+            model = prune(self.task.model, self.trace, units)
+        else:
+            model = self.evaluator.realise(thinnest)
         _run_once(model, self.task.example, "the thinnest pruned network")
+
+    def prepare(self, folder: Path | None, watch: Watch = silent) -> None:
+        """Let the evaluator train what it needs, if it does; it is kept in `folder`, and taken up from there."""
+        if isinstance(self.evaluator, Trains):
+            self.evaluator.prepare(folder, watch)
 
 
 def build(

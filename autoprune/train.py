@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.errors import TrialFailed
+from autoprune.errors import ModelError, TrialFailed
 from autoprune.layout import laid_out, lay_out
 from autoprune.task import Batch, Loss, Split
 
@@ -64,14 +64,14 @@ def train(
     Raises TrialFailed when the loss is not finite.
     """
     lay_out(model)
-    optimizer = torch.optim.SGD(_decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = next(model.parameters()).device
     model.train()
     with forked(seed):
         for step, (inputs, targets) in enumerate(_endless(split, recipe, seed), start=1):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _ramp((step - 0.5) / recipe.steps, recipe.warmup)
+                group["lr"] = recipe.lr * ramp((step - 0.5) / recipe.steps, recipe.warmup)
             value = _loss(model, inputs.to(device), targets.to(device), loss, recipe, teacher)
             reached = value.item()
             if not math.isfinite(reached):
@@ -82,6 +82,21 @@ def train(
             optimizer.step()
             watch(step, reached)
     model.eval()
+
+
+def restart(model: nn.Module, seed: int) -> None:
+    """Give `model` the weights of a network that was never trained, each module as it draws them itself.
+
+    Raises ModelError for a module that has parameters and no way to draw them.
+    """
+    with forked(seed):
+        for name, module in model.named_modules():
+            draw = getattr(module, "reset_parameters", None)
+            if callable(draw):
+                draw()
+            elif any(True for _ in module.parameters(recurse=False)):
+                what = f"{name or 'the network'} ({type(module).__name__})"
+                raise ModelError(f"{what} cannot be trained from scratch: it has parameters and no reset_parameters()")
 
 
 @contextlib.contextmanager
@@ -103,13 +118,14 @@ def _endless(split: Split, recipe: Recipe, seed: int) -> Iterator[Batch]:
             yield batch
 
 
-def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
+def decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    """The parameters of `model` that are trained, for an optimizer: those of two dimensions and more with `decay`."""
     free = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     rest = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     return [{"params": rest, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def _ramp(done: float, warmup: float) -> float:
+def ramp(done: float, warmup: float) -> float:
     """Share of the peak learning rate after `done` of the steps, both in [0, 1]."""
     if done < warmup:
         return done / warmup

@@ -10,10 +10,10 @@ from typing import cast
 from torch import nn
 
 from autoprune.budget import Limit
-from autoprune.protocols import Times
+from autoprune.protocols import Times, Watch
 from autoprune.run import Run
 from autoprune.space import Policy
-from autoprune.study import Study, Watch
+from autoprune.study import Study
 from autoprune.timing import Figure
 from autoprune.trial import Trial
 

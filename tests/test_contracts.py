@@ -36,6 +36,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "reconstruct": {"images": 256, "recalibrate": 256, "holdout": 100},
     "reconstruct-sequential": {"images": 128, "holdout": 100},
     "finetune": {"images": 256, "holdout": 100, "steps": 5},
+    "pruningnet": {"epochs": 1.0, "batch": 64, "images": 256, "holdout": 100},
+    "supernet": {"epochs": 1.0, "batch": 64, "images": 256, "holdout": 100},
+    "genetic": {"population": 20, "mutations": 10, "crossovers": 10},
 }
 ASKS = {"bayes-gp": 8, "ddpg": 24, "td3": 24, "sac": 24}  # fits a Gaussian process at every ask
 PER_SEED = {"bayes-gp": 10}  # its first asks are drawn

@@ -9,15 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "autoprune"
 FLOORS = [  # a file may import from floors below its own, and from its own room
-    {"errors", "dice", "agreement", "task", "report_plots", "latency_plots", "terminal"},
+    {"errors", "dice", "agreement", "task", "report_plots", "latency_plots", "terminal", "arguments"},
     {"space", "flow", "plugins", "data", "fusion", "layout", "timing"},
     {"tables"},
     {"train", "trial", "prune", "operators", "models", "fused", "footprint"},
     {"proof", "run", "rewards", "tasks", "precision"},
     {"trace", "policy_file", "export"},
     {"criteria", "report", "targets"},
-    {"protocols", "evaluators"},
-    {"budget", "loop", "costs"},
+    {"protocols"},
+    {"budget", "loop", "costs", "evaluators"},
     {"walk"},
     {"env"},
     {"controllers", "config"},

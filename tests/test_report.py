@@ -178,10 +178,30 @@ def test_pictures_are_svg_in_the_colours_of_the_page(draw: object) -> None:
 
 
 def test_the_front_holds_what_no_cheaper_trial_beats() -> None:
-    import numpy as np
+    points = [(3.0, 0.5), (1.0, 0.2), (2.0, 0.1), (2.0, 0.4), (4.0, 0.5), (5.0, None)]
+    tried = tuple(TrialFacts(i, m, m, {"macs": cost, "params": 1.0}) for i, (cost, m) in enumerate(points))
+    found = dataclasses.replace(facts(), trials=tried)
+    assert [t.number for t in found.front("macs")] == [1, 3, 0]
+    assert [t.number for t in found.front("macs", most=2)] == [1, 0]
 
-    points = np.array([[3.0, 5.0], [1.0, 2.0], [2.0, 1.0], [2.0, 4.0], [4.0, 5.0]])
-    assert report_plots._front(points).tolist() == [[1.0, 2.0], [2.0, 4.0], [3.0, 5.0]]
+
+def test_a_front_is_shown_where_quality_is_traded_for_cost() -> None:
+    made = facts(limits=False)
+    assert not made.trades("macs")  # every trial costs the same
+    assert "The front" not in report.render(made) + " ".join(made.remarks())
+    spread = tuple(dataclasses.replace(t, costs={**t.costs, "macs": 1e6 * (t.number + 5)}) for t in made.trials)
+    trading = dataclasses.replace(made, trials=spread)
+    assert trading.trades("macs")
+    assert "--at macs=40%" in report.render(trading)
+    assert "The front has" in trading.remarks()[-1]
+
+
+def test_networks_that_were_trained_from_scratch_are_not_called_finetuned() -> None:
+    made = dataclasses.replace(facts(), finetune={"start": "scratch", "steps": 3}, seconds={"training": 1.0})
+    page = report.render(made)
+    assert "was trained from scratch by the same recipe" in page
+    assert "finetune" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert "at equal training" in made.sentence()
 
 
 # the whole way, on a small network

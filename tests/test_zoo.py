@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from autoprune.costs.arithmetic import Macs, Params
 from autoprune.costs.memory import Memory, Size
+from autoprune.evaluators.pruningnet import Generator, widths_about
+from autoprune.evaluators.subnets import Subnets
 from autoprune.prune import prune
 from autoprune.space import SearchSpace
 from autoprune.trace import Trace, trace
@@ -89,6 +91,25 @@ class TestZoo:
             out = pruned(one.inputs)
         assert out.isfinite().all()
         assert out.shape == one.model(one.inputs).shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pruningnet_generates_its_kernels(name: str) -> None:
+    """Every kernel that is pruned, with the widths that the trace says are shared; its gradients reach both layers."""
+    one = case(name)
+    net = copy.deepcopy(one.model).requires_grad_(True)
+    generator = Generator(net, widths_about(one.model, one.trace, one.space), hidden=2)
+    subnets = Subnets(generator, one.trace, one.space, [np.arange(g.of) for g in one.space])
+    for seed in range(2):
+        kept = one.random_kept(seed)
+        model, _ = subnets.network(kept)
+        assert Params(one.space).measure(model, one.inputs) == Params(one.space).predict(one.space.policy(kept))
+        outputs = subnets.outputs(kept, one.inputs)
+        assert outputs.shape == one.model(one.inputs).shape
+        outputs.square().sum().backward()
+    learnt = [p for n, p in generator.named_parameters() if n.startswith("_second")]
+    assert len(learnt) == len(widths_about(one.model, one.trace, one.space))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
 
 
 @pytest.mark.parametrize("name", sorted(LIGHT))

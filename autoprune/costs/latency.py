@@ -21,14 +21,13 @@ from autoprune.costs.fit import Fit, Floats, Kept, chosen, fitted, restored, sta
 from autoprune.costs.fit import Work as _Work
 from autoprune.costs.measured import Store, Timing
 from autoprune.errors import ConfigError
-from autoprune.protocols import Target
+from autoprune.protocols import Target, Watch
 from autoprune.prune import prune
 from autoprune.space import SearchSpace
 from autoprune.task import Task
 from autoprune.timing import Figure, Sampler, Timed, compare
 from autoprune.trace import Trace
 
-Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 Known = Mapping[str, Any]  # what a run wrote down of a latency model, to go on with the same
 
 BUILD, UNSEEN, AGAIN = "build", "unseen", "again"

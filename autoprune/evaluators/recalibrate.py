@@ -89,8 +89,12 @@ class Recalibrate:
         """The pruned network, not recovered yet."""
         stay = staying(self.task.model, self.trace.cuts, self.units(policy))
         model = slices(self.task.model, stay)
-        self._stay[model] = stay
+        self.remember(model, stay)
         return model
+
+    def remember(self, model: nn.Module, stay: Stay) -> None:
+        """Note what `model`, which was made elsewhere from the network of full width, has kept of it."""
+        self._stay[model] = stay
 
     def stay(self, model: nn.Module) -> Stay:
         """Which positions of each of the dense network's tensors `model`, made by `realise`, has kept."""

@@ -1,0 +1,131 @@
+"""The evolutionary search of MetaPruning, as published: generations, an elite, mutations and crossovers, nothing else.
+
+Liu et al. 2019, https://arxiv.org/abs/1903.10258, algorithm 2, with the numbers of its code: a population of 50, the
+best 10 of all so far as parents, 25 mutations in which each gene is drawn anew with a chance of 0.1, 25 crossovers that
+take each gene from either parent, and random policies for the rest; 20 generations are 1,000 trials. A gene is the
+number of units that a group keeps. It needs an evaluator that scores thousands of policies; `evolution` is made for
+hundreds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.budget import Budget
+from autoprune.dice import Dice
+from autoprune.errors import BudgetError, ConfigError, Exhausted
+from autoprune.space import Policy, SearchSpace
+from autoprune.trial import Trial
+
+Genes = NDArray[np.int64]  # (groups,), units that stay
+
+FEASIBLE = ("project", "redraw")
+_DRAWS = 10_000  # for one policy within the budget
+_TRIES = 100  # for one that was not proposed before, of each kind
+
+
+@dataclass
+class Genetic:
+    """Evolution as in MetaPruning; proposes no policy twice.
+
+    Attributes:
+        population: policies in a generation; the first generation is random.
+        parents: how many of the best of all generations so far have children.
+        mutations: children of one parent in a generation.
+        crossovers: children of two; what is left of the population is random.
+        mutate: chance that a gene of a mutation is drawn anew, in [0, 1].
+        infeasible: what becomes of a policy beyond the budget: "project" fits it to the budget, "redraw" draws again.
+    """
+
+    space: SearchSpace
+    budget: Budget
+    seed: int = 0
+    population: int = 50
+    parents: int = 10
+    mutations: int = 25
+    crossovers: int = 25
+    mutate: float = 0.1
+    infeasible: str = "project"
+    _dice: Dice = field(init=False, repr=False)
+    _told: list[Trial] = field(init=False, repr=False, default_factory=list)
+    _seen: set[Policy] = field(init=False, repr=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._dice = Dice(self.seed)
+        for name, least in (("population", 1), ("parents", 1), ("mutations", 0), ("crossovers", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"genetic has {name} = {getattr(self, name)}; at least {least} is right")
+        if self.mutations + self.crossovers > self.population:
+            children = f"{self.mutations} mutations and {self.crossovers} crossovers"
+            raise ConfigError(
+                f"genetic has {children} in a population of {self.population}; no more than that is right"
+            )
+        if not 0 < self.mutate <= 1:
+            raise ConfigError(f"genetic has mutate = {self.mutate}; a number in (0, 1] is right")
+        if self.infeasible not in FEASIBLE:
+            allowed = " or ".join(map(repr, FEASIBLE))
+            raise ConfigError(f"genetic has infeasible = {self.infeasible!r}; {allowed} is right")
+
+    def ask(self) -> Policy:
+        """The next member of the generation. Raises Exhausted where only policies come up that were proposed before."""
+        number, rng = self._dice.asked, self._dice.ask()
+        generation, member = divmod(number, self.population)
+        elite = self._elite(generation * self.population)
+        kinds: list[Callable[[], Genes]] = [lambda: self._random(rng)]
+        if elite and member < self.mutations:
+            kinds.insert(0, lambda: self._mutation(elite, rng))
+        elif len(elite) > 1 and member < self.mutations + self.crossovers:
+            kinds.insert(0, lambda: self._crossover(elite, rng))
+        policy = self._new(kinds)
+        self._seen.add(policy)
+        return policy
+
+    def tell(self, trial: Trial) -> None:
+        """Note what became of a policy, asked or not; a failed one has no children."""
+        self._dice.tell()
+        self._seen.add(trial.policy)
+        self._told.append(trial)
+
+    def _elite(self, before: int) -> list[Genes]:
+        """The best of the first `before` trials told, best first; ties to the earlier, and each policy once."""
+        best: dict[Policy, float] = {}
+        for trial in self._told[:before]:
+            if trial.reward is not None:
+                best.setdefault(trial.policy, trial.reward)
+        ordered = sorted(best, key=lambda policy: -best[policy])[: self.parents]
+        return [np.array(self.space.kept(policy)) for policy in ordered]
+
+    def _new(self, kinds: list[Callable[[], Genes]]) -> Policy:
+        """A policy within the budget that was not seen before, of the first kind that has one."""
+        for draw in kinds:
+            for _ in range(_TRIES):
+                policy = self._feasible(draw)
+                if policy not in self._seen:
+                    return policy
+        raise Exhausted(f"genetic found no policy in {_TRIES} draws that was not proposed before")
+
+    def _feasible(self, draw: Callable[[], Genes]) -> Policy:
+        if self.infeasible == "project":
+            return self.budget.fit(self.space.policy(draw()))
+        for _ in range(_DRAWS):
+            policy = self.space.policy(draw())
+            if self.budget.admits(policy):
+                return policy
+        raise BudgetError(
+            f"genetic drew {_DRAWS:,} policies and none meets the budget; infeasible = 'project' is right for it"
+        )
+
+    def _random(self, rng: np.random.Generator) -> Genes:
+        return np.array([rng.choice(group.choices()) for group in self.space])
+
+    def _mutation(self, elite: list[Genes], rng: np.random.Generator) -> Genes:
+        drawn = rng.random(len(self.space)) < self.mutate
+        return np.where(drawn, self._random(rng), elite[int(rng.integers(len(elite)))])
+
+    def _crossover(self, elite: list[Genes], rng: np.random.Generator) -> Genes:
+        one, other = rng.choice(len(elite), 2, replace=False)
+        return np.where(rng.random(len(self.space)) < 0.5, elite[int(one)], elite[int(other)])

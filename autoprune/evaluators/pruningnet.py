@@ -1,0 +1,144 @@
+"""MetaPruning's evaluator: a PruningNet generates the weights of any width vector, so that none is trained.
+
+Liu et al. 2019, https://arxiv.org/abs/1903.10258. For each convolution and linear layer that a group prunes, two small
+fully connected layers turn the widths about it into its kernel at full width, of which a network takes the corner that
+it keeps. Where widths are shared, by residual sums or concatenations, the trace says so. What is not a kernel (biases,
+normalisations, layers that nothing prunes) is shared by all widths, as in Yu and Huang 2019,
+https://arxiv.org/abs/1903.05134; statistics of BatchNorm are estimated for each network, as published.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.errors import ConfigError
+from autoprune.evaluators.oneshot import OneShot, blended
+from autoprune.layout import lay_out
+from autoprune.precision import running
+from autoprune.space import SearchSpace
+from autoprune.trace import Trace
+
+Groups = tuple[int, ...]  # positions in the space
+
+
+class Generator(nn.Module):
+    """The kernels of every width vector.
+
+    A kernel is the second layer's bias, which is the kernel of `net`, and what the second layer makes of the hidden
+    units: it begins as the kernel of `net` for all widths, and training makes them differ.
+
+    Attributes:
+        net: the network of full width whose other parameters are shared by all widths.
+    """
+
+    def __init__(self, net: nn.Module, seen: Mapping[str, Groups], hidden: int) -> None:
+        """`seen` are the groups, at least one, whose widths each generated tensor depends on."""
+        super().__init__()
+        self.net = net
+        self._seen = {name: list(groups) for name, groups in seen.items()}
+        self._first = nn.ModuleDict({_key(name): nn.Linear(len(groups), hidden) for name, groups in seen.items()})
+        self._second = nn.ParameterDict(
+            {_key(name): nn.Parameter(net.get_parameter(name).new_zeros(_size(net, name), hidden)) for name in seen}
+        )
+
+    def full(self, shares: Tensor) -> dict[str, Tensor]:
+        """As `autoprune.evaluators.subnets.Weights.full`."""
+        found: dict[str, Tensor] = dict(self.net.named_parameters())
+        for name, groups in self._seen.items():
+            hidden = self._first[_key(name)](shares[groups]).relu()  # (hidden,)
+            found[name] = found[name] + (self._second[_key(name)] @ hidden).view_as(found[name])
+        return found
+
+
+def _key(name: str) -> str:
+    """A tensor's name as torch lets modules be called."""
+    return name.replace(".", "/")
+
+
+def _size(net: nn.Module, name: str) -> int:
+    return net.get_parameter(name).numel()
+
+
+def widths_about(model: nn.Module, trace: Trace, space: SearchSpace) -> dict[str, Groups]:
+    """For each kernel that is pruned, the groups that prune it and those of the layers before and after it.
+
+    Groups of which nothing may leave are left out.
+    """
+    own: dict[str, set[int]] = {}
+    for place, (cuts, group) in enumerate(zip(trace.cuts, space, strict=True)):
+        for cut in cuts if len(group.choices()) > 1 else ():
+            module = model.get_submodule(cut.tensor.rpartition(".")[0])
+            if isinstance(module, _ConvNd | nn.Linear) and cut.tensor.endswith("weight"):
+                own.setdefault(cut.tensor, set()).add(place)
+    ran = {op.name: place for place, op in enumerate(trace.ops)}
+    names = sorted(own, key=lambda name: ran.get(name.removesuffix(".weight"), len(ran)))
+    return {
+        name: tuple(sorted(set().union(*(own[near] for near in names[max(at - 1, 0) : at + 2]))))
+        for at, name in enumerate(names)
+    }
+
+
+@dataclass
+class PruningNet(OneShot):
+    """Train a network that generates the weights of any widths, once; then score policies without training any.
+
+    Stochastic training: each step draws new widths, every number that a group may keep being equally likely. The
+    trained weights, `pruningnet.safetensors`, lie in the run's directory and can be used by other runs.
+
+    Attributes:
+        hidden: units between the two layers; the PruningNet has `hidden` + 1 times the pruned kernels' parameters.
+        distill: weight of the dense network's outputs in the loss, in [0, 1]; the rest is the labels'.
+    """
+
+    hidden: int = 32
+    distill: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden < 1 or not 0 <= self.distill <= 1:
+            raise ConfigError(
+                f"hidden={self.hidden}, distill={self.distill}; at least 1, and one in [0, 1], are needed"
+            )
+
+    @property
+    def name(self) -> str:
+        """Of the evaluator."""
+        return "pruningnet"
+
+    @property
+    def about(self) -> dict[str, object]:
+        """Settings in which a file of trained weights must agree."""
+        return {**super().about, "hidden": self.hidden}
+
+    def shared(self, net: nn.Module) -> nn.Module:
+        """The PruningNet."""
+        return Generator(net, widths_about(self.task.model, self.trace, self.space), self.hidden)
+
+    def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a network of random widths."""
+        kept = self.subnets.random(self.course.stream(step))
+        with running(self.course.recipe.precision, inputs.device):
+            outputs = self.subnets.outputs(kept, inputs).float()
+        taught = self._taught_by(inputs) if self.distill else None
+        loss = blended(outputs, targets, taught, self.task.loss, self.distill)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def _taught_by(self, inputs: Tensor) -> Tensor:
+        """What the dense network gives."""
+        with torch.no_grad(), running(self.course.recipe.precision, inputs.device):
+            taught: Tensor = self._teacher(inputs).float()
+            return taught
+
+    @cached_property
+    def _teacher(self) -> nn.Module:
+        teacher = copy.deepcopy(self.task.model).eval()
+        lay_out(teacher)
+        return teacher

@@ -1,0 +1,191 @@
+"""A whole run with shared weights, stopped anywhere; and any point of a run's front as a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from autoprune import api, cli, config, finish, run, study
+from autoprune.apply import apply_point, apply_policy
+from autoprune.errors import PolicyError, RunError
+from autoprune.evaluators import course
+
+MINE = Path(__file__).parent / "assets" / "mine.py"
+SPACE = f"""
+[task]
+use = "{MINE}:make"
+[budget]
+macs = "50%"
+[evaluator]
+use = "pruningnet"
+epochs = 2.0
+batch = 64
+images = 64
+[controller]
+use = "genetic"
+population = 4
+mutations = 2
+crossovers = 2
+[search]
+trials = 6
+[finetune]
+start = "scratch"
+epochs = 1.0
+batch = 64
+[report]
+random_trials = 2
+fidelity = 0
+"""
+FRONT = SPACE.replace('macs = "50%"', "").replace('use = "pruningnet"', 'use = "supernet"')
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A search space beside which nothing else lies; commands run in its folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def searched(space: Path) -> Path:
+    assert cli.main(["search", str(space)]) == 0
+    return only_run(space)
+
+
+def only_run(space: Path) -> Path:
+    found = list((space.parent / "runs").glob("*/*"))
+    assert len(found) == 1
+    return found[0]
+
+
+def journal(directory: Path) -> list[Any]:
+    lines = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()]
+    return [(line["policy"], line["metric"]) for line in lines]
+
+
+def test_a_run_keeps_its_weights_and_says_what_they_are(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = searched(space)
+    assert (directory / "pruningnet.safetensors").is_file()
+    notes = json.loads((directory / "report.json").read_text())["notes"]
+    assert any("weights of a pruningnet" in note for note in notes)
+    assert "at equal training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 8])
+def test_a_run_that_is_stopped_while_it_trains_goes_on(
+    step: int, space: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(course, "KEPT", 2)
+    made = course.Course.stream
+
+    def stopping(it: course.Course, at: int) -> Any:
+        if at == step:
+            raise KeyboardInterrupt
+        return made(it, at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(course.Course, "stream", stopping)
+        status = cli.main(["search", str(space)])
+    stopped = only_run(space)
+    if step < 8:  # it has eight steps, counted from 0
+        assert status == 130
+        assert f"autoprune resume {stopped.relative_to(space.parent)}" in capsys.readouterr().err
+        assert cli.main(["resume", str(stopped)]) == 0
+    else:
+        assert status == 0
+    whole = space.parent / "whole.toml"
+    whole.write_text(SPACE)
+    assert cli.main(["search", str(whole)]) == 0
+    other = next(path for path in (space.parent / "runs").glob("*/*") if path != stopped)
+    assert journal(stopped) == journal(other)
+
+
+def test_a_policy_of_shared_weights_needs_their_file(space: Path) -> None:
+    directory = searched(space)
+    again = apply_policy(directory)
+    kept = json.loads((directory / "best.json").read_text())["groups"]
+    assert [m.out_channels for m in again.modules() if isinstance(m, torch.nn.Conv2d)] == [g["kept"] for g in kept]
+    (directory / "pruningnet.safetensors").unlink()
+    with pytest.raises(PolicyError, match=r"pruningnet.safetensors is missing: .* beside the policy"):
+        apply_policy(directory)
+    assert not (directory / "pruningnet.safetensors").exists()  # none was trained
+
+
+def test_training_from_scratch_forgets_what_was_searched(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restarted = list[int]()
+    restart = finish.restart
+    monkeypatch.setattr(finish, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
+    searched(space)
+    assert restarted  # once for each different policy
+    assert set(restarted) == {0}
+
+
+def test_rehearsing_trains_nothing(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course.Course, "run", lambda *a, **k: pytest.fail("it trained"))
+    study.build(config.read(space)).rehearse()
+
+
+class TestPoints:
+    @pytest.fixture
+    def front(self, space: Path) -> Path:
+        """A finished run without a budget."""
+        space.write_text(FRONT)
+        return searched(space)
+
+    def test_takes_the_best_that_costs_no_more(self, front: Path) -> None:
+        built = study.build(config.read(Path("mine.toml")))
+        macs, dense = built.costs["macs"], built.dense["macs"]
+        trials = run.trials(front, len(built.space))
+        costs = sorted(macs.predict(t.policy) / dense for t in trials)
+        for ceiling in (costs[0], costs[3], 1.0):
+            point = apply_point(front, {"macs": ceiling})
+            fitting = [t for t in trials if macs.predict(t.policy) / dense <= ceiling + 1e-12]
+            assert point.trial in fitting
+            assert point.trial.metric == max(t.metric or 0.0 for t in fitting)
+            assert point.shares["macs"] <= ceiling
+            counted = macs.measure(point.model, built.task.example) / dense
+            assert counted == pytest.approx(point.shares["macs"])
+
+    def test_on_the_command_line(self, front: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        capsys.readouterr()
+        assert cli.main(["apply", str(front), "--at", "macs=100%", "--at", "params=100%"]) == 0
+        said = capsys.readouterr().out
+        assert "of the macs" in said
+        assert "of the params" in said
+        assert safetensors.torch.load_file("pruned.safetensors")
+
+    def test_is_refused_where_nothing_is_as_cheap(self, front: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        before = sorted(path.name for path in front.iterdir())
+        assert cli.main(["apply", str(front), "--at", "macs=0.1%", "--out", "other.safetensors"]) == 2
+        assert "costs as little as macs=0.1%; the cheapest are at macs=" in capsys.readouterr().err
+        assert not Path("other.safetensors").exists()
+        assert sorted(path.name for path in front.iterdir()) == before
+
+    def test_a_run_that_goes_on_can_be_read(self, front: Path) -> None:
+        with (front / "trials.jsonl").open("a") as file:
+            file.write('{"number": 6, "poli')
+        size = (front / "trials.jsonl").stat().st_size
+        assert apply_point(front, {"macs": "100%"}).trial.number < 6
+        assert (front / "trials.jsonl").stat().st_size == size
+
+    def test_what_is_no_run_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match="is no run"):
+            apply_point(tmp_path, {"macs": "40%"})
+
+    def test_a_policy_file_has_no_other_points(self, front: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["apply", str(front / "policy.json"), "--at", "macs=40%"]) == 2
+        assert "is no run" in capsys.readouterr().err
+
+    def test_points_of_a_run_on_a_task_from_python(self, space: Path) -> None:
+        task = study.build(config.read(space)).task
+        result = api.search(
+            task, {"macs": 0.5}, "random", 3, out="runs", finetune={"epochs": 0.1}, report={"random_trials": 1}
+        )
+        point = apply_point(result.directory, {"macs": "50%"}, task)
+        assert point.trial.number in range(3)
