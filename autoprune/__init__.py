@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.api import Result, resume, search
-    from autoprune.apply import apply_policy
+    from autoprune.apply import apply_point, apply_policy
     from autoprune.budget import Budget
     from autoprune.criteria import Units
     from autoprune.errors import AutopruneError, Exhausted, TrialFailed
@@ -45,6 +45,7 @@ _HOME = {
     "Trial": "trial",
     "TrialFailed": "errors",
     "Units": "criteria",
+    "apply_point": "apply",
     "apply_policy": "apply",
     "load": "export",
     "resume": "api",
@@ -72,6 +73,7 @@ __all__ = [
     "Trial",
     "TrialFailed",
     "Units",
+    "apply_point",
     "apply_policy",
     "load",
     "resume",

@@ -17,7 +17,7 @@ from torch import nn
 from autoprune import config, loop, run, study
 from autoprune.errors import ConfigError
 from autoprune.export import load
-from autoprune.finish import finish
+from autoprune.finish import finish, finished
 from autoprune.protocols import Learns, Watch
 from autoprune.report import Report
 from autoprune.run import Run
@@ -103,7 +103,8 @@ def reopen(
     source = str(directory / "config.json")
     _refuse_fewer(directory, trials)
     over = {"search.trials": trials} if trials else {}
-    asked = config.parse(run.stored(directory, "config.json"), source, over)
+    written = run.stored(directory, "config.json")
+    asked = config.parse(written, source, over)
     machine = run.stored(directory, "machine.json")
     if isinstance(threads := machine.get("threads"), int) and threads > 0:
         torch.set_num_threads(threads)
@@ -115,7 +116,7 @@ def reopen(
         step=int(machine.get("step", 1)),
         watch=watch,
     )
-    return built, Run(directory, asked.plain(), built.space)
+    return built, Run(directory, _as_written(written, asked.plain()), built.space)
 
 
 def complete(
@@ -129,12 +130,20 @@ def complete(
 
     `watch` sees every trial; `stage` hears how far the work before and after the search has come.
     """
-    built.prepare(opened.directory, stage)
+    if len(opened) < built.config.search.trials or finished(opened) is None:
+        built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
     loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
     report = finish(built, opened, watch=stage)
     best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
+
+
+def _as_written(before: Any, now: Any) -> Any:
+    """`now` without the settings that there were not yet when `before` was written; they are at their defaults."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return {key: _as_written(before[key], value) for key, value in now.items() if key in before}
+    return now
 
 
 def _refuse_fewer(directory: Path, trials: int) -> None:

@@ -1,4 +1,7 @@
-"""Prune again, without a search: from a `policy.json` alone, or any point of a run's front of metric and cost."""
+"""Prune again, without a search: what a `policy.json` says, or any point of a run's front of metric and cost.
+
+A policy file is enough, unless the evaluator made networks from weights that it trained: these must lie beside it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from autoprune import budget, config, policy_file, run, study
-from autoprune.errors import PolicyError
+from autoprune.errors import ConfigError, PolicyError
 from autoprune.policy_file import PolicyFile
 from autoprune.protocols import Trains
 from autoprune.study import Study
@@ -24,17 +27,18 @@ def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") 
     Args:
         path: of the file, or of the directory that holds it.
         task: the network to prune and its images, in place of the file's. Its architecture must be the policy's; its
-            weights may be others, and are then ranked anew.
+            weights may be others, and are then ranked anew, unless the evaluator trained weights of its own for them.
         data: where the data set of the file's task lies, if elsewhere than the file says.
 
-    Raises PolicyError naming what differs where the policy is for another network, or what lacks where the evaluator
+    Raises PolicyError naming what differs where the policy is for another network, and ModelError where the evaluator
     trained weights of its own and they do not lie beside the policy.
     """
     file = policy_file.read(path)
     built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, chosen="fp32")
     policy_file.require_same(file, built.task.model, weights=task is None)
     policy = file.policy(built.space.groups)
-    _take_up(built, Path(path) if Path(path).is_dir() else Path(path).parent)
+    if isinstance(built.evaluator, Trains):
+        built.evaluator.take_up(Path(path) if Path(path).is_dir() else Path(path).parent)
     model = built.evaluator.realise(policy)
     built.evaluator.metric(model)  # for its recovery; the number itself is in the run's report
     return model
@@ -71,8 +75,12 @@ def apply_point(
     Raises PolicyError where no trial is as cheap, naming the cheapest.
     """
     directory = Path(directory)
-    over = {"task.data": data} if data else {}
+    if not at:
+        raise ConfigError('at = {}: a ceiling is needed, such as {"macs": "40%"}')
+    over = {"search.device": "cpu", **({"task.data": data} if data else {})}
     asked = config.parse(run.stored(directory, "config.json"), str(directory / "config.json"), over)
+    if task is None and asked.task.use == study.GIVEN:
+        raise PolicyError(f"{directory} is of a Task from Python; hand it over: apply_point(directory, at, task=...)")
     machine = run.stored(directory, "machine.json")
     built = study.build(
         asked,
@@ -82,8 +90,10 @@ def apply_point(
         costs=list(at),
         step=int(machine.get("step", 1)),
     )
-    _take_up(built, directory)
+    run.require_same(directory, built.space)
     trial = _cheap_enough(built, run.trials(directory, len(built.space)), at, directory)
+    if isinstance(built.evaluator, Trains):
+        built.evaluator.take_up(directory)
     model = built.evaluator.realise(trial.policy)
     built.evaluator.metric(model)
     shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
@@ -97,7 +107,7 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
     if not done:
         raise PolicyError(f"no trial of {directory} succeeded yet; `autoprune resume {directory}` goes on with it")
     prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
-    fitting = [t for t in done if all(prices[x.name][t.number] <= x.most for x in limits)]
+    fitting = [t for t in done if all(prices[x.name][t.number] <= x.allowed for x in limits)]
     if not fitting:
         least = {name: min(of.values()) / built.dense[name] for name, of in prices.items()}
         said = ", ".join(f"{name}={share:.1%}" for name, share in least.items())
@@ -105,19 +115,6 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
         raise PolicyError(f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense")
     first = limits[0].name
     return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
-
-
-def _take_up(built: Study, folder: Path) -> None:
-    """Read the weights that the evaluator trained for the search; none are trained here."""
-    if not isinstance(built.evaluator, Trains):
-        return
-    file = folder / built.evaluator.file
-    if not file.exists():
-        raise PolicyError(
-            f"{file} is missing: evaluator {built.config.evaluator.use!r} makes networks from weights that it trained "
-            f"for the search; put it beside the policy, or change the policy's evaluator to 'recalibrate'"
-        )
-    built.prepare(folder)
 
 
 def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]:

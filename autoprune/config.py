@@ -137,6 +137,12 @@ class Finetune(Table):
     temperature: Positive = 4.0
     clip: Positive = 5.0
 
+    @pydantic.model_validator(mode="after")
+    def _trains_what_is_new(self) -> Finetune:
+        if self.start == "scratch" and not self.epochs:
+            raise ValueError('epochs = 0 would leave the networks of start = "scratch" untrained; write more')
+        return self
+
     def recipe(self, images: int, precision: str) -> Recipe:
         """The recipe for a training split of `images` images."""
         steps = math.ceil(self.epochs * images / self.batch)

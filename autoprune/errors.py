@@ -11,7 +11,7 @@
   x BudgetError        no policy of the space meets the budget (also a ValueError)
   x RunError           a run directory may not be begun or continued as asked
   x TrialFailed        one policy could not be evaluated; the search goes on
-  x TrainingFailed     weights that policies share cannot be trained; the run can go on with others
+  x TrainingFailed     weights that policies share cannot be trained as asked
   x SearchFailed       too many trials failed in a row; the search stops with their cause
   x Exhausted          a controller has no further policy to propose; the search ends
 

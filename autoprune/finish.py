@@ -27,7 +27,7 @@ from autoprune.agreement import Agreement
 from autoprune.budget import Limit as Ceiling
 from autoprune.errors import Exhausted, ModelError, TrialFailed
 from autoprune.export import Exported
-from autoprune.protocols import Watch
+from autoprune.protocols import Trains, Watch
 from autoprune.report import FrozenFacts, GroupFacts, Limit, Network, Report, Role, TrialFacts
 from autoprune.run import Run, stored
 from autoprune.space import Policy
@@ -47,7 +47,7 @@ def finish(study: Study, run: Run, watch: Watch = lambda what, done, of: None) -
     A run that was finished with the same trials is not finished again: the test split is read once.
     """
     best = run.best()
-    before = _finished(run)
+    before = finished(run)
     if before is not None:
         return before
     work = _Finish(study, run, best, watch)
@@ -61,7 +61,7 @@ def finish(study: Study, run: Run, watch: Watch = lambda what, done, of: None) -
     return done
 
 
-def _finished(run: Run) -> Report | None:
+def finished(run: Run) -> Report | None:
     """The report of `run`, if it is of just these trials and all of its files are there."""
     if not (run.directory / report.FACTS).exists():
         return None
@@ -197,7 +197,7 @@ class _Finish:
             trials=tuple(map(_facts, self.run)),
             random_trials=tuple(map(_facts, self.random)),
             best=self.best.number,
-            seconds=_by_phase(self.run) | self.seconds,
+            seconds=_by_phase(self.run) | _trained(study.evaluator) | self.seconds,
             exports=exports,
             finetune={"start": config.finetune.start, **dataclasses.asdict(study.finetune)},
             seed=study.seed,
@@ -349,6 +349,11 @@ def _by_phase(run: Run) -> dict[str, float]:
             name = report.SEARCHING + phase
             spent[name] = spent.get(name, 0.0) + seconds
     return spent
+
+
+def _trained(evaluator: object) -> dict[str, float]:
+    """Time spent on weights that the evaluator trained for the search, if it did."""
+    return {"shared weights": evaluator.seconds} if isinstance(evaluator, Trains) else {}
 
 
 def _versions() -> dict[str, str]:

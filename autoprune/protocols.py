@@ -56,12 +56,20 @@ class Evaluator(Protocol):
 class Trains(Protocol):
     """An evaluator that trains weights of its own, once, before it can score. Without `prepare`, it does when it must.
 
-    `file` is the name of the file that they are kept in.
+    `seconds` is how long the training of what it has took.
     """
 
     @property
-    def file(self) -> str:
-        """Its name, without a folder."""
+    def seconds(self) -> float:
+        """Of training; 0 before it."""
+        ...
+
+    def rehearse(self, policy: Policy) -> nn.Module:
+        """The network of `policy` with weights that are not trained yet; refuses what training would fail on."""
+        ...
+
+    def take_up(self, folder: Path) -> None:
+        """Use what was trained to the end and lies in `folder`. Raises ModelError where there is no such thing."""
         ...
 
     def prepare(self, folder: Path | None, watch: Watch) -> None:

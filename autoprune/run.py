@@ -6,6 +6,7 @@
         machine.json    what was measured or found on the machine that began the run
         trials.jsonl    one line a trial, on the disk before the controller hears of it: the only truth
         best.json       the best trial so far, for people
+        *.safetensors   what an evaluator trained for the search, where it does
         lock            held as long as a process works on the run, with its id (POSIX)
 
 A run is continued by opening its directory again with the same config; only the number of trials may differ, and what
@@ -58,6 +59,13 @@ def stored(directory: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def require_same(directory: Path, space: SearchSpace) -> None:
+    """Raise RunError naming what differs where the run in `directory` was begun with another space than `space`."""
+    changed = _differences(stored(directory, "space.json"), _described(space))
+    if changed:
+        raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
+
+
 def trials(directory: Path, groups: int) -> list[Trial]:
     """The trials of a run whose space has so many groups; the run is left as it is, even while it goes on.
 
@@ -93,7 +101,7 @@ class Run:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
                 self._journal = os.open(directory / "trials.jsonl", flags, 0o644)
                 opened.callback(os.close, self._journal)
-                sync_folder(directory)
+                _sync_folder(directory)
                 self._write_best()
             self._opened = opened.pop_all()
 
@@ -144,10 +152,10 @@ class Run:
 
     def _describe(self, config: Json, machine: Json) -> None:
         """Write what the run is, or check that it is what was begun."""
-        config, space = _plain(config), _plain({"name": self._space.name, "groups": _groups(self._space)})
+        config = _plain(config)
         written = self.directory / "config.json"
         if not written.exists():
-            write_json(self.directory / "space.json", space)
+            write_json(self.directory / "space.json", _described(self._space))
             write_json(self.directory / "machine.json", machine)
             write_json(written, config)
             return
@@ -155,9 +163,7 @@ class Run:
         changed = [key for key in _differences(before, config) if key not in _FREE]
         if changed:
             raise RunError(f"{self.directory} was begun with another {', '.join(changed)}; start a new run for that")
-        changed = _differences(stored(self.directory, "space.json"), space)
-        if changed:
-            raise RunError(f"{self.directory} was begun with another network: {', '.join(changed)} differ")
+        require_same(self.directory, self._space)
         if before != config:
             write_json(written, config)
 
@@ -177,13 +183,22 @@ def write_json(path: Path, value: Json) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that `path` holds all of it or what it held before."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds all of it or what it held before."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _slug(word: str) -> str:
@@ -227,8 +242,7 @@ def _write_whole(file: int, line: bytes) -> None:
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` to the disk."""
+def _sync_folder(folder: Path) -> None:
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -287,6 +301,11 @@ def _check(trial: Trial, number: int, groups: int) -> None:
 
 def _finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _described(space: SearchSpace) -> dict[str, Any]:
+    """What space.json holds."""
+    return _plain({"name": space.name, "groups": _groups(space)})
 
 
 def _groups(space: SearchSpace) -> list[dict[str, object]]:

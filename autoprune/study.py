@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,12 +23,11 @@ from autoprune.budget import Budget, Priced, limits
 from autoprune.config import Config
 from autoprune.errors import ConfigError, ModelError
 from autoprune.protocols import Controller, Evaluator, Learns, Reward, Target, Trains, Watch
-from autoprune.prune import prune
 from autoprune.rewards import uses_costs, uses_dense_metric
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Split, Task
 from autoprune.trace import Trace, trace
-from autoprune.train import Recipe
+from autoprune.train import Recipe, restart
 from autoprune.trial import Trial
 
 ALWAYS = ("macs", "params")  # costs that every trial records
@@ -114,16 +112,14 @@ class Study:
     def rehearse(self) -> None:
         """Make the thinnest network once, so that what can never work is refused before a run is begun.
 
-        Nothing is trained for that: of an evaluator that trains weights of its own, only the widths are tried.
+        Nothing is trained for that.
         """
         self.controller()
-        thinnest = self.space.thinnest()
-        if isinstance(self.evaluator, Trains):
-            units = [np.arange(kept) for kept in self.space.kept(thinnest)]
-            model = prune(self.task.model, self.trace, units)
-        else:
-            model = self.evaluator.realise(thinnest)
+        it, thinnest = self.evaluator, self.space.thinnest()
+        model = it.rehearse(thinnest) if isinstance(it, Trains) else it.realise(thinnest)
         _run_once(model, self.task.example, "the thinnest pruned network")
+        if self.config.finetune.start == "scratch":
+            restart(model, self.seed)
 
     def prepare(self, folder: Path | None, watch: Watch = silent) -> None:
         """Let the evaluator train what it needs, if it does; it is kept in `folder`, and taken up from there."""

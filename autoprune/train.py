@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.errors import ModelError, TrialFailed
+from autoprune.errors import ConfigError, ModelError, TrialFailed
 from autoprune.layout import laid_out, lay_out
 from autoprune.task import Batch, Loss, Split
 
@@ -87,8 +87,9 @@ def train(
 def restart(model: nn.Module, seed: int) -> None:
     """Give `model` the weights of a network that was never trained, each module as it draws them itself.
 
-    Raises ModelError for a module that has parameters and no way to draw them.
+    No parameter is frozen afterwards. Raises ModelError for a module that has parameters and no way to draw them.
     """
+    model.requires_grad_(True)
     with forked(seed):
         for name, module in model.named_modules():
             draw = getattr(module, "reset_parameters", None)
@@ -111,11 +112,15 @@ def _endless(split: Split, recipe: Recipe, seed: int) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(seed)
     done = 0
     while done < recipe.steps:
+        before = done
         for batch in split.shuffled(recipe.batch, generator):
             if done == recipe.steps:
                 return
             done += 1
             yield batch
+        if done == before:
+            size = f"{len(split)} images give no batch of {recipe.batch}"
+            raise ConfigError(f"the training split's {size}; a smaller batch is right")
 
 
 def decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from autoprune import agreement, config, loop, study
+from autoprune.protocols import Trains
 from autoprune.prune import prune
 from autoprune.run import Run, write_json
 from autoprune.study import Study
@@ -139,7 +140,7 @@ def arguments() -> argparse.Namespace:
     epochs = 0.0
     if asked.quick:
         asked.seeds, asked.budgets, asked.trials, asked.vectors = asked.seeds[:1], asked.budgets[-1:], 8, 5
-        asked.out, over, epochs = asked.out / "quick", {"finetune.epochs": 0.03}, 0.05
+        asked.out, over, epochs = asked.out / "quick", {"finetune.epochs": 0.01}, 0.02
     threads = max(1, (os.cpu_count() or 1) // asked.jobs)
     asked.plan = Plan(str(asked.data.absolute()), asked.out, asked.trials, over, epochs, threads)
     return asked
@@ -231,7 +232,7 @@ def ranked(plan: Plan, name: str, seed: int, vectors: Sequence[Kept], truth: Seq
         built.evaluator.metric(built.evaluator.realise(policy))
         seconds.append(time.perf_counter() - begun)
     found = agreement.measure(scores, truth, seed)
-    cost = getattr(getattr(built.evaluator, "course", None), "seconds", 0.0)
+    cost = built.evaluator.seconds if isinstance(built.evaluator, Trains) else 0.0
     return {"tau": found.tau, "recall": found.recall, "per_second": 1 / statistics.median(seconds), "training": cost}
 
 

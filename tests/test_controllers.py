@@ -99,6 +99,23 @@ class TestNsga2:
         late = [t.costs["macs"] for t in trials[-50:]]
         assert max(late) > 2 * min(late)
 
+    def test_its_front_is_wider_and_higher_than_a_random_one(self):
+        space = toy_space()
+        dense = Macs(space).predict(space.dense())
+
+        def front(make):
+            """The span of costs, and the mean over costs of the best quality that is not dearer."""
+            trials = drive(make(space, Budget(space)), 200, space=space)
+            points = sorted((t.costs["macs"] / dense, t.reward) for t in trials)
+            costs, best = np.array([c for c, _ in points]), np.maximum.accumulate([r for _, r in points])
+            at = np.searchsorted(costs, np.linspace(0.05, 1.0, 96), side="right")
+            return np.ptp(costs), np.mean(np.concatenate([[0.1], best])[at])
+
+        for seed in range(3):
+            ours, theirs = front(partial(Nsga2, seed=seed)), front(partial(Random, seed=seed))
+            assert ours[0] > theirs[0] + 0.1
+            assert ours[1] > theirs[1] + 0.02
+
     def test_needs_the_cost_that_it_minimises(self):
         space = toy_space()
         controller = Nsga2(space, Budget(space, (half(space, 0.5).limits[0],)))

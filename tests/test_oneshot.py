@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from autoprune import plugins
-from autoprune.criteria import l2
+from autoprune.criteria import fpgm, l1, l2
 from autoprune.errors import ConfigError, ModelError, PolicyError, TrainingFailed
 from autoprune.evaluators import course
 from autoprune.evaluators.oneshot import OneShot, blended
@@ -23,7 +25,8 @@ from autoprune.evaluators.supernet import Supernet
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch, Task
 from autoprune.testing.evaluators import toy_setting
-from autoprune.trace import Trace
+from autoprune.trace import Trace, trace
+from autoprune.train import Recipe, train
 
 NAMES = ["pruningnet", "supernet"]
 STEPS = 8  # of the toy's 512 training images, 64 at a time
@@ -100,7 +103,7 @@ def test_from_scratch_nothing_of_the_dense_network_is_left(setting: tuple[Task, 
         own = dict(evaluator.subnets.weights.net.named_parameters())
         dense = dict(setting[0].model.named_parameters())
         assert not any(torch.equal(own[k], dense[k]) for k in dense if k.startswith("conv"))
-        assert [list(units) for units in evaluator.subnets.ranked] == [list(range(g.of)) for g in setting[2]]
+        assert [list(units) for units in evaluator.subnets.weights.ranked] == [list(range(g.of)) for g in setting[2]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -215,14 +218,204 @@ def test_distillation_weighs_labels_against_what_is_taught() -> None:
     assert torch.allclose(blended(outputs, targets, taught, loss, 0.25), 0.25 * alone + 0.75 * loss(outputs, targets))
 
 
-def test_training_makes_narrow_networks_better(setting: tuple[Task, Trace, SearchSpace]) -> None:
-    policy, before = setting[2].snap([0.6] * len(setting[2])), made("supernet", setting, lr=1e-9)
+@pytest.mark.parametrize("name", NAMES)
+def test_training_from_scratch_learns_the_task(name: str, setting: tuple[Task, Trace, SearchSpace]) -> None:
+    policies = [setting[2].snap([share] * len(setting[2])) for share in (0.0, 0.25, 0.5)]
+    evaluator = made(name, setting, start="scratch", lr=0.1, epochs=10.0)
+    reached = [evaluator.metric(evaluator.realise(policy)) for policy in policies]
+    assert min(reached) > 0.4  # of four classes
+
+
+def test_a_pruningnet_can_learn_from_the_dense_network(setting: tuple[Task, Trace, SearchSpace]) -> None:
+    labels, taught = (made("pruningnet", setting, distill=share) for share in (0.0, 1.0))
+    inputs, targets = next(setting[0].train.batches(64))
+    taught.lesson(0, inputs, (targets + 1) % 4)
+    other = made("pruningnet", setting, distill=1.0)
+    other.lesson(0, inputs, targets)
+    labels.lesson(0, inputs, targets)
+    grads = [e.subnets.weights.net.get_parameter("conv2.weight").grad for e in (taught, other, labels)]
+    assert torch.equal(grads[0], grads[1])  # labels say nothing
+    assert not torch.equal(grads[1], grads[2])
+
+
+def test_the_supernets_narrow_networks_learn_from_the_widest_alone(setting: tuple[Task, Trace, SearchSpace]) -> None:
+    inputs, targets = next(setting[0].train.batches(64))
+    found = []
+    for labels in (targets, (targets + 1) % 4):
+        evaluator = made("supernet", setting)
+        evaluator.lesson(0, inputs, labels)
+        found.append(evaluator.subnets.weights.net.get_parameter("conv2.weight").grad)
+    widest = []
+    for labels in (targets, (targets + 1) % 4):
+        subnets = made("supernet", setting).subnets
+        nn.functional.cross_entropy(subnets.outputs(subnets.extremes()[0], inputs), labels).backward()
+        widest.append(subnets.weights.net.get_parameter("conv2.weight").grad)
+    assert torch.allclose(found[0] - widest[0], found[1] - widest[1], atol=1e-6)  # only the widest saw the labels
+    assert (found[0] - widest[0]).abs().max() > 1e-6
+
+
+class Noisy(torch.utils.data.Dataset[Any]):
+    """Samples that torch's own generator augments, as torchvision's transforms do."""
+
+    def __init__(self, task: Task) -> None:
+        self.inputs, self.targets = next(task.train.batches(64))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index] + torch.randn(1), self.targets[index]
+
+
+def test_augmentation_of_a_users_data_set_is_seeded_and_resumed(
+    setting: tuple[Task, Trace, SearchSpace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "KEPT", 2)
+    task, traced, space = setting
+    noisy = dataclasses.replace(task, train=Noisy(task)), traced, space
+    settings = {"batch": 16, "epochs": 2.0}
+    torch.manual_seed(1)
+    whole = made("supernet", noisy, **settings)
+    whole.prepare(None, silent)
+    after = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.get_rng_state())  # the caller's randomness is left alone
+    torch.manual_seed(2)
+    with pytest.raises(KeyboardInterrupt):
+        made("supernet", noisy, **settings).prepare(tmp_path, stopping(5))
+    again = made("supernet", noisy, **settings)
+    again.prepare(tmp_path, silent)
+    assert same(whole, again)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_same_object_goes_on_after_a_stop(
+    kept: bool, setting: tuple[Task, Trace, SearchSpace], tmp_path: Path
+) -> None:
+    whole, stopped = made("pruningnet", setting), made("pruningnet", setting)
+    whole.prepare(None, silent)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.prepare(tmp_path if kept else None, stopping(3))
+    stopped.prepare(tmp_path if kept else None, silent)
+    assert same(whole, stopped)
+
+
+def test_frozen_parameters_stay_and_stay_frozen(setting: tuple[Task, Trace, SearchSpace]) -> None:
+    task, traced, space = setting
+    model = toy_setting()[0].model
+    model.get_parameter("conv2.weight").requires_grad_(False)
+    frozen = dataclasses.replace(task, model=model), traced, space
+    evaluator = made("pruningnet", frozen)
+    evaluator.prepare(None, silent)
+    realised = evaluator.realise(space.dense())
+    assert not realised.get_parameter("conv2.weight").requires_grad
+    ranked = evaluator.subnets.weights.net.get_parameter("conv2.weight")
+    assert torch.equal(ranked, model.get_parameter("conv2.weight"))
+    model.requires_grad_(False)  # a network to be used, not trained
+    whole = made("pruningnet", frozen)
+    whole.prepare(None, silent)
+    assert not any(p.requires_grad for p in whole.realise(space.dense()).parameters())
+    assert not torch.equal(whole.subnets.weights.net.get_parameter("conv2.weight"), model.get_parameter("conv2.weight"))
+
+
+class Tied(nn.Module):
+    """Two layers with one kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.second, self.third = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(2))
+        self.third.weight = self.second.weight
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        logits: Tensor = self.fc(self.third(self.second(x).relu()).relu().mean((2, 3)))
+        return logits
+
+
+def test_a_network_with_tied_weights_is_trained_and_read_again(
+    setting: tuple[Task, Trace, SearchSpace], tmp_path: Path
+) -> None:
+    task = dataclasses.replace(setting[0], model=Tied())
+    traced = trace(task.model, task.example)
+    tied = task, traced, SearchSpace("tied", traced.groups, traced.ops, traced.parameters)
     for name in NAMES:
-        after = made(name, setting, epochs=4.0)
-        assert after.metric(after.realise(policy)) > before.metric(before.realise(policy))
+        first, second = made(name, tied), made(name, tied)
+        first.prepare(tmp_path, silent)
+        second.prepare(tmp_path, silent)
+        assert same(first, second)
+        assert np.isfinite(second.metric(second.realise(tied[2].thinnest())))
 
 
 # what goes wrong
+
+
+def test_the_order_of_units_belongs_to_the_weights(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
+    task, traced, space = setting
+    given = {"task": task, "trace": traced, "space": space, "precision": "fp32"}
+    first = PruningNet(**given, criterion=l1, seed=0, epochs=1.0, batch=64)
+    first.prepare(tmp_path, silent)
+    second = PruningNet(**given, criterion=fpgm, seed=3, weights=str(tmp_path))
+    policy = space.snap([0.5] * len(space))
+    one, other = first.realise(policy), second.realise(policy)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_weights_of_fewer_widths_are_refused(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
+    task, traced, space = setting
+    narrow = tuple(dataclasses.replace(g, lowest=g.of // 2) for g in space)
+    made("supernet", (task, traced, SearchSpace("narrow", narrow))).prepare(tmp_path, silent)
+    with pytest.raises(ModelError, match=r"was trained with at least 4 of 8 units, and \[space\] lets 1 stay"):
+        made("supernet", setting, weights=str(tmp_path)).rehearse(space.thinnest())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_distillation_is_refused_where_outputs_are_no_classes(
+    name: str, setting: tuple[Task, Trace, SearchSpace]
+) -> None:
+    task, traced, space = setting
+    other = dataclasses.replace(task, loss=nn.functional.mse_loss), traced, space
+    with pytest.raises(ConfigError, match="distill = 0 is right for this"):
+        made(name, other, distill=1.0)
+    with pytest.raises(ConfigError, match=r"shape \(4, 1\)"):
+        blended(torch.zeros(4, 1), torch.zeros(4), torch.zeros(4, 1), task.loss, 1.0)
+
+
+def test_a_split_that_gives_no_batch_is_refused() -> None:
+    class Empty:
+        def __len__(self) -> int:
+            return 3
+
+        def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+            return iter(())
+
+    it = course.Course(nn.Linear(1, 1), Recipe(steps=1, batch=8), 0, {}, {})
+    split: Any = Empty()
+    with pytest.raises(ConfigError, match="3 images give no batch of 8; a smaller batch is right"):
+        it.run(split, lambda step, inputs, targets: inputs, None, lambda done, of: None)
+    with pytest.raises(ConfigError, match="3 images give no batch of 8"):
+        train(nn.Linear(1, 1), split, nn.functional.mse_loss, Recipe(steps=1, batch=8), seed=0)
+
+
+@pytest.mark.parametrize("change", [{"schema": "99"}, {"course": "{}"}, {"course": "[]"}, {"course": "no JSON"}])
+def test_a_file_that_says_something_else_is_refused(
+    change: dict[str, str], setting: tuple[Task, Trace, SearchSpace], tmp_path: Path
+) -> None:
+    file = tmp_path / "supernet.safetensors"
+    made("supernet", setting).prepare(tmp_path, silent)
+    with safetensors.safe_open(file, "pt") as opened:
+        words = opened.metadata()
+    safetensors.torch.save_file(safetensors.torch.load_file(file), file, {**words, **change})
+    with pytest.raises(ModelError, match="is no file that training wrote"):
+        made("supernet", setting).prepare(tmp_path, silent)
+
+
+def test_a_file_of_another_recipe_is_not_gone_on_with(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
+    made("supernet", setting).prepare(tmp_path, silent)
+    for settings in ({"lr": 0.001}, {"epochs": 2.0}):
+        with pytest.raises(ModelError, match="another recipe"):
+            made("supernet", setting, **settings).prepare(tmp_path, silent)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -230,7 +423,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_would_be_right(
     name: str, setting: tuple[Task, Trace, SearchSpace], tmp_path: Path
 ) -> None:
     evaluator = made(name, setting, lr=1e30, clip=1e30)
-    with pytest.raises(TrainingFailed, match=r"at step \d of 8; a learning rate below 1e\+30 is right"):
+    with pytest.raises(TrainingFailed, match=r"at step \d of 8; begin a new run with a learning rate .* below 1e\+30"):
         evaluator.prepare(tmp_path, silent)
     assert list(tmp_path.iterdir()) == []
 
@@ -319,14 +512,13 @@ def test_settings_that_cannot_work_are_refused(
 
 
 def test_the_file_says_what_it_is_of(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
-    import safetensors
-
     made("supernet", setting).prepare(tmp_path, silent)
     with safetensors.safe_open(tmp_path / "supernet.safetensors", "pt") as opened:
         facts = json.loads(opened.metadata()["course"])
         assert not any(name.startswith("momentum/") for name in opened.keys())  # noqa: SIM118 - no mapping
     assert facts["step"] == STEPS
-    assert facts["about"]["space"] == [[g.name, g.of, g.choices()[0]] for g in setting[2]]
+    assert facts["about"]["groups"] == [[g.name, g.of] for g in setting[2]]
+    assert facts["limits"]["lowest"] == [g.choices()[0] for g in setting[2]]
 
 
 def test_both_say_in_the_report_what_was_trained(setting: tuple[Task, Trace, SearchSpace]) -> None:
@@ -344,4 +536,3 @@ def test_a_careful_score_is_of_the_same_weights(setting: tuple[Task, Trace, Sear
     fast = evaluator.metric(evaluator.realise(policy))
     careful = evaluator.careful()
     assert abs(careful.metric(careful.realise(policy)) - fast) < 0.05
-    assert np.isfinite(fast)

@@ -98,8 +98,9 @@ def test_a_pruningnet_generates_its_kernels(name: str) -> None:
     """Every kernel that is pruned, with the widths that the trace says are shared; its gradients reach both layers."""
     one = case(name)
     net = copy.deepcopy(one.model).requires_grad_(True)
-    generator = Generator(net, widths_about(one.model, one.trace, one.space), hidden=2)
-    subnets = Subnets(generator, one.trace, one.space, [np.arange(g.of) for g in one.space])
+    seen = widths_about(net, one.trace, one.space)
+    generator = Generator(net, [np.arange(g.of) for g in one.space], seen, hidden=2)
+    subnets = Subnets(generator, one.trace, one.space)
     for seed in range(2):
         kept = one.random_kept(seed)
         model, _ = subnets.network(kept)
@@ -108,7 +109,7 @@ def test_a_pruningnet_generates_its_kernels(name: str) -> None:
         assert outputs.shape == one.model(one.inputs).shape
         outputs.square().sum().backward()
     learnt = [p for n, p in generator.named_parameters() if n.startswith("_second")]
-    assert len(learnt) == len(widths_about(one.model, one.trace, one.space))
+    assert len(learnt) == len(seen)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
 
 

@@ -31,6 +31,7 @@ from autoprune.space import Policy, SearchSpace
 from autoprune.trial import Trial
 
 _UP, _DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+_SCATTER = 0.15  # of the first generation's sparsities, as a share of the largest
 _GENERATION = "NSGAIISampler:generation"  # where Optuna notes to which generation a trial belongs
 
 
@@ -123,8 +124,11 @@ class Nsga2:
     The cost is that of the first ceiling of the budget, MACs without one. Worth its name where the budget leaves room,
     i.e. with a reward that knows costs or without a budget; else every policy costs the same.
 
+    The first generation is scattered about policies of one sparsity everywhere, from dense to the thinnest: drawing
+    each group alone would give policies of about the same cost, and a front that spans little.
+
     Attributes:
-        population: trials in a generation; the first is random.
+        population: trials in a generation.
     """
 
     space: SearchSpace
@@ -141,6 +145,11 @@ class Nsga2:
 
     def ask(self) -> Policy:
         """A child of the last generation's survivors, fitted to the budget."""
+        number = self._dice.asked
+        if number < self.population:
+            level = qmc.van_der_corput(1, start_index=number)[0]  # evenly over [0, 1), wherever it is stopped
+            scattered = self._dice.ask().normal(level, _SCATTER, len(self._free.groups))
+            return self.budget.fit(self._free.policy(np.clip(scattered, 0.0, 1.0)))
         sampler = NSGAIISampler(population_size=self.population, seed=_seed(self._dice))
         return self.budget.fit(_sampled(self._free, sampler, self._told, (_UP, _DOWN)))
 

@@ -3,8 +3,8 @@
 Liu et al. 2019, https://arxiv.org/abs/1903.10258, algorithm 2, with the numbers of its code: a population of 50, the
 best 10 of all so far as parents, 25 mutations in which each gene is drawn anew with a chance of 0.1, 25 crossovers that
 take each gene from either parent, and random policies for the rest; 20 generations are 1,000 trials. A gene is the
-number of units that a group keeps. It needs an evaluator that scores thousands of policies; `evolution` is made for
-hundreds.
+number of units that a group keeps. Where the paper draws again what exceeds the budget, the default here moves it onto
+the budget. It needs an evaluator that scores thousands of policies; `evolution` is made for hundreds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Genetic:
         mutations: children of one parent in a generation.
         crossovers: children of two; what is left of the population is random.
         mutate: chance that a gene of a mutation is drawn anew, in [0, 1].
-        infeasible: what becomes of a policy beyond the budget: "project" fits it to the budget, "redraw" draws again.
+        infeasible: how policies come to meet the budget: "redraw" draws again until one does, as published; "project"
+            fits each to the budget, used up to the last unit, so that all of its genes move together.
     """
 
     space: SearchSpace
@@ -56,7 +57,7 @@ class Genetic:
 
     def __post_init__(self) -> None:
         self._dice = Dice(self.seed)
-        for name, least in (("population", 1), ("parents", 1), ("mutations", 0), ("crossovers", 0)):
+        for name, least in (("population", 1), ("parents", 2), ("mutations", 0), ("crossovers", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"genetic has {name} = {getattr(self, name)}; at least {least} is right")
         if self.mutations + self.crossovers > self.population:

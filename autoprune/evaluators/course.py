@@ -1,7 +1,7 @@
 """Training weights that many networks share, step by step, so that it can be stopped anywhere and goes on exactly.
 
-What was reached lies in one safetensors file: the parameters, the optimiser's momenta, and the place in the data. Every
-step draws from a stream of its own, (seed, step), and every epoch from another, so that a course that was stopped and
+What was reached lies in one safetensors file: parameters and buffers, the optimiser's momenta, and the place in the
+data. Every step draws from streams of its own, made of the seed and its number, so that a course that was stopped and
 taken up again ends with the weights of one that never was.
 """
 
@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,19 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ModelError, RunError, TrainingFailed
+from autoprune.errors import ConfigError, ModelError, RunError, TrainingFailed
 from autoprune.layout import laid_out
-from autoprune.run import sync_folder
+from autoprune.run import write_bytes
 from autoprune.task import Batch, Split
 from autoprune.train import Recipe, decayed, forked, ramp
 
-Watch = Callable[[int, int], None]  # steps done, of how many
 About = Mapping[str, Any]  # as JSON holds it
 Lesson = Callable[[int, Tensor, Tensor], Tensor]  # step, inputs, targets -> loss, whose gradients are there already
+Watch = Callable[[int, int], None]  # steps done, of how many
 
 KEPT = 200  # steps between two files
 _MOMENTUM = "momentum/"
-_SCHEMA = 1
+_SCHEMA = "1"
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Course:
         recipe: how.
         seed: of everything random.
         about: what the weights are of: a file is taken up only where it says the same.
+        limits: what else a file says of them, for those who take it up.
         step: how many steps were made.
         seconds: how long they took.
     """
@@ -54,10 +56,10 @@ class Course:
     recipe: Recipe
     seed: int
     about: About
+    limits: About
     step: int = 0
     seconds: float = 0.0
-    _place: tuple[int, int] = (0, 0)  # epoch, batches of it that were seen
-    _momenta: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    _place: tuple[int, int] = field(default=(0, 0), init=False)  # epoch, batches of it that were learnt from
 
     @property
     def done(self) -> bool:
@@ -69,115 +71,159 @@ class Course:
 
         Raises TrainingFailed when loss or gradient is not finite; `file` then holds the last that was written.
         """
-        recipe, parameters = self.recipe, dict(self.module.named_parameters())
-        optimizer = torch.optim.SGD(
-            decayed(self.module, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True
-        )
-        for name, momentum in self._momenta.items():
-            optimizer.state[parameters[name]]["momentum_buffer"] = momentum
-        device = next(self.module.parameters()).device
-        batches = self._batches(split)
-        watch(self.step, recipe.steps)
-        while not self.done:
+        if self.done:
+            return
+        watch(self.step, self.recipe.steps)
+        for place, batch in self._batches(split):
             begun = time.perf_counter()
-            inputs, targets = next(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * ramp((self.step + 0.5) / recipe.steps, recipe.warmup)
-            optimizer.zero_grad(set_to_none=True)
-            with forked(int(self.stream(self.step).integers(2**31))):
-                loss = lesson(self.step, laid_out(inputs.to(device)), targets.to(device))
-            self._require_finite("loss", loss.item(), file)
-            norm = nn.utils.clip_grad_norm_([p for p in parameters.values() if p.grad is not None], recipe.clip)
-            self._require_finite("gradient", norm.item(), file)
-            optimizer.step()
-            self.step += 1
+            self._learn(lesson, *batch)
+            self.step, self._place = self.step + 1, place
             self.seconds += time.perf_counter() - begun
             if file is not None and (self.step % KEPT == 0 or self.done):
-                self._momenta = {
-                    name: optimizer.state[p]["momentum_buffer"]
-                    for name, p in parameters.items()
-                    if p in optimizer.state
-                }
                 self.write(file)
-            watch(self.step, recipe.steps)
-        self._momenta = {}
+            watch(self.step, self.recipe.steps)
+            if self.done:
+                break
 
     def stream(self, step: int) -> np.random.Generator:
         """The random numbers of one step; the same at every call."""
         return np.random.default_rng((self.seed, 1, step))
 
     def write(self, file: Path) -> None:
-        """Write what was reached, so that `file` holds all of it or what it held before."""
+        """Write what was reached, so that `file` holds all of it or what it held before. Raises RunError."""
         facts = {
             "about": dict(self.about),
+            "limits": dict(self.limits),
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
             "step": self.step,
             "seconds": self.seconds,
             "place": list(self._place),
         }
-        momenta = {} if self.done else {_MOMENTUM + name: tensor for name, tensor in self._momenta.items()}
-        tensors = {
-            name: t.detach().cpu().contiguous() for name, t in (*self.module.state_dict().items(), *momenta.items())
-        }
-        part = file.with_name(f"{file.name}.part")
+        tensors = self._tensors() | ({} if self.done else self._momenta())
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            safetensors.torch.save_file(tensors, part, {"schema": str(_SCHEMA), "course": json.dumps(facts)})
-            part.replace(file)
-            sync_folder(file.parent)
-        except (OSError, safetensors.SafetensorError) as wrong:
-            part.unlink(missing_ok=True)
-            raise RunError(f"{file} cannot be written ({wrong})") from None
+            write_bytes(file, safetensors.torch.save(plain, {"schema": _SCHEMA, "course": json.dumps(facts)}))
+        except OSError as wrong:
+            raise RunError(f"{file} cannot be written ({wrong.strerror or wrong})") from None
 
-    def take_up(self, file: Path) -> None:
-        """Go on from what `file` holds, by the recipe and the seed that it was begun with.
+    def take_up(self, file: Path, *, same_recipe: bool) -> About:
+        """Go on from what `file` holds; gives its `limits`. With `same_recipe`, recipe and seed must be this one's.
 
         Raises ModelError where it is of something else, or damaged.
         """
         facts, tensors = _read(file)
-        if differing := [key for key, value in self.about.items() if facts["about"].get(key) != value]:
-            raise ModelError(
-                f"{file} was trained for another {' and another '.join(differing)}; train anew for this one"
-            )
-        own = {name: t for name, t in tensors.items() if not name.startswith(_MOMENTUM)}
-        try:
-            self.module.load_state_dict(own)
-        except RuntimeError as wrong:
-            raise ModelError(f"{file} does not hold this network's weights ({' '.join(str(wrong).split())})") from None
-        self._momenta = {n.removeprefix(_MOMENTUM): t for n, t in tensors.items() if n.startswith(_MOMENTUM)}
-        self.recipe, self.seed = Recipe(**facts["recipe"]), int(facts["seed"])
-        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
-        epoch, seen = facts["place"]
-        self._place = int(epoch), int(seen)
+        mine: dict[str, Any] = json.loads(json.dumps(dict(self.about)))
+        theirs = dict(facts.about)
+        if same_recipe:
+            mine |= {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed}
+            theirs |= {"recipe": dataclasses.asdict(facts.recipe), "seed": facts.seed}
+        if differing := [key for key, value in mine.items() if theirs.get(key) != value]:
+            what = " and another ".join(differing)
+            raise ModelError(f"{file} was trained for another {what}; train anew for this one")
+        self._fill(self._tensors(), {n: t for n, t in tensors.items() if not n.startswith(_MOMENTUM)}, file)
+        for name, tensor in tensors.items():
+            parameter = self._trained.get(name.removeprefix(_MOMENTUM))
+            if name.startswith(_MOMENTUM) and parameter is not None:
+                self._optimizer.state[parameter]["momentum_buffer"] = tensor.to(parameter)
+        self.recipe, self.seed = facts.recipe, facts.seed
+        self.step, self.seconds, self._place = facts.step, facts.seconds, facts.place
+        return facts.limits
 
-    def _batches(self, split: Split) -> Iterator[Batch]:
-        """Epoch after epoch, from the place that was reached."""
+    def _learn(self, lesson: Lesson, inputs: Tensor, targets: Tensor) -> None:
+        """One step."""
+        device = next(self.module.parameters()).device
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.lr * ramp((self.step + 0.5) / self.recipe.steps, self.recipe.warmup)
+        self._optimizer.zero_grad(set_to_none=True)
+        with forked(int(self.stream(self.step).integers(2**31))):
+            loss = lesson(self.step, laid_out(inputs.to(device)), targets.to(device))
+        self._require_finite("loss", loss.item())
+        norm = nn.utils.clip_grad_norm_(list(self._trained.values()), self.recipe.clip)
+        self._require_finite("gradient", norm.item())
+        self._optimizer.step()
+
+    def _batches(self, split: Split) -> Iterator[tuple[tuple[int, int], Batch]]:
+        """Epoch after epoch, from the place that was reached: each batch with the place behind it.
+
+        What augments with torch's own generator finds it seeded for each batch, also for those that are passed over.
+        """
+        epoch, learnt = self._place
         while True:
-            epoch, skipped = self._place
             seed = int(np.random.default_rng((self.seed, 0, epoch)).integers(2**31))
-            shuffled = split.shuffled(self.recipe.batch, torch.Generator().manual_seed(seed))
-            for number, batch in enumerate(shuffled):
-                if number >= skipped:
-                    self._place = epoch, number + 1
-                    yield batch
-            self._place = epoch + 1, 0
+            shuffled = iter(split.shuffled(self.recipe.batch, torch.Generator().manual_seed(seed)))
+            number = 0
+            while (batch := self._drawn(shuffled, epoch, number)) is not None:
+                number += 1
+                if number > learnt:
+                    yield (epoch, number), batch
+            if not number:
+                size = f"{len(split)} images give no batch of {self.recipe.batch}"
+                raise ConfigError(f"the training split's {size}; a smaller batch is right")
+            epoch, learnt = epoch + 1, 0
 
-    def _require_finite(self, what: str, value: float, file: Path | None) -> None:
+    def _drawn(self, batches: Iterator[Batch], epoch: int, number: int) -> Batch | None:
+        with forked(int(np.random.default_rng((self.seed, 2, epoch, number)).integers(2**31))):
+            return next(batches, None)
+
+    @cached_property
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.SGD:
+        groups = decayed(self.module, self.recipe.weight_decay)
+        return torch.optim.SGD(groups, lr=self.recipe.lr, momentum=0.9, nesterov=True)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers, each once, however many modules share it."""
+        return dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+
+    def _momenta(self) -> dict[str, Tensor]:
+        state = self._optimizer.state
+        found = {name: state[p].get("momentum_buffer") for name, p in self._trained.items() if p in state}
+        return {_MOMENTUM + name: momentum for name, momentum in found.items() if momentum is not None}
+
+    def _fill(self, own: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
+        shapes, wanted = ({name: tuple(t.shape) for name, t in those.items()} for those in (found, own))
+        if missing := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):
+            raise ModelError(f"{file} does not hold this network's weights ({missing[0]!r} differs); train anew")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(found[name])
+
+    def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
-            kept = f"; {file} holds the weights of an earlier step" if file is not None and file.exists() else ""
             raise TrainingFailed(
                 f"the training {what} is {value} at step {self.step + 1} of {self.recipe.steps}; "
-                f"a learning rate below {self.recipe.lr:g} is right{kept}"
+                f"begin a new run with a learning rate (lr of the evaluator) below {self.recipe.lr:g}"
             )
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of its tensors."""
+
+    about: About
+    limits: About
+    recipe: Recipe
+    seed: int
+    step: int
+    seconds: float
+    place: tuple[int, int]
+
+
+def _read(file: Path) -> tuple[_Facts, dict[str, Tensor]]:
     try:
         with safetensors.safe_open(file, "pt") as opened:
-            facts: dict[str, Any] = json.loads((opened.metadata() or {})["course"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            words = opened.metadata() or {}
+            if words.get("schema") != _SCHEMA:
+                raise ValueError(f"its schema is {words.get('schema')!r}, not {_SCHEMA!r}")
+            facts = json.loads(words["course"])
+            epoch, learnt = facts.pop("place")
+            read = _Facts(**facts | {"recipe": Recipe(**facts["recipe"]), "place": (int(epoch), int(learnt))})
+            return read, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise ModelError(f"{file} does not exist; a file that training wrote is needed there") from None
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as wrong:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as wrong:
         raise ModelError(f"{file} is no file that training wrote ({wrong})") from None
-    return facts, tensors

@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,15 +35,31 @@ from autoprune.trace import Trace
 from autoprune.train import Recipe, forked, restart
 
 STARTS = ("dense", "scratch")
+_LOWEST = "lowest"
 _REFERENCE, _BATCH = 1024, 128  # images of the widest network's statistics
 
 
 def blended(outputs: Tensor, targets: Tensor, taught: Tensor | None, loss: Loss, distill: float) -> Tensor:
-    """The loss against `targets`, and with weight `distill` against the classes that `taught`, logits, makes likely."""
+    """The loss against `targets`, and with weight `distill` against the classes that `taught`, logits, makes likely.
+
+    Raises ConfigError where outputs are not (n, classes, ...).
+    """
     if taught is None or not distill:
         return loss(outputs, targets)
+    if outputs.dim() < 2 or outputs.shape[1] < 2:
+        shape = f"these are of shape {tuple(outputs.shape)}"
+        raise ConfigError(f"distill={distill} is for outputs (n, classes), and {shape}; distill = 0 is right for them")
     soft = functional.cross_entropy(outputs, taught.softmax(1))
     return distill * soft + (1 - distill) * loss(outputs, targets) if distill < 1 else soft
+
+
+def check_distill(task: Task, distill: float) -> None:
+    """Raise ConfigError where `distill` is no share, or asked for though the task's outputs are no classes' logits."""
+    if not 0 <= distill <= 1:
+        raise ConfigError(f"distill={distill}; a number in [0, 1] is right")
+    judged = task.loss is functional.cross_entropy or isinstance(task.loss, nn.CrossEntropyLoss)
+    if distill and not judged:
+        raise ConfigError(f"distill={distill} is for tasks with a cross-entropy as loss; distill = 0 is right for this")
 
 
 @dataclass
@@ -77,7 +94,7 @@ class OneShot:
     start: str = "dense"
     epochs: float = 8.0
     batch: int = 128
-    lr: float = 0.1
+    lr: float = 0.02
     weight_decay: float = 5e-4
     warmup: float = 0.1
     clip: float = 5.0
@@ -105,8 +122,8 @@ class OneShot:
         """Settings in which a file of trained weights must agree."""
         return {"start": self.start}
 
-    def shared(self, net: nn.Module) -> nn.Module:
-        """The shared weights, a module with the methods of `Weights`, from a network of full width of its own."""
+    def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
+        """The shared weights, from a network of full width of its own and the ranking of its units."""
         raise NotImplementedError
 
     def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -115,8 +132,19 @@ class OneShot:
 
     @property
     def file(self) -> str:
-        """As `autoprune.protocols.Trains.file`."""
+        """The name of the file that trained weights are kept in."""
         return f"{self.name}.safetensors"
+
+    @property
+    def seconds(self) -> float:
+        """As `autoprune.protocols.Trains.seconds`."""
+        return self.course.seconds
+
+    def rehearse(self, policy: Policy) -> nn.Module:
+        """As `autoprune.protocols.Trains.rehearse`."""
+        if self.weights:
+            self._borrow()
+        return self.subnets.network(self.space.kept(policy))[0]
 
     def prepare(self, folder: Path | None, watch: Watch) -> None:
         """As `autoprune.protocols.Trains.prepare`."""
@@ -124,10 +152,17 @@ class OneShot:
             return
         file = folder / self.file if folder is not None else None
         if file is not None and file.exists():
-            self.course.take_up(file)
+            self.course.take_up(file, same_recipe=not self.weights)
         elif self.weights:
-            self._borrow(Path(self.weights), file)
+            self._borrow()
+            if file is not None:
+                self.course.write(file)
         self.course.run(self.task.train, self.lesson, file, lambda done, of: watch(f"train {self.name}", done, of))
+        self._ready = True
+
+    def take_up(self, folder: Path) -> None:
+        """As `autoprune.protocols.Trains.take_up`."""
+        self._finished(folder / self.file)
         self._ready = True
 
     def realise(self, policy: Policy) -> nn.Module:
@@ -138,6 +173,8 @@ class OneShot:
         self.space.require(policy)
         self.prepare(None, lambda what, done, of: None)
         model, stay = self.subnets.network(self.space.kept(policy))
+        for own, dense in zip(model.parameters(), self.task.model.parameters(), strict=True):
+            own.requires_grad_(dense.requires_grad)
         self._scored.remember(model, stay)
         return model
 
@@ -157,7 +194,7 @@ class OneShot:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was trained, how long it took, and how scores are computed."""
-        course, count = self.course, sum(p.numel() for p in self.course.module.parameters())
+        course, count = self.course, sum(p.numel() for p in self.subnets.weights.parameters())
         trained = (
             f"Networks were scored with weights of a {self.name} of {count:,} parameters, trained from {self.start} "
             f"for {course.recipe.steps:,} steps of {course.recipe.batch} images in {course.seconds:.0f} s."
@@ -166,23 +203,25 @@ class OneShot:
 
     @cached_property
     def subnets(self) -> Subnets:
-        """Every network that can be cut, from weights that begin as `start` says."""
-        net = copy.deepcopy(self.task.model).requires_grad_(True)
+        """Every network that can be cut, from weights that begin as `start` says.
+
+        What is frozen in the dense network stays as it is, but for one that is frozen as a whole.
+        """
+        net = copy.deepcopy(self.task.model)
         if self.start == "scratch":
             restart(net, self.seed)
+        elif not any(p.requires_grad for p in net.parameters()):
+            net.requires_grad_(True)
         with forked(self.seed):
-            weights = self.shared(net)
-        assert isinstance(weights, Weights)
-        return Subnets(weights, self.trace, self.space, self._ranked())
+            return Subnets(self.shared(net, self._ranked()), self.trace, self.space)
 
     @cached_property
     def course(self) -> Course:
         """How the shared weights are trained, and how far that has come."""
-        module = self.subnets.weights
-        assert isinstance(module, nn.Module)
+        batch = min(self.batch, len(self.task.train))
         recipe = Recipe(
-            steps=math.ceil(self.epochs * len(self.task.train) / self.batch),
-            batch=self.batch,
+            steps=math.ceil(self.epochs * len(self.task.train) / batch),
+            batch=batch,
             lr=self.lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
@@ -190,9 +229,10 @@ class OneShot:
             clip=self.clip,
         )
         dense = policy_file.fingerprint(self.task.model, self.task.rebuild)
-        groups = [[group.name, group.of, group.choices()[0]] for group in self.space]
-        own = {"architecture": dense.architecture, "dense network": dense.weights, "space": groups}
-        return Course(module, recipe, self.seed, {**own, **self.about})
+        groups = [[group.name, group.of] for group in self.space]
+        own = {"architecture": dense.architecture, "dense network": dense.weights, "groups": groups}
+        limits = {_LOWEST: [group.choices()[0] for group in self.space]}
+        return Course(self.subnets.weights, recipe, self.seed, {**own, **self.about}, limits)
 
     def _ranked(self) -> list[Units]:
         """The units of each group, those that stay longest first; in their own order from scratch."""
@@ -202,15 +242,23 @@ class OneShot:
             found = criteria.scores(self.task.model, self.trace, self.criterion, task=self.task, seed=self.seed)
         return order(found)
 
-    def _borrow(self, source: Path, file: Path | None) -> None:
-        """Take what another run trained, and keep it. Raises ModelError where that is not finished."""
-        source = source / self.file if source.is_dir() else source
-        self.course.take_up(source)
+    def _borrow(self) -> None:
+        """Take what another run trained. Raises ModelError where that is not finished, or of fewer widths."""
+        source = Path(self.weights)
+        file = source / self.file if source.is_dir() else source
+        lowest = self._finished(file)[_LOWEST]
+        for group, trained in zip(self.space, lowest, strict=True):
+            if group.choices()[0] < trained:
+                widths = f"group {group.name!r} was trained with at least {trained} of {group.of} units"
+                raise ModelError(f"{file}: {widths}, and [space] lets {group.choices()[0]} stay; train anew for that")
+
+    def _finished(self, file: Path) -> Mapping[str, Any]:
+        """What `file` says of weights that were trained to the end, which this then has."""
+        limits = self.course.take_up(file, same_recipe=False)
         if not self.course.done:
             made = f"{self.course.step} of {self.course.recipe.steps} steps"
-            raise ModelError(f"{source} is not trained to the end, only for {made}; go on with its run first")
-        if file is not None:
-            self.course.write(file)
+            raise ModelError(f"{file} is not trained to the end, only for {made}; go on with its run first")
+        return limits
 
     @cached_property
     def _scored(self) -> Recalibrate:

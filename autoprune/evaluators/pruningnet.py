@@ -10,7 +10,7 @@ https://arxiv.org/abs/1903.05134; statistics of BatchNorm are estimated for each
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,37 +19,38 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.oneshot import OneShot, blended
+from autoprune.evaluators.oneshot import OneShot, blended, check_distill
+from autoprune.evaluators.subnets import Weights
 from autoprune.layout import lay_out
 from autoprune.precision import running
+from autoprune.prune import Units
 from autoprune.space import SearchSpace
 from autoprune.trace import Trace
 
 Groups = tuple[int, ...]  # positions in the space
 
 
-class Generator(nn.Module):
-    """The kernels of every width vector.
+class Generator(Weights):
+    """The kernels of every width vector; the other parameters of `net` are shared by all widths.
 
     A kernel is the second layer's bias, which is the kernel of `net`, and what the second layer makes of the hidden
     units: it begins as the kernel of `net` for all widths, and training makes them differ.
-
-    Attributes:
-        net: the network of full width whose other parameters are shared by all widths.
     """
 
-    def __init__(self, net: nn.Module, seen: Mapping[str, Groups], hidden: int) -> None:
+    def __init__(self, net: nn.Module, ranked: Sequence[Units], seen: Mapping[str, Groups], hidden: int) -> None:
         """`seen` are the groups, at least one, whose widths each generated tensor depends on."""
-        super().__init__()
-        self.net = net
+        super().__init__(net, ranked)
         self._seen = {name: list(groups) for name, groups in seen.items()}
-        self._first = nn.ModuleDict({_key(name): nn.Linear(len(groups), hidden) for name, groups in seen.items()})
+        like = next(net.parameters())
+        self._first = nn.ModuleDict(
+            {_key(name): nn.Linear(len(on), hidden, device=like.device, dtype=like.dtype) for name, on in seen.items()}
+        )
         self._second = nn.ParameterDict(
             {_key(name): nn.Parameter(net.get_parameter(name).new_zeros(_size(net, name), hidden)) for name in seen}
         )
 
     def full(self, shares: Tensor) -> dict[str, Tensor]:
-        """As `autoprune.evaluators.subnets.Weights.full`."""
+        """As `Weights.full`."""
         found: dict[str, Tensor] = dict(self.net.named_parameters())
         for name, groups in self._seen.items():
             hidden = self._first[_key(name)](shares[groups]).relu()  # (hidden,)
@@ -69,13 +70,14 @@ def _size(net: nn.Module, name: str) -> int:
 def widths_about(model: nn.Module, trace: Trace, space: SearchSpace) -> dict[str, Groups]:
     """For each kernel that is pruned, the groups that prune it and those of the layers before and after it.
 
-    Groups of which nothing may leave are left out.
+    Groups of which nothing may leave are left out, and kernels that are frozen in `model`.
     """
     own: dict[str, set[int]] = {}
     for place, (cuts, group) in enumerate(zip(trace.cuts, space, strict=True)):
         for cut in cuts if len(group.choices()) > 1 else ():
             module = model.get_submodule(cut.tensor.rpartition(".")[0])
-            if isinstance(module, _ConvNd | nn.Linear) and cut.tensor.endswith("weight"):
+            kernel = isinstance(module, _ConvNd | nn.Linear) and cut.tensor.endswith("weight")
+            if kernel and model.get_parameter(cut.tensor).requires_grad:
                 own.setdefault(cut.tensor, set()).add(place)
     ran = {op.name: place for place, op in enumerate(trace.ops)}
     names = sorted(own, key=lambda name: ran.get(name.removesuffix(".weight"), len(ran)))
@@ -102,10 +104,9 @@ class PruningNet(OneShot):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden < 1 or not 0 <= self.distill <= 1:
-            raise ConfigError(
-                f"hidden={self.hidden}, distill={self.distill}; at least 1, and one in [0, 1], are needed"
-            )
+        check_distill(self.task, self.distill)
+        if self.hidden < 1:
+            raise ConfigError(f"hidden={self.hidden}; at least 1 is needed")
 
     @property
     def name(self) -> str:
@@ -117,9 +118,9 @@ class PruningNet(OneShot):
         """Settings in which a file of trained weights must agree."""
         return {**super().about, "hidden": self.hidden}
 
-    def shared(self, net: nn.Module) -> nn.Module:
+    def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The PruningNet."""
-        return Generator(net, widths_about(self.task.model, self.trace, self.space), self.hidden)
+        return Generator(net, ranked, widths_about(net, self.trace, self.space), self.hidden)
 
     def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of a network of random widths."""

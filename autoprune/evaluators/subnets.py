@@ -1,14 +1,13 @@
 """Networks of any widths, cut from weights of full width that they all share.
 
 A width vector is how many units each group keeps. Of every tensor the units stay that the ranking puts first, so that a
-narrower network is part of every wider one.
+narrower network is part of every wider one. The ranking belongs to the weights: they were trained for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,18 +21,29 @@ from autoprune.space import SearchSpace
 from autoprune.trace import Trace
 
 
-@runtime_checkable
-class Weights(Protocol):
-    """What is shared: a module whose parameters make the weights of every width vector."""
+class Weights(nn.Module):
+    """What is shared: parameters that make the weights of every width vector, and the ranking of units.
+
+    Attributes:
+        net: a network of full width; its buffers are shared, and as many of its parameters as `full` hands on.
+    """
+
+    def __init__(self, net: nn.Module, ranked: Sequence[Units]) -> None:
+        """`ranked` are the units of each group, those that stay longest first."""
+        super().__init__()
+        self.net = net
+        self._groups = len(ranked)
+        for group, units in enumerate(ranked):
+            self.register_buffer(f"ranked_{group}", torch.from_numpy(np.array(units, dtype=np.int64)))
 
     @property
-    def net(self) -> nn.Module:
-        """A network of full width; its buffers are shared, and as many of its parameters as `full` hands on."""
-        ...
+    def ranked(self) -> list[Units]:
+        """The units of each group, those that stay longest first."""
+        return [self.get_buffer(f"ranked_{group}").cpu().numpy() for group in range(self._groups)]
 
     def full(self, shares: Tensor) -> Mapping[str, Tensor]:
         """Every parameter of `net` at full width, by name, for `shares` of each group's units, (groups,) in (0, 1]."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,11 @@ class Subnets:
         weights: what they share.
         trace: the index tables of the groups.
         space: the groups, and which numbers of their units may stay.
-        ranked: the units of each group, those that stay longest first.
     """
 
     weights: Weights
     trace: Trace
     space: SearchSpace
-    ranked: Sequence[Units]
 
     def random(self, rng: np.random.Generator) -> tuple[int, ...]:
         """A width vector in which every number that may stay is equally likely in each group."""
@@ -62,7 +70,7 @@ class Subnets:
 
     def stay(self, kept: Sequence[int]) -> Stay:
         """Which positions of each tensor stay."""
-        return staying(self.weights.net, self.trace.cuts, keep_first(self.ranked, kept))
+        return staying(self.weights.net, self.trace.cuts, keep_first(self.weights.ranked, kept))
 
     def outputs(self, kept: Sequence[int], inputs: Tensor) -> Tensor:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
@@ -79,8 +87,9 @@ class Subnets:
             return slices(self.weights.net, stay, values=self._full(kept)), stay
 
     def _full(self, kept: Sequence[int]) -> Mapping[str, Tensor]:
+        like = next(self.weights.net.parameters())
         shares = [k / group.of for k, group in zip(kept, self.space, strict=True)]
-        return self.weights.full(torch.tensor(shares, device=next(self.weights.net.parameters()).device))
+        return self.weights.full(torch.tensor(shares, device=like.device, dtype=like.dtype))
 
 
 def _part(value: Tensor, dims: Mapping[int, NDArray[np.bool_]]) -> Tensor:

@@ -15,23 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.oneshot import OneShot, blended
+from autoprune.evaluators.oneshot import OneShot, blended, check_distill
+from autoprune.evaluators.subnets import Weights
 from autoprune.precision import running
+from autoprune.prune import Units
 
 
-class Slimmable(nn.Module):
-    """The weights of one network, cut as they are.
-
-    Attributes:
-        net: the network of full width.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
+class Slimmable(Weights):
+    """The weights of one network, cut as they are."""
 
     def full(self, shares: Tensor) -> dict[str, Tensor]:
-        """As `autoprune.evaluators.subnets.Weights.full`; the same for all shares."""
+        """As `Weights.full`; the same for all shares."""
         return dict(self.net.named_parameters())
 
 
@@ -48,25 +42,27 @@ class Supernet(OneShot):
     """
 
     epochs: float = 3.0
+    lr: float = 0.05
     drawn: int = 2
     distill: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.drawn < 0 or not 0 <= self.distill <= 1:
-            raise ConfigError(f"drawn={self.drawn}, distill={self.distill}; at least 0, and one in [0, 1], are needed")
+        check_distill(self.task, self.distill)
+        if self.drawn < 0:
+            raise ConfigError(f"drawn={self.drawn}; at least 0 is needed")
 
     @property
     def name(self) -> str:
         """Of the evaluator."""
         return "supernet"
 
-    def shared(self, net: nn.Module) -> nn.Module:
+    def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The slimmable network."""
-        return Slimmable(net)
+        return Slimmable(net, ranked)
 
     def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of the sandwich."""
+        """The mean loss of the sandwich; its gradients are added up, as published."""
         widest, thinnest = self.subnets.extremes()
         stream = self.course.stream(step)
         others = [thinnest, *(self.subnets.random(stream) for _ in range(self.drawn))]
