@@ -99,6 +99,14 @@ class TestNsga2:
         late = [t.costs["macs"] for t in trials[-50:]]
         assert max(late) > 2 * min(late)
 
+    def test_its_first_generation_is_of_all_sizes_wherever_it_is_stopped(self):
+        space = toy_space()
+        controller = Nsga2(space, Budget(space), population=16)
+        means = [np.mean(controller.ask().sparsity) / np.mean(space.thinnest().sparsity) for _ in range(16)]
+        for count in (4, 8, 16):
+            assert np.ptp(means[:count]) > 0.5
+            assert 0.3 < np.mean(means[:count]) < 0.6
+
     def test_its_front_is_wider_and_higher_than_a_random_one(self):
         space = toy_space()
         dense = Macs(space).predict(space.dense())

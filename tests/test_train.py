@@ -14,7 +14,7 @@ from torch.nn import functional
 from autoprune.errors import TrialFailed
 from autoprune.task import Images
 from autoprune.testing.evaluators import ToyNet, state_of, toy_images
-from autoprune.train import Recipe, _ramp, forked, train
+from autoprune.train import Recipe, forked, ramp, train
 
 RECIPE = Recipe(steps=8, batch=32, lr=0.1)
 SPLIT = dataclasses.replace(toy_images(128, 1), pad=1, flip=True)
@@ -142,11 +142,11 @@ def test_forked_seeds_inside_and_restores() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    values = [_ramp(done / 100, 0.2) for done in range(101)]
+    values = [ramp(done / 100, 0.2) for done in range(101)]
     assert values[0] == 0
     assert values[20] == 1
     assert values[60] == pytest.approx(0.5)
     assert values[100] == pytest.approx(0, abs=1e-12)
     assert values[:21] == sorted(values[:21])
     assert values[20:] == sorted(values[20:], reverse=True)
-    assert all(math.isfinite(_ramp(done, 0.0)) for done in (0.0, 0.5, 1.0))
+    assert all(math.isfinite(ramp(done, 0.0)) for done in (0.0, 0.5, 1.0))

@@ -147,7 +147,7 @@ class Nsga2:
         """A child of the last generation's survivors, fitted to the budget."""
         number = self._dice.asked
         if number < self.population:
-            level = qmc.van_der_corput(1, start_index=number)[0]  # evenly over [0, 1), wherever it is stopped
+            level = _evenly(number)
             scattered = self._dice.ask().normal(level, _SCATTER, len(self._free.groups))
             return self.budget.fit(self._free.policy(np.clip(scattered, 0.0, 1.0)))
         sampler = NSGAIISampler(population_size=self.population, seed=_seed(self._dice))
@@ -312,6 +312,11 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _evenly(number: int) -> float:
+    """The term of that number of van der Corput's sequence: evenly over [0, 1), wherever it is stopped."""
+    return int(f"{number:b}"[::-1], 2) / (1 << number.bit_length())
 
 
 def _seed(dice: Dice) -> int:
