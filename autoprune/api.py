@@ -134,7 +134,8 @@ def complete(
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
     loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
-    report = finish(built, opened, watch=stage)
+    with run.refused(opened.directory):
+        report = finish(built, opened, watch=stage)
     best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
 

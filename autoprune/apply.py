@@ -5,6 +5,7 @@ A policy file is enough, unless the evaluator made networks from weights that it
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
     limits = budget.limits(at, built.costs, built.space)
     done = [trial for trial in trials if trial.metric is not None]
     if not done:
-        raise PolicyError(f"no trial of {directory} succeeded yet; `autoprune resume {directory}` goes on with it")
+        again = f"autoprune resume {shlex.quote(str(directory))}"
+        raise PolicyError(f"no trial of {directory} succeeded yet; `{again}` goes on with it")
     prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
     fitting = [t for t in done if all(prices[x.name][t.number] <= x.allowed for x in limits)]
     if not fitting:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +68,7 @@ def _complete(built: Study, opened: Run, as_json: bool) -> None:
         with Progress(built, opened) as shown:
             api.complete(built, opened, watch=shown.trial, stage=shown.stage)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: autoprune resume {opened.directory}") from None
+        raise KeyboardInterrupt(f"stopped; go on with: autoprune resume {shlex.quote(str(opened.directory))}") from None
     _show_report(opened.directory, as_json)
 
 
@@ -164,7 +166,8 @@ def _report(asked: argparse.Namespace) -> None:
     from autoprune import report, run
 
     if not (asked.directory / "report.json").exists() and (asked.directory / "config.json").exists():
-        raise ConfigError(f"{asked.directory} is not finished; `autoprune resume {asked.directory}` goes on with it")
+        again = f"autoprune resume {shlex.quote(str(asked.directory))}"
+        raise ConfigError(f"{asked.directory} is not finished; `{again}` goes on with it")
     run.stored(asked.directory, "report.json")
     report.write_html(asked.directory)
     _show_report(asked.directory, asked.json)
@@ -173,6 +176,7 @@ def _report(asked: argparse.Namespace) -> None:
 def _apply(asked: argparse.Namespace) -> None:
     from autoprune import apply, export, plugins, policy_file
 
+    _refuse_unwritable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
     if asked.at:
@@ -190,7 +194,7 @@ def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
     """One point of a run's front, and what it is."""
     from autoprune import apply, export
 
-    point = apply.apply_point(asked.policy, dict(asked.at), task, data=data)
+    point = apply.apply_point(asked.policy, _ceilings(asked.at), task, data=data)
     export.save(point.model, asked.out, rebuild=point.rebuild)
     trial = point.trial
     if asked.json:
@@ -270,7 +274,7 @@ def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
     if asked.data:
         over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
     if asked.budget:
-        over["budget"] = dict(asked.budget)
+        over["budget"] = _ceilings(asked.budget)
     made = config.find(asked.space, over)
     controller = getattr(asked, "controller", None)
     if controller and controller != made.controller.use:
@@ -278,6 +282,24 @@ def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
     extra = ("latency",) if latency else ()
     with Bars() as bars:
         return study.build(made, watch=bars.stage, costs=extra)
+
+
+def _ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Ceilings by name of the cost, each given once."""
+    found: dict[str, str] = {}
+    for name, value in given:
+        if name in found:
+            raise ConfigError(f"two ceilings on {name}, {found[name]} and {value}; one is right")
+        found[name] = value
+    return found
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a place where no file can be written, before any work."""
+    if os.path.isdir(path) or not path.name:
+        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

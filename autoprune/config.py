@@ -58,7 +58,7 @@ Ceiling = Annotated[
 class Table(pydantic.BaseModel):
     """A table of the file: what is not listed is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Use(Table):
@@ -252,12 +252,15 @@ def _limited(group: Group, space: Space, auto: int) -> Group:
 
 
 def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`tables`, where addresses of Python files are no longer relative."""
+    """`tables`, where addresses of Python files, and of weights that an evaluator borrows, are no longer relative."""
     anchored = dict(tables)
     for key, table in tables.items():
         use = table.get("use") if isinstance(table, Mapping) else None
         if isinstance(use, str) and ".py:" in use:
             anchored[key] = {**table, "use": str(folder.resolve() / use)}
+    evaluator = anchored.get("evaluator")
+    if isinstance(evaluator, Mapping) and isinstance(weights := evaluator.get("weights"), str) and weights:
+        anchored["evaluator"] = {**evaluator, "weights": str(folder.resolve() / weights)}
     return anchored
 
 

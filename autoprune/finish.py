@@ -177,6 +177,9 @@ class _Finish:
             self.notes.insert(
                 0, "The dense network was trained on the holdout, which flatters every holdout number here."
             )
+        if len(self.run) < config.search.trials:
+            trials = f"{len(self.run)} of {config.search.trials} trials were made"
+            self.notes.append(f"{trials}: {config.controller.use} had no further policy to propose.")
         self.notes += getattr(study.evaluator, "notes", ())
         for cost in study.costs.values():
             self.notes += getattr(cost, "notes", ())

@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import re
 import sys
 import typing
@@ -240,15 +241,21 @@ def _settings_of(kind: str, make: Callable[..., Any], wired: Iterable[str]) -> d
 
 
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
-    """The types of the parameters of `make`; empty where a user's annotations cannot be evaluated."""
-    try:
-        return typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
-    except (NameError, TypeError):
-        return {}
+    """The types of the parameters of `make`; without those of an annotation that cannot be evaluated.
+
+    What a class inherits was annotated with the names of the module that it is inherited from.
+    """
+    found: dict[str, Any] = {}
+    for part in (*reversed(make.__mro__), make.__init__) if inspect.isclass(make) else (make,):
+        with contextlib.suppress(NameError, TypeError):
+            found |= typing.get_type_hints(part)
+    return found
 
 
 def _typed(where: str, hint: Any, value: Any) -> Any:
     """`value` as `hint` wants it: strictly, but a list is accepted for a tuple and an int for a float."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}: a finite number is right")
     if hint is Any:
         return value
     try:

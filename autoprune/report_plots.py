@@ -147,7 +147,8 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
     _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks)])
     left = min(points[:, 0].min(), *(n.costs[cost] for n in report.networks))
     right = max(points[:, 0].max(), *(n.costs[cost] for n in report.networks))
-    axes.set_xlim(left - 0.06 * (right - left), right + 0.06 * (right - left))
+    margin = 0.06 * (right - left) or 0.06 * right
+    axes.set_xlim(left - margin, right + margin)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.set_xlabel(label(cost))

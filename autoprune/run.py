@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from autoprune.errors import RunError, SearchFailed
+from autoprune.errors import AutopruneError, RunError, SearchFailed
 from autoprune.space import Policy, SearchSpace
 from autoprune.trial import Trial
 
@@ -92,7 +92,7 @@ class Run:
         self._space = space
         self._journal = -1
         with contextlib.ExitStack() as opened:
-            with _refused(directory):
+            with refused(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.callback(os.close, _lock(directory))
                 self._describe(config, machine or {})
@@ -134,11 +134,11 @@ class Run:
         if trial.number != len(self):
             raise RunError(f"trial {trial.number} cannot follow {len(self)} trials; its number would be {len(self)}")
         line = (_line(trial) + "\n").encode()
-        with _refused(self.directory):
+        with refused(self.directory):
             _write_whole(self._journal, line)
         self._trials.append(trial)
         if trial.status == "ok" and self.best() is trial:
-            with _refused(self.directory):
+            with refused(self.directory):
                 self._write_best()
         return trial
 
@@ -195,7 +195,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
@@ -221,10 +221,12 @@ def _lock(directory: Path) -> int:
 
 
 @contextlib.contextmanager
-def _refused(directory: Path) -> Iterator[None]:
+def refused(directory: Path) -> Iterator[None]:
     """Inside, what the operating system refuses becomes a RunError."""
     try:
         yield
+    except AutopruneError:
+        raise
     except OSError as wrong:
         raise RunError(f"{directory} cannot be written: {wrong.strerror or wrong}") from wrong
 

@@ -6,6 +6,7 @@ written to disk.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from autoprune import loop, plugins, precision
 from autoprune.budget import Budget, Priced, limits
 from autoprune.config import Config
-from autoprune.errors import ConfigError, ModelError
+from autoprune.errors import ConfigError, Exhausted, ModelError
 from autoprune.protocols import Controller, Evaluator, Learns, Reward, Target, Trains, Watch
 from autoprune.rewards import uses_costs, uses_dense_metric
 from autoprune.space import Policy, SearchSpace
@@ -114,7 +115,8 @@ class Study:
 
         Nothing is trained for that.
         """
-        self.controller()
+        with contextlib.suppress(Exhausted):
+            self.controller().ask()
         it, thinnest = self.evaluator, self.space.thinnest()
         model = it.rehearse(thinnest) if isinstance(it, Trains) else it.realise(thinnest)
         _run_once(model, self.task.example, "the thinnest pruned network")

@@ -11,7 +11,9 @@ alone, in the end. The test split is read for trained networks only.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import statistics
 import time
@@ -45,6 +47,12 @@ SEARCHES = {  # method -> evaluator, controller
     "random": ("pruningnet", "random"),
     "evolution x reconstruct": ("reconstruct", "evolution"),
 }
+FINETUNED = {  # whose weights a short finetune begins with -> the search that scored with them
+    "pruningnet": "metapruning",
+    "supernet": "supernet",
+    "reconstruct": "evolution x reconstruct",
+}
+FINETUNE = {"epochs": 0.25, "lr": 0.02}
 UNIFORM, DRAWN = "uniform", 1000  # the second: seed of the width vectors for the rank correlation
 HOLDOUT, TIMED = 1000, 50  # images that score a candidate, and candidates that are timed
 Kept = tuple[int, ...]
@@ -60,6 +68,7 @@ class Plan:
         trials: of a search.
         over: settings of the search space that differ from the file.
         epochs: of shared weights; 0 leaves each its own.
+        most: epochs of a finetune, at most.
         threads: of a job.
     """
 
@@ -68,6 +77,7 @@ class Plan:
     trials: int
     over: Mapping[str, Any]
     epochs: float
+    most: float
     threads: int
 
     def build(self, budget: float, seed: int, evaluator: Mapping[str, Any], controller: str = UNIFORM) -> Study:
@@ -115,10 +125,20 @@ def main() -> None:
         found = finished(pool, "searches", [partial(searched, plan, *key) for key in keys])
         winners = {**uniform, **{key: tuple(one["kept"]) for key, one in zip(keys, found, strict=True)}}
         rows = finished(pool, "winners", [partial(trained, plan, kept, key[2]) for key, kept in winners.items()])
-    judged = dict(zip(winners, rows, strict=True))
+        judged = dict(zip(winners, rows, strict=True))
+        pairs = {
+            (name, m, b, s): (name, winners[m, b, s], b, s)
+            for name, mine in FINETUNED.items()
+            for m in (mine, UNIFORM)
+            for b in asked.budgets
+            for s in asked.seeds
+        }
+        rows = finished(pool, "finetuned", [partial(finetuned, plan, *what) for what in pairs.values()])
+        after = dict(zip(pairs, rows, strict=True))
     truth = [trained(plan, kept, 0)["test_top1"] for kept in vectors]
     ranks = {name: [ranked(plan, name, seed, vectors, truth) for seed in asked.seeds] for name in (*SHARED, *OTHERS)}
     print("\n".join(tables(plan, asked.seeds, asked.budgets, judged, ranks, truth)))
+    print("\n".join(finetunes(asked.seeds, asked.budgets, after)))
     if asked.json:
         asked.json.write_text(json.dumps(as_json(asked.seeds, asked.budgets, judged, ranks), indent=2) + "\n")
 
@@ -137,12 +157,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few trials and steps of everything")
     asked = parser.parse_args()
     over: dict[str, Any] = {}
-    epochs = 0.0
+    epochs, most = 0.0, 1.0
     if asked.quick:
         asked.seeds, asked.budgets, asked.trials, asked.vectors = asked.seeds[:1], asked.budgets[-1:], 8, 5
         asked.out, over, epochs = asked.out / "quick", {"finetune.epochs": 0.01}, 0.02
+        most = 0.01
     threads = max(1, (os.cpu_count() or 1) // asked.jobs)
-    asked.plan = Plan(str(asked.data.absolute()), asked.out, asked.trials, over, epochs, threads)
+    asked.plan = Plan(str(asked.data.absolute()), asked.out, asked.trials, over, epochs, most, threads)
     return asked
 
 
@@ -220,6 +241,25 @@ def trained(plan: Plan, kept: Kept, seed: int) -> dict[str, float]:
     return row
 
 
+def finetuned(plan: Plan, name: str, kept: Kept, budget: float, seed: int) -> dict[str, float]:
+    """Test top-1 of those widths with the weights that an evaluator gives them, before and after a short finetune."""
+    file = plan.out / "finetuned" / f"{name}-{'-'.join(map(str, kept))}-s{seed}.json"
+    if file.exists():
+        found: dict[str, float] = json.loads(file.read_text())
+        return found
+    built = ready(plan, name, budget, seed)
+    task, recipe = built.task, built.finetune
+    steps = math.ceil(min(FINETUNE["epochs"], plan.most) * len(task.train) / recipe.batch)
+    model = built.evaluator.realise(built.space.policy(kept))
+    built.evaluator.metric(model)
+    before = task.metric(model, task.test)
+    train(model, task.train, task.loss, dataclasses.replace(recipe, steps=steps, lr=FINETUNE["lr"]), seed=seed)
+    row = {"before": before, "after": task.metric(model, task.test)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, row)
+    return row
+
+
 def ranked(plan: Plan, name: str, seed: int, vectors: Sequence[Kept], truth: Sequence[float]) -> dict[str, Any]:
     """How far an evaluator puts the width vectors in the order of training from scratch, and how fast it scores."""
     torch.set_num_threads(os.cpu_count() or 1)
@@ -261,6 +301,20 @@ def tables(
         f"test top-1 after the same training from scratch, over {len(truth)} random width vectors of half of the MACs, "
         f"whose test top-1 lies between {min(truth):.2%} and {max(truth):.2%}."
     )
+
+
+def finetunes(
+    seeds: Sequence[int], budgets: Sequence[float], after: Mapping[tuple[str, str, float, int], Mapping[str, float]]
+) -> Iterable[str]:
+    """What the widths are worth with the weights that they were scored with, in Markdown."""
+    heads = [f"{b:.0%} of the MACs, {when}" for b in budgets for when in ("as scored", "finetuned")]
+    yield "\n| weights | widths | " + " | ".join(heads) + " |"
+    yield "|---" * (2 + len(heads)) + "|"
+    for name, mine in FINETUNED.items():
+        for method in (UNIFORM, mine):
+            values = [[after[name, method, b, s][when] for s in seeds] for b in budgets for when in ("before", "after")]
+            yield f"| {name} | {method} | " + " | ".join(map(spread, values)) + " |"
+    yield f"\nTest top-1; finetuned for {FINETUNE['epochs']:g} epochs at a learning rate of {FINETUNE['lr']:g}."
 
 
 def as_json(

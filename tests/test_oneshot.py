@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_never_was(
         stopped.prepare(tmp_path, stopping(stop))
     heard = list[int]()
     again.prepare(tmp_path, lambda what, done, of: heard.append(done))
-    assert heard == list(range(stop - stop % 2, STEPS + 1))
+    assert heard == list(range(stop, STEPS + 1))  # no step is made twice
     assert same(whole, again)
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.safetensors"]
     policy = setting[2].thinnest()
@@ -366,7 +367,12 @@ def test_weights_of_fewer_widths_are_refused(setting: tuple[Task, Trace, SearchS
     task, traced, space = setting
     narrow = tuple(dataclasses.replace(g, lowest=g.of // 2) for g in space)
     made("supernet", (task, traced, SearchSpace("narrow", narrow))).prepare(tmp_path, silent)
-    with pytest.raises(ModelError, match=r"was trained with at least 4 of 8 units, and \[space\] lets 1 stay"):
+    with pytest.raises(ModelError, match=r"was never trained with 1 of 8 units, which \[space\] allows"):
+        made("supernet", setting, weights=str(tmp_path)).rehearse(space.thinnest())
+    coarse = tuple(dataclasses.replace(g, step=2) for g in space)
+    (tmp_path / "supernet.safetensors").unlink()
+    made("supernet", (task, traced, SearchSpace("coarse", coarse))).prepare(tmp_path, silent)
+    with pytest.raises(ModelError, match="was never trained with 1 of 8 units"):
         made("supernet", setting, weights=str(tmp_path)).rehearse(space.thinnest())
 
 
@@ -413,9 +419,61 @@ def test_a_file_that_says_something_else_is_refused(
 
 def test_a_file_of_another_recipe_is_not_gone_on_with(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
     made("supernet", setting).prepare(tmp_path, silent)
-    for settings in ({"lr": 0.001}, {"epochs": 2.0}):
-        with pytest.raises(ModelError, match="another recipe"):
+    for word, settings in (("recipe", {"lr": 0.001}), ("recipe", {"epochs": 2.0}), ("settings", {"distill": 0.5})):
+        with pytest.raises(ModelError, match=f"another {word}"):
             made("supernet", setting, **settings).prepare(tmp_path, silent)
+        with pytest.raises(ModelError, match=f"another {word}"):
+            made("supernet", setting, **settings).take_up(tmp_path)
+    task, traced, space = setting
+    other = Supernet(task, traced, space, l1, epochs=1.0, batch=64)
+    with pytest.raises(ModelError, match="another criterion"):
+        other.prepare(tmp_path, silent)
+
+
+def test_a_flipped_bit_is_noticed(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
+    file = tmp_path / "supernet.safetensors"
+    made("supernet", setting).prepare(tmp_path, silent)
+    whole = bytearray(file.read_bytes())
+    whole[-9] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(ModelError, match="its tensors are not those that were written"):
+        made("supernet", setting).prepare(tmp_path, silent)
+
+
+def test_weights_that_are_not_finite_are_not_kept(setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
+    evaluator = made("supernet", setting, epochs=0.1, warmup=0.0, lr=1e38, clip=1e38)
+    with pytest.raises(TrainingFailed, match="the training weights is"):
+        evaluator.prepare(tmp_path, silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["step", "seconds", "recipe", "details", "about", "place"])
+def test_facts_of_another_type_are_refused(word: str, setting: tuple[Task, Trace, SearchSpace], tmp_path: Path) -> None:
+    file = tmp_path / "supernet.safetensors"
+    made("supernet", setting).prepare(tmp_path, silent)
+    with safetensors.safe_open(file, "pt") as opened:
+        words = opened.metadata()
+    facts = json.dumps({**json.loads(words["course"]), word: "8"})
+    safetensors.torch.save_file(safetensors.torch.load_file(file), file, {**words, "course": facts})
+    with pytest.raises(ModelError, match="is no file that training wrote"):
+        made("supernet", setting).prepare(tmp_path, silent)
+
+
+def test_every_setting_of_every_plugin_has_a_type() -> None:
+    for kind in plugins.OURS:
+        for name in plugins.OURS[kind]:
+            assert all(setting.type != "any" for setting in plugins.describe(kind, name).settings), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": "ten"}, {"batch": 2.5}, {"lr": math.inf}, {"hidden": 1.5}, {"weights": 3}, {"distill": True}],
+)
+def test_settings_of_another_type_are_refused(
+    settings: dict[str, Any], setting: tuple[Task, Trace, SearchSpace]
+) -> None:
+    with pytest.raises(ConfigError, match=f"'{next(iter(settings))}' is"):
+        made("pruningnet", setting, **settings)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -423,7 +481,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_would_be_right(
     name: str, setting: tuple[Task, Trace, SearchSpace], tmp_path: Path
 ) -> None:
     evaluator = made(name, setting, lr=1e30, clip=1e30)
-    with pytest.raises(TrainingFailed, match=r"at step \d of 8; begin a new run with a learning rate .* below 1e\+30"):
+    with pytest.raises(TrainingFailed, match=r"at step \d of 8; begin a new run with another recipe, .* below 1e\+30"):
         evaluator.prepare(tmp_path, silent)
     assert list(tmp_path.iterdir()) == []
 
@@ -482,7 +540,7 @@ def test_weights_of_another_run_are_used_and_kept(setting: tuple[Task, Trace, Se
 def test_weights_that_are_missing_or_half_trained_are_refused(
     setting: tuple[Task, Trace, SearchSpace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ModelError, match="does not exist"):
+    with pytest.raises(ModelError, match="cannot be read \\(No such file"):
         made("supernet", setting, weights=str(tmp_path / "gone")).prepare(None, silent)
     monkeypatch.setattr(course, "KEPT", 2)
     with pytest.raises(KeyboardInterrupt):
@@ -518,7 +576,7 @@ def test_the_file_says_what_it_is_of(setting: tuple[Task, Trace, SearchSpace], t
         assert not any(name.startswith("momentum/") for name in opened.keys())  # noqa: SIM118 - no mapping
     assert facts["step"] == STEPS
     assert facts["about"]["groups"] == [[g.name, g.of] for g in setting[2]]
-    assert facts["limits"]["lowest"] == [g.choices()[0] for g in setting[2]]
+    assert facts["details"]["widths of [space]"] == [list(g.choices()) for g in setting[2]]
 
 
 def test_both_say_in_the_report_what_was_trained(setting: tuple[Task, Trace, SearchSpace]) -> None:

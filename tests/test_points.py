@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from autoprune import api, cli, config, finish, run, study
+from autoprune import api, cli, config, finish, precision, run, study
 from autoprune.apply import apply_point, apply_policy
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
 from autoprune.evaluators import course
@@ -48,7 +48,8 @@ FRONT = SPACE.replace('macs = "50%"', "").replace('use = "pruningnet"', 'use = "
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A search space beside which nothing else lies; commands run in its folder."""
+    """A search space beside which nothing else lies; commands run in its folder, always in one precision."""
+    monkeypatch.setattr(precision, "choose", lambda *given: "fp32")  # it is timed, and two runs are compared
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.toml"
     path.write_text(SPACE)
@@ -103,6 +104,8 @@ def test_a_run_that_is_stopped_while_it_trains_goes_on(
     assert cli.main(["search", str(whole)]) == 0
     other = next(path for path in (space.parent / "runs").glob("*/*") if path != stopped)
     assert journal(stopped) == journal(other)
+    weights = [safetensors.torch.load_file(run / "pruningnet.safetensors") for run in (stopped, other)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_a_policy_of_shared_weights_needs_their_file(space: Path) -> None:
@@ -111,7 +114,7 @@ def test_a_policy_of_shared_weights_needs_their_file(space: Path) -> None:
     kept = json.loads((directory / "best.json").read_text())["groups"]
     assert [m.out_channels for m in again.modules() if isinstance(m, torch.nn.Conv2d)] == [g["kept"] for g in kept]
     (directory / "pruningnet.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"pruningnet.safetensors does not exist"):
+    with pytest.raises(ModelError, match=r"pruningnet.safetensors cannot be read \(No such file"):
         apply_policy(directory)
     assert not (directory / "pruningnet.safetensors").exists()  # none was trained
 
@@ -149,7 +152,7 @@ def stopping(what: str, done: int, of: int) -> None:
 
 def test_what_can_never_work_is_refused_before_there_is_a_run(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        'use = "pruningnet"\nweights = "gone"': "gone does not exist",
+        'use = "pruningnet"\nweights = "gone"': "gone cannot be read (No such file",
         'use = "supernet"\ndistill = 2.0': "distill=2.0",
     }
     for written, message in cases.items():
@@ -274,6 +277,29 @@ class TestPoints:
             apply_point(result.directory, {"macs": "100%"})
         with pytest.raises(ConfigError, match="a ceiling is needed"):
             apply_point(result.directory, {}, task)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--at", "macs=10%", "--at", "macs=100%"], "two ceilings on macs, 10% and 100%"),
+            (["--at", "macs=100%", "--out", "nodir/x.safetensors"], "there is no folder nodir"),
+            (["--at", "macs=100%", "--out", "runs"], "that is a folder"),
+            (["--at", "mcas=100%"], "no cost is called 'mcas'"),
+            (["--at", "macs=500%"], "is not in (0%, 100%]"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(
+        self, arguments: list[str], message: str, front: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        capsys.readouterr()
+        assert cli.main(["apply", str(front), *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    def test_fewer_trials_than_asked_are_said(self, space: Path) -> None:
+        space.write_text(SPACE.replace("trials = 6", "trials = 500"))
+        directory = searched(space)
+        notes = json.loads((directory / "report.json").read_text())["notes"]
+        assert any("of 500 trials were made: genetic had no further policy" in note for note in notes)
 
     def test_what_is_no_run_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is no run"):

@@ -8,22 +8,24 @@ taken up again ends with the weights of one that never was.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ConfigError, ModelError, RunError, TrainingFailed
+from autoprune.errors import ConfigError, ModelError, RunError, TrainingFailed, first_line
 from autoprune.layout import laid_out
 from autoprune.run import write_bytes
 from autoprune.task import Batch, Split
@@ -47,7 +49,7 @@ class Course:
         recipe: how.
         seed: of everything random.
         about: what the weights are of: a file is taken up only where it says the same.
-        limits: what else a file says of them, for those who take it up.
+        details: what else a file says of them, for those who take it up.
         step: how many steps were made.
         seconds: how long they took.
     """
@@ -56,10 +58,11 @@ class Course:
     recipe: Recipe
     seed: int
     about: About
-    limits: About
+    details: About
     step: int = 0
     seconds: float = 0.0
     _place: tuple[int, int] = field(default=(0, 0), init=False)  # epoch, batches of it that were learnt from
+    _whole: bool = field(default=True, init=False)  # whether weights, step and place belong together
 
     @property
     def done(self) -> bool:
@@ -69,18 +72,28 @@ class Course:
     def run(self, split: Split, lesson: Lesson, file: Path | None, watch: Watch) -> None:
         """Make the steps that are left. `file` is written every `KEPT` steps, and when all are made.
 
-        Raises TrainingFailed when loss or gradient is not finite; `file` then holds the last that was written.
+        Raises TrainingFailed when loss, gradient or weights are not finite; `file` then holds the last that was
+        written. Stopped by Ctrl-C, it holds the last step that was made.
         """
+        try:
+            self._run(split, lesson, file, watch)
+        except KeyboardInterrupt:
+            if file is not None and self.step and self._whole:
+                self.write(file)
+            raise
+
+    def _run(self, split: Split, lesson: Lesson, file: Path | None, watch: Watch) -> None:
         if self.done:
             return
         watch(self.step, self.recipe.steps)
         for place, batch in self._batches(split):
             begun = time.perf_counter()
-            self._learn(lesson, *batch)
-            self.step, self._place = self.step + 1, place
+            self._learn(lesson, place, *batch)
             self.seconds += time.perf_counter() - begun
-            if file is not None and (self.step % KEPT == 0 or self.done):
-                self.write(file)
+            if self.step % KEPT == 0 or self.done:
+                self._require_finite("weights", sum(float(p.detach().abs().sum()) for p in self._trained.values()))
+                if file is not None:
+                    self.write(file)
             watch(self.step, self.recipe.steps)
             if self.done:
                 break
@@ -93,7 +106,7 @@ class Course:
         """Write what was reached, so that `file` holds all of it or what it held before. Raises RunError."""
         facts = {
             "about": dict(self.about),
-            "limits": dict(self.limits),
+            "details": dict(self.details),
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
             "step": self.step,
@@ -102,22 +115,22 @@ class Course:
         }
         tensors = self._tensors() | ({} if self.done else self._momenta())
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        facts["sha256"] = _digest(plain)
         try:
             write_bytes(file, safetensors.torch.save(plain, {"schema": _SCHEMA, "course": json.dumps(facts)}))
         except OSError as wrong:
             raise RunError(f"{file} cannot be written ({wrong.strerror or wrong})") from None
 
-    def take_up(self, file: Path, *, same_recipe: bool) -> About:
-        """Go on from what `file` holds; gives its `limits`. With `same_recipe`, recipe and seed must be this one's.
+    def take_up(self, file: Path, agree: Sequence[str] = ()) -> About:
+        """Go on from what `file` holds; gives its `details`.
 
-        Raises ModelError where it is of something else, or damaged.
+        What it is of must be what this is of, and so must those that `agree` names: "recipe", "seed" or one of the
+        details. The precision of a recipe is the machine's. Raises ModelError where they are not, or it is damaged.
         """
         facts, tensors = _read(file)
-        mine: dict[str, Any] = json.loads(json.dumps(dict(self.about)))
-        theirs = dict(facts.about)
-        if same_recipe:
-            mine |= {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed}
-            theirs |= {"recipe": dataclasses.asdict(facts.recipe), "seed": facts.seed}
+        own = {**self.about, **self._agreeing(self.details, self.recipe, self.seed, agree)}
+        mine: dict[str, Any] = json.loads(json.dumps(own))
+        theirs = {**facts.about, **self._agreeing(facts.details, facts.recipe, facts.seed, agree)}
         if differing := [key for key, value in mine.items() if theirs.get(key) != value]:
             what = " and another ".join(differing)
             raise ModelError(f"{file} was trained for another {what}; train anew for this one")
@@ -128,10 +141,15 @@ class Course:
                 self._optimizer.state[parameter]["momentum_buffer"] = tensor.to(parameter)
         self.recipe, self.seed = facts.recipe, facts.seed
         self.step, self.seconds, self._place = facts.step, facts.seconds, facts.place
-        return facts.limits
+        return facts.details
 
-    def _learn(self, lesson: Lesson, inputs: Tensor, targets: Tensor) -> None:
-        """One step."""
+    @staticmethod
+    def _agreeing(details: About, recipe: Recipe, seed: int, names: Sequence[str]) -> About:
+        known = {**details, "recipe": {**dataclasses.asdict(recipe), "precision": ""}, "seed": seed}
+        return {name: known.get(name) for name in names}
+
+    def _learn(self, lesson: Lesson, place: tuple[int, int], inputs: Tensor, targets: Tensor) -> None:
+        """One step, on the batch before `place`."""
         device = next(self.module.parameters()).device
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.lr * ramp((self.step + 0.5) / self.recipe.steps, self.recipe.warmup)
@@ -141,7 +159,10 @@ class Course:
         self._require_finite("loss", loss.item())
         norm = nn.utils.clip_grad_norm_(list(self._trained.values()), self.recipe.clip)
         self._require_finite("gradient", norm.item())
+        self._whole = False
         self._optimizer.step()
+        self.step, self._place = self.step + 1, place
+        self._whole = True
 
     def _batches(self, split: Split) -> Iterator[tuple[tuple[int, int], Batch]]:
         """Epoch after epoch, from the place that was reached: each batch with the place behind it.
@@ -185,7 +206,7 @@ class Course:
         return {_MOMENTUM + name: momentum for name, momentum in found.items() if momentum is not None}
 
     def _fill(self, own: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
-        shapes, wanted = ({name: tuple(t.shape) for name, t in those.items()} for those in (found, own))
+        shapes, wanted = ({name: (t.shape, t.dtype) for name, t in those.items()} for those in (found, own))
         if missing := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):
             raise ModelError(f"{file} does not hold this network's weights ({missing[0]!r} differs); train anew")
         with torch.no_grad():
@@ -196,34 +217,51 @@ class Course:
         if not math.isfinite(value):
             raise TrainingFailed(
                 f"the training {what} is {value} at step {self.step + 1} of {self.recipe.steps}; "
-                f"begin a new run with a learning rate (lr of the evaluator) below {self.recipe.lr:g}"
+                f"begin a new run with another recipe, such as a learning rate (lr of the evaluator) below "
+                f"{self.recipe.lr:g}"
             )
 
 
-@dataclass(frozen=True)
-class _Facts:
+class _Facts(pydantic.BaseModel):
     """What a file says of its tensors."""
 
-    about: About
-    limits: About
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    about: dict[str, Any]
+    details: dict[str, Any]
     recipe: Recipe
-    seed: int
-    step: int
-    seconds: float
-    place: tuple[int, int]
+    seed: pydantic.NonNegativeInt
+    step: pydantic.NonNegativeInt
+    seconds: pydantic.NonNegativeFloat
+    place: tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt]
+    sha256: str
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of the values of all tensors, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _read(file: Path) -> tuple[_Facts, dict[str, Tensor]]:
+    try:
+        file.open("rb").close()
+    except OSError as wrong:
+        raise ModelError(
+            f"{file} cannot be read ({wrong.strerror}); a file that training wrote is needed there"
+        ) from None
     try:
         with safetensors.safe_open(file, "pt") as opened:
             words = opened.metadata() or {}
             if words.get("schema") != _SCHEMA:
                 raise ValueError(f"its schema is {words.get('schema')!r}, not {_SCHEMA!r}")
-            facts = json.loads(words["course"])
-            epoch, learnt = facts.pop("place")
-            read = _Facts(**facts | {"recipe": Recipe(**facts["recipe"]), "place": (int(epoch), int(learnt))})
-            return read, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except FileNotFoundError:
-        raise ModelError(f"{file} does not exist; a file that training wrote is needed there") from None
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as wrong:
-        raise ModelError(f"{file} is no file that training wrote ({wrong})") from None
+            facts = _Facts.model_validate_json(words["course"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            if _digest(tensors) != facts.sha256:
+                raise ValueError("its tensors are not those that were written")
+            return facts, tensors
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as wrong:
+        raise ModelError(f"{file} is no file that training wrote ({first_line(wrong)})") from None

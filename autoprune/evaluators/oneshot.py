@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,8 @@ from autoprune.trace import Trace
 from autoprune.train import Recipe, forked, restart
 
 STARTS = ("dense", "scratch")
-_LOWEST = "lowest"
+_CHOICES = "widths of [space]"
+_SETTINGS = ("criterion", "settings")  # of a training, besides its recipe
 _REFERENCE, _BATCH = 1024, 128  # images of the widest network's statistics
 
 
@@ -82,7 +84,8 @@ class OneShot:
         clip: largest gradient norm.
         images: training images that a policy's statistics are estimated on.
         holdout: holdout images that score a policy; 0 takes them all.
-        weights: the directory of a run whose trained weights are used instead of training, or the file itself.
+        weights: the directory of a run whose trained weights are used instead of training, or the file itself; in a
+            search space's file, relative to it.
     """
 
     task: Task
@@ -108,8 +111,9 @@ class OneShot:
         if not (self.epochs > 0 and self.lr > 0 and self.clip > 0 and self.batch >= 2 and 0 <= self.warmup < 1):
             given = f"epochs={self.epochs}, lr={self.lr}, clip={self.clip}, batch={self.batch}, warmup={self.warmup}"
             raise ConfigError(f"{given}: all above 0, at least two images a batch, and a warmup below 1 are needed")
-        if self.images < 2 or self.holdout < 0:
-            raise ConfigError(f"images={self.images}, holdout={self.holdout}: at least 2 and 0 are needed")
+        if self.images < 2 or self.holdout < 0 or self.weight_decay < 0:
+            given = f"images={self.images}, holdout={self.holdout}, weight_decay={self.weight_decay}"
+            raise ConfigError(f"{given}: at least 2, 0 and 0 are needed")
         self._ready = False
 
     @property
@@ -121,6 +125,11 @@ class OneShot:
     def about(self) -> Mapping[str, object]:
         """Settings in which a file of trained weights must agree."""
         return {"start": self.start}
+
+    @property
+    def lessons(self) -> Mapping[str, object]:
+        """Settings that a training step depends on, besides the recipe."""
+        return {}
 
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The shared weights, from a network of full width of its own and the ranking of its units."""
@@ -152,7 +161,7 @@ class OneShot:
             return
         file = folder / self.file if folder is not None else None
         if file is not None and file.exists():
-            self.course.take_up(file, same_recipe=not self.weights)
+            self._own(file)
         elif self.weights:
             self._borrow()
             if file is not None:
@@ -161,8 +170,8 @@ class OneShot:
         self._ready = True
 
     def take_up(self, folder: Path) -> None:
-        """As `autoprune.protocols.Trains.take_up`."""
-        self._finished(folder / self.file)
+        """As `autoprune.protocols.Trains.take_up`. Widths are not limited by a space then."""
+        self._finished(folder / self.file, () if self.weights else ("recipe", "seed", *_SETTINGS))
         self._ready = True
 
     def realise(self, policy: Policy) -> nn.Module:
@@ -231,8 +240,12 @@ class OneShot:
         dense = policy_file.fingerprint(self.task.model, self.task.rebuild)
         groups = [[group.name, group.of] for group in self.space]
         own = {"architecture": dense.architecture, "dense network": dense.weights, "groups": groups}
-        limits = {_LOWEST: [group.choices()[0] for group in self.space]}
-        return Course(self.subnets.weights, recipe, self.seed, {**own, **self.about}, limits)
+        details = {
+            "criterion": getattr(self.criterion, "__qualname__", type(self.criterion).__qualname__),
+            "settings": dict(self.lessons),
+            _CHOICES: [group.choices() for group in self.space],
+        }
+        return Course(self.subnets.weights, recipe, self.seed, {**own, **self.about}, details)
 
     def _ranked(self) -> list[Units]:
         """The units of each group, those that stay longest first; in their own order from scratch."""
@@ -242,23 +255,32 @@ class OneShot:
             found = criteria.scores(self.task.model, self.trace, self.criterion, task=self.task, seed=self.seed)
         return order(found)
 
+    def _own(self, file: Path) -> None:
+        """Go on from the run's own file."""
+        if self.weights:
+            self._widths(file, self._finished(file))
+        else:
+            self.course.take_up(file, ("recipe", "seed", *_SETTINGS, _CHOICES))
+
     def _borrow(self) -> None:
         """Take what another run trained. Raises ModelError where that is not finished, or of fewer widths."""
-        source = Path(self.weights)
-        file = source / self.file if source.is_dir() else source
-        lowest = self._finished(file)[_LOWEST]
-        for group, trained in zip(self.space, lowest, strict=True):
-            if group.choices()[0] < trained:
-                widths = f"group {group.name!r} was trained with at least {trained} of {group.of} units"
-                raise ModelError(f"{file}: {widths}, and [space] lets {group.choices()[0]} stay; train anew for that")
+        file = Path(self.weights, self.file) if os.path.isdir(self.weights) else Path(self.weights)
+        self._widths(file, self._finished(file))
 
-    def _finished(self, file: Path) -> Mapping[str, Any]:
+    def _widths(self, file: Path, details: Mapping[str, Any]) -> None:
+        """Refuse a space with widths that the weights in `file` were not trained for."""
+        for group, trained in zip(self.space, details[_CHOICES], strict=True):
+            if new := sorted(set(group.choices()) - set(trained)):
+                widths = f"group {group.name!r} was never trained with {new[0]} of {group.of} units"
+                raise ModelError(f"{file}: {widths}, which [space] allows; train anew for that")
+
+    def _finished(self, file: Path, agree: Sequence[str] = ()) -> Mapping[str, Any]:
         """What `file` says of weights that were trained to the end, which this then has."""
-        limits = self.course.take_up(file, same_recipe=False)
+        details = self.course.take_up(file, agree)
         if not self.course.done:
             made = f"{self.course.step} of {self.course.recipe.steps} steps"
             raise ModelError(f"{file} is not trained to the end, only for {made}; go on with its run first")
-        return limits
+        return details
 
     @cached_property
     def _scored(self) -> Recalibrate:

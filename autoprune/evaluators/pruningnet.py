@@ -118,6 +118,11 @@ class PruningNet(OneShot):
         """Settings in which a file of trained weights must agree."""
         return {**super().about, "hidden": self.hidden}
 
+    @property
+    def lessons(self) -> dict[str, object]:
+        """Settings that a training step depends on."""
+        return {"distill": self.distill}
+
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The PruningNet."""
         return Generator(net, ranked, widths_about(net, self.trace, self.space), self.hidden)

@@ -57,6 +57,11 @@ class Supernet(OneShot):
         """Of the evaluator."""
         return "supernet"
 
+    @property
+    def lessons(self) -> dict[str, object]:
+        """Settings that a training step depends on."""
+        return {"drawn": self.drawn, "distill": self.distill}
+
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The slimmable network."""
         return Slimmable(net, ranked)
