@@ -116,7 +116,8 @@ def reopen(
         step=int(machine.get("step", 1)),
         watch=watch,
     )
-    return built, Run(directory, _as_written(written, asked.plain()), built.space)
+    now = asked.plain()
+    return built, Run(directory, now, built.space, compared=_as_written(written, now))
 
 
 def complete(

@@ -86,8 +86,19 @@ class Run:
         machine: what was found on the machine that began it; what a resumed run goes on with.
     """
 
-    def __init__(self, directory: Path, config: Json, space: SearchSpace, machine: Json | None = None) -> None:
-        """Begin a run in `directory`, or continue the one that is there. Raises RunError where that cannot be."""
+    def __init__(
+        self,
+        directory: Path,
+        config: Json,
+        space: SearchSpace,
+        machine: Json | None = None,
+        *,
+        compared: Json | None = None,
+    ) -> None:
+        """Begin a run in `directory`, or continue the one that is there. Raises RunError where that cannot be.
+
+        `compared` is the part of `config` that the run was begun with, if there are settings now that there were not.
+        """
         self.directory = directory
         self._space = space
         self._journal = -1
@@ -95,7 +106,7 @@ class Run:
             with refused(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.callback(os.close, _lock(directory))
-                self._describe(config, machine or {})
+                self._describe(config, machine or {}, compared or config)
                 self.machine: Json = stored(directory, "machine.json")
                 self._trials = _recover(directory / "trials.jsonl", len(space))
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -150,9 +161,9 @@ class Run:
             raise SearchFailed(f"none of {len(self)} trials in {self.directory} succeeded{cause}")
         return max(done, key=lambda t: (t.reward, -t.number))
 
-    def _describe(self, config: Json, machine: Json) -> None:
+    def _describe(self, config: Json, machine: Json, compared: Json) -> None:
         """Write what the run is, or check that it is what was begun."""
-        config = _plain(config)
+        config, compared = _plain(config), _plain(compared)
         written = self.directory / "config.json"
         if not written.exists():
             write_json(self.directory / "space.json", _described(self._space))
@@ -160,7 +171,7 @@ class Run:
             write_json(written, config)
             return
         before = stored(self.directory, "config.json")
-        changed = [key for key in _differences(before, config) if key not in _FREE]
+        changed = [key for key in _differences(before, compared) if key not in _FREE]
         if changed:
             raise RunError(f"{self.directory} was begun with another {', '.join(changed)}; start a new run for that")
         require_same(self.directory, self._space)
