@@ -335,7 +335,7 @@ def as_json(
         for method in (UNIFORM, *SEARCHES)
     }
     taus = [row["tau"] for row in ranks["pruningnet"] if row["tau"] is not None]
-    return {**methods, "tau": statistics.mean(taus) if taus else None, "evaluators": ranks}
+    return {**methods, "tau": statistics.mean(taus) if taus else None}
 
 
 def spread(values: Sequence[float]) -> str:
