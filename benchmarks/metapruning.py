@@ -138,7 +138,7 @@ def main() -> None:
     truth = [trained(plan, kept, 0)["test_top1"] for kept in vectors]
     ranks = {name: [ranked(plan, name, seed, vectors, truth) for seed in asked.seeds] for name in (*SHARED, *OTHERS)}
     print("\n".join(tables(plan, asked.seeds, asked.budgets, judged, ranks, truth)))
-    print("\n".join(finetunes(asked.seeds, asked.budgets, after)))
+    print("\n".join(finetunes(plan, asked.seeds, asked.budgets, after)))
     if asked.json:
         asked.json.write_text(json.dumps(as_json(asked.seeds, asked.budgets, judged, ranks), indent=2) + "\n")
 
@@ -304,7 +304,10 @@ def tables(
 
 
 def finetunes(
-    seeds: Sequence[int], budgets: Sequence[float], after: Mapping[tuple[str, str, float, int], Mapping[str, float]]
+    plan: Plan,
+    seeds: Sequence[int],
+    budgets: Sequence[float],
+    after: Mapping[tuple[str, str, float, int], Mapping[str, float]],
 ) -> Iterable[str]:
     """What the widths are worth with the weights that they were scored with, in Markdown."""
     heads = [f"{b:.0%} of the MACs, {when}" for b in budgets for when in ("as scored", "finetuned")]
@@ -314,7 +317,8 @@ def finetunes(
         for method in (UNIFORM, mine):
             values = [[after[name, method, b, s][when] for s in seeds] for b in budgets for when in ("before", "after")]
             yield f"| {name} | {method} | " + " | ".join(map(spread, values)) + " |"
-    yield f"\nTest top-1; finetuned for {FINETUNE['epochs']:g} epochs at a learning rate of {FINETUNE['lr']:g}."
+    epochs = min(FINETUNE["epochs"], plan.most)
+    yield f"\nTest top-1; finetuned for {epochs:g} epochs at a learning rate of {FINETUNE['lr']:g}."
 
 
 def as_json(
