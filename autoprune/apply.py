@@ -5,7 +5,6 @@ A policy file is enough, unless the evaluator made networks from weights that it
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from autoprune import budget, config, policy_file, run, study
 from autoprune.errors import ConfigError, PolicyError
 from autoprune.policy_file import PolicyFile
 from autoprune.protocols import Trains
+from autoprune.space import Policy
 from autoprune.study import Study
 from autoprune.task import Task
 from autoprune.trial import Trial
@@ -38,11 +38,7 @@ def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") 
     built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, chosen="fp32")
     policy_file.require_same(file, built.task.model, weights=task is None)
     policy = file.policy(built.space.groups)
-    if isinstance(built.evaluator, Trains):
-        built.evaluator.take_up(Path(path) if Path(path).is_dir() else Path(path).parent)
-    model = built.evaluator.realise(policy)
-    built.evaluator.metric(model)  # for its recovery; the number itself is in the run's report
-    return model
+    return _recovered(built, policy, Path(path) if Path(path).is_dir() else Path(path).parent)
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,18 @@ def apply_point(
     )
     run.require_same(directory, built.space)
     trial = _cheap_enough(built, run.trials(directory, len(built.space)), at, directory)
-    if isinstance(built.evaluator, Trains):
-        built.evaluator.take_up(directory)
-    model = built.evaluator.realise(trial.policy)
-    built.evaluator.metric(model)
+    model = _recovered(built, trial.policy, directory)
     shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
     return Point(trial, shares, model, built.task.rebuild)
+
+
+def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:
+    """The network of `policy`; weights that the evaluator trained for the search are read from `folder`."""
+    if isinstance(built.evaluator, Trains):
+        built.evaluator.take_up(folder)
+    model = built.evaluator.realise(policy)
+    built.evaluator.metric(model)  # for its recovery; the number itself is in the run's report
+    return model
 
 
 def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | float], directory: Path) -> Trial:
@@ -106,8 +108,7 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
     limits = budget.limits(at, built.costs, built.space)
     done = [trial for trial in trials if trial.metric is not None]
     if not done:
-        again = f"autoprune resume {shlex.quote(str(directory))}"
-        raise PolicyError(f"no trial of {directory} succeeded yet; `{again}` goes on with it")
+        raise PolicyError(f"no trial of {directory} succeeded yet; `{run.resuming(directory)}` goes on with it")
     prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
     fitting = [t for t in done if all(prices[x.name][t.number] <= x.allowed for x in limits)]
     if not fitting:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +59,7 @@ def _resume(asked: argparse.Namespace) -> None:
 
 
 def _complete(built: Study, opened: Run, as_json: bool) -> None:
-    from autoprune import api
+    from autoprune import api, run
     from autoprune.progress import Progress
 
     print(f"{opened.directory}", file=sys.stderr)
@@ -68,7 +67,7 @@ def _complete(built: Study, opened: Run, as_json: bool) -> None:
         with Progress(built, opened) as shown:
             api.complete(built, opened, watch=shown.trial, stage=shown.stage)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: autoprune resume {shlex.quote(str(opened.directory))}") from None
+        raise KeyboardInterrupt(f"stopped; go on with: {run.resuming(opened.directory)}") from None
     _show_report(opened.directory, as_json)
 
 
@@ -166,8 +165,7 @@ def _report(asked: argparse.Namespace) -> None:
     from autoprune import report, run
 
     if not (asked.directory / "report.json").exists() and (asked.directory / "config.json").exists():
-        again = f"autoprune resume {shlex.quote(str(asked.directory))}"
-        raise ConfigError(f"{asked.directory} is not finished; `{again}` goes on with it")
+        raise ConfigError(f"{asked.directory} is not finished; `{run.resuming(asked.directory)}` goes on with it")
     run.stored(asked.directory, "report.json")
     report.write_html(asked.directory)
     _show_report(asked.directory, asked.json)

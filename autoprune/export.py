@@ -24,9 +24,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import AutopruneError, ModelError, RunError
+from autoprune.errors import ModelError
 from autoprune.models import build
 from autoprune.models.weights import read
+from autoprune.run import refused
 
 WEIGHTS, PROGRAM, ONNX = "model.safetensors", "model.pt2", "model.onnx"
 SIZES = (
@@ -190,15 +191,10 @@ def _compare(model: nn.Module, other: Run, path: Path, images: Tensor, file: Pat
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
     """A path to write to; renamed to `path` where the block ends well, and gone where it does not."""
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-            part = Path(folder) / path.name
-            yield part
-            part.replace(path)
-    except AutopruneError:
-        raise
-    except OSError as wrong:
-        raise RunError(f"{path} cannot be written ({wrong.strerror or wrong})") from wrong
+    with refused(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+        part = Path(folder) / path.name
+        yield part
+        part.replace(path)
 
 
 @contextlib.contextmanager

@@ -86,12 +86,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def narrowed(tensor: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+    """The positions of each dimension of `tensor` that stay, with gradients; itself where all do."""
+    for dim, mask in stay.items():
+        tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
+    return tensor
+
+
 def _sliced(tensor: Tensor, value: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:
     """What stays of `value`, as the kind of tensor that `tensor` is."""
     with torch.no_grad():
-        part = value.detach() if stay else value.detach().clone()
-        for dim, mask in stay.items():
-            part = part.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(part.device))
+        part = narrowed(value.detach(), stay) if stay else value.detach().clone()
         if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
             part = part.contiguous(memory_format=torch.channels_last)
     return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part

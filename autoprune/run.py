@@ -22,6 +22,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,11 @@ def stored(directory: Path, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RunError(f"{path} is damaged; it should hold one JSON object")
     return found
+
+
+def resuming(directory: Path) -> str:
+    """The command that goes on with the run in `directory`."""
+    return f"autoprune resume {shlex.quote(str(directory))}"
 
 
 def require_same(directory: Path, space: SearchSpace) -> None:
@@ -232,14 +238,14 @@ def _lock(directory: Path) -> int:
 
 
 @contextlib.contextmanager
-def refused(directory: Path) -> Iterator[None]:
-    """Inside, what the operating system refuses becomes a RunError."""
+def refused(place: Path) -> Iterator[None]:
+    """Inside, what the operating system refuses becomes a RunError that names `place`."""
     try:
         yield
     except AutopruneError:
         raise
     except OSError as wrong:
-        raise RunError(f"{directory} cannot be written: {wrong.strerror or wrong}") from wrong
+        raise RunError(f"{place} cannot be written: {wrong.strerror or wrong}") from wrong
 
 
 def _write_whole(file: int, line: bytes) -> None:

@@ -6,6 +6,7 @@ Everything random comes from the seed, so that the same call gives the same weig
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,14 +65,13 @@ def train(
     Raises TrialFailed when the loss is not finite.
     """
     lay_out(model)
-    optimizer = torch.optim.SGD(decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
+    optimizer = sgd(model, recipe)
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = next(model.parameters()).device
     model.train()
     with forked(seed):
         for step, (inputs, targets) in enumerate(_endless(split, recipe, seed), start=1):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * ramp((step - 0.5) / recipe.steps, recipe.warmup)
+            pace(optimizer, recipe, step)
             value = _loss(model, inputs.to(device), targets.to(device), loss, recipe, teacher)
             reached = value.item()
             if not math.isfinite(reached):
@@ -100,6 +100,19 @@ def restart(model: nn.Module, seed: int) -> None:
                 raise ModelError(f"{what} cannot be trained from scratch: it has parameters and no reset_parameters()")
 
 
+def thaw(model: nn.Module) -> None:
+    """Let a network that was frozen as a whole (to be used, not trained) be trained as a whole."""
+    if not any(p.requires_grad for p in model.parameters()):
+        model.requires_grad_(True)
+
+
+def teacher_of(model: nn.Module) -> nn.Module:
+    """A copy of `model` to learn from."""
+    teacher = copy.deepcopy(model).eval()
+    lay_out(teacher)
+    return teacher
+
+
 @contextlib.contextmanager
 def forked(seed: int) -> Iterator[None]:
     """Inside, torch's global generator is seeded; afterwards the caller's state is back."""
@@ -119,12 +132,27 @@ def _endless(split: Split, recipe: Recipe, seed: int) -> Iterator[Batch]:
             done += 1
             yield batch
         if done == before:
-            size = f"{len(split)} images give no batch of {recipe.batch}"
-            raise ConfigError(f"the training split's {size}; a smaller batch is right")
+            raise no_batch(split, recipe)
 
 
-def decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """The parameters of `model` that are trained, for an optimizer: those of two dimensions and more with `decay`."""
+def no_batch(split: Split, recipe: Recipe) -> ConfigError:
+    """What is wrong with a split of which no batch can be made."""
+    size = f"{len(split)} images give no batch of {recipe.batch}"
+    return ConfigError(f"the training split's {size}; a smaller batch is right")
+
+
+def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """The optimizer of all parameters of `model` that are trained."""
+    return torch.optim.SGD(_decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def pace(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Set the learning rate of a step, counted from 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * ramp((step - 0.5) / recipe.steps, recipe.warmup)
+
+
+def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
     free = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     rest = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     return [{"params": rest, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]

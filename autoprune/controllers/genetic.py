@@ -1,4 +1,4 @@
-"""The evolutionary search of MetaPruning, as published: generations, an elite, mutations and crossovers, nothing else.
+"""The evolutionary search of MetaPruning: generations, an elite, mutations and crossovers, nothing else.
 
 Liu et al. 2019, https://arxiv.org/abs/1903.10258, algorithm 2, with the numbers of its code: a population of 50, the
 best 10 of all so far as parents, 25 mutations in which each gene is drawn anew with a chance of 0.1, 25 crossovers that

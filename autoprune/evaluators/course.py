@@ -25,11 +25,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ConfigError, ModelError, RunError, TrainingFailed, first_line
+from autoprune.errors import ModelError, TrainingFailed, first_line
 from autoprune.layout import laid_out
-from autoprune.run import write_bytes
+from autoprune.run import refused, write_bytes
 from autoprune.task import Batch, Split
-from autoprune.train import Recipe, decayed, forked, ramp
+from autoprune.train import Recipe, forked, no_batch, pace, sgd
 
 About = Mapping[str, Any]  # as JSON holds it
 Lesson = Callable[[int, Tensor, Tensor], Tensor]  # step, inputs, targets -> loss, whose gradients are there already
@@ -116,10 +116,8 @@ class Course:
         tensors = self._tensors() | ({} if self.done else self._momenta())
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         facts["sha256"] = _digest(plain)
-        try:
+        with refused(file):
             write_bytes(file, safetensors.torch.save(plain, {"schema": _SCHEMA, "course": json.dumps(facts)}))
-        except OSError as wrong:
-            raise RunError(f"{file} cannot be written ({wrong.strerror or wrong})") from None
 
     def take_up(self, file: Path, agree: Sequence[str] = ()) -> About:
         """Go on from what `file` holds; gives its `details`.
@@ -151,8 +149,7 @@ class Course:
     def _learn(self, lesson: Lesson, place: tuple[int, int], inputs: Tensor, targets: Tensor) -> None:
         """One step, on the batch before `place`."""
         device = next(self.module.parameters()).device
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.lr * ramp((self.step + 0.5) / self.recipe.steps, self.recipe.warmup)
+        pace(self._optimizer, self.recipe, self.step + 1)
         self._optimizer.zero_grad(set_to_none=True)
         with forked(int(self.stream(self.step).integers(2**31))):
             loss = lesson(self.step, laid_out(inputs.to(device)), targets.to(device))
@@ -179,8 +176,7 @@ class Course:
                 if number > learnt:
                     yield (epoch, number), batch
             if not number:
-                size = f"{len(split)} images give no batch of {self.recipe.batch}"
-                raise ConfigError(f"the training split's {size}; a smaller batch is right")
+                raise no_batch(split, self.recipe)
             epoch, learnt = epoch + 1, 0
 
     def _drawn(self, batches: Iterator[Batch], epoch: int, number: int) -> Batch | None:
@@ -193,8 +189,7 @@ class Course:
 
     @cached_property
     def _optimizer(self) -> torch.optim.SGD:
-        groups = decayed(self.module, self.recipe.weight_decay)
-        return torch.optim.SGD(groups, lr=self.recipe.lr, momentum=0.9, nesterov=True)
+        return sgd(self.module, self.recipe)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers, each once, however many modules share it."""
@@ -207,8 +202,8 @@ class Course:
 
     def _fill(self, own: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> None:
         shapes, wanted = ({name: (t.shape, t.dtype) for name, t in those.items()} for those in (found, own))
-        if missing := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):
-            raise ModelError(f"{file} does not hold this network's weights ({missing[0]!r} differs); train anew")
+        if differing := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):
+            raise ModelError(f"{file} does not hold this network's weights ({differing[0]!r} differs); train anew")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(found[name])

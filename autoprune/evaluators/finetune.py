@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,12 +9,11 @@ from torch import nn
 
 from autoprune.criteria import Scoring
 from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.layout import lay_out
 from autoprune.precision import training
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Task
 from autoprune.trace import Trace
-from autoprune.train import Recipe, train
+from autoprune.train import Recipe, teacher_of, thaw, train
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Finetune:
     def metric(self, model: nn.Module) -> float:
         """The holdout metric after training `model`, which then has other weights."""
         if self.steps:
-            _train_something(model)
+            thaw(model)
             train(model, self.task.train, self.task.loss, self._recipe, seed=self.seed, teacher=self._teacher)
         return self._scored.metric(model)
 
@@ -104,14 +102,4 @@ class Finetune:
 
     @cached_property
     def _teacher(self) -> nn.Module | None:
-        if not self.distill:
-            return None
-        teacher = copy.deepcopy(self.task.model).eval()
-        lay_out(teacher)
-        return teacher
-
-
-def _train_something(model: nn.Module) -> None:
-    """A network that was frozen as a whole (to be used, not trained) is trained as a whole."""
-    if not any(p.requires_grad for p in model.parameters()):
-        model.requires_grad_(True)
+        return teacher_of(self.task.model) if self.distill else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,13 +27,13 @@ from autoprune.errors import ConfigError, ModelError
 from autoprune.evaluators.course import Course
 from autoprune.evaluators.recalibrate import Careful, Recalibrate, recalibrate
 from autoprune.evaluators.subnets import Subnets, Weights
-from autoprune.precision import training
+from autoprune.precision import running, training
 from autoprune.protocols import Watch
 from autoprune.prune import Units, order
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Loss, Task
 from autoprune.trace import Trace
-from autoprune.train import Recipe, forked, restart
+from autoprune.train import Recipe, forked, restart, thaw
 
 STARTS = ("dense", "scratch")
 _CHOICES = "widths of [space]"
@@ -55,7 +55,7 @@ def blended(outputs: Tensor, targets: Tensor, taught: Tensor | None, loss: Loss,
     return distill * soft + (1 - distill) * loss(outputs, targets) if distill < 1 else soft
 
 
-def check_distill(task: Task, distill: float) -> None:
+def _check_distill(task: Task, distill: float) -> None:
     """Raise ConfigError where `distill` is no share, or asked for though the task's outputs are no classes' logits."""
     if not 0 <= distill <= 1:
         raise ConfigError(f"distill={distill}; a number in [0, 1] is right")
@@ -86,7 +86,10 @@ class OneShot:
         holdout: holdout images that score a policy; 0 takes them all.
         weights: the directory of a run whose trained weights are used instead of training, or the file itself; in a
             search space's file, relative to it.
+        distill: weight of a wider network's outputs in the loss, in [0, 1]; the rest is the labels'.
     """
+
+    name: ClassVar[str]  # of the evaluator, in messages and file names
 
     task: Task
     trace: Trace
@@ -104,6 +107,7 @@ class OneShot:
     images: int = 128
     holdout: int = 0
     weights: str = ""
+    distill: float = 0.0
 
     def __post_init__(self) -> None:
         if self.start not in STARTS:
@@ -114,12 +118,8 @@ class OneShot:
         if self.images < 2 or self.holdout < 0 or self.weight_decay < 0:
             given = f"images={self.images}, holdout={self.holdout}, weight_decay={self.weight_decay}"
             raise ConfigError(f"{given}: at least 2, 0 and 0 are needed")
+        _check_distill(self.task, self.distill)
         self._ready = False
-
-    @property
-    def name(self) -> str:
-        """Of the evaluator, in messages and file names."""
-        raise NotImplementedError
 
     @property
     def about(self) -> Mapping[str, object]:
@@ -129,7 +129,7 @@ class OneShot:
     @property
     def lessons(self) -> Mapping[str, object]:
         """Settings that a training step depends on, besides the recipe."""
-        return {}
+        return {"distill": self.distill}
 
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The shared weights, from a network of full width of its own and the ranking of its units."""
@@ -163,7 +163,8 @@ class OneShot:
         if file is not None and file.exists():
             self._own(file)
         elif self.weights:
-            self._borrow()
+            if not self.course.done:  # it was read for the rehearsal
+                self._borrow()
             if file is not None:
                 self.course.write(file)
         self.course.run(self.task.train, self.lesson, file, lambda done, of: watch(f"train {self.name}", done, of))
@@ -219,8 +220,8 @@ class OneShot:
         net = copy.deepcopy(self.task.model)
         if self.start == "scratch":
             restart(net, self.seed)
-        elif not any(p.requires_grad for p in net.parameters()):
-            net.requires_grad_(True)
+        else:
+            thaw(net)
         with forked(self.seed):
             return Subnets(self.shared(net, self._ranked()), self.trace, self.space)
 
@@ -246,6 +247,11 @@ class OneShot:
             _CHOICES: [group.choices() for group in self.space],
         }
         return Course(self.subnets.weights, recipe, self.seed, {**own, **self.about}, details)
+
+    def _outputs(self, kept: Sequence[int], inputs: Tensor) -> Tensor:
+        """What the network of those widths gives in training."""
+        with running(self.course.recipe.precision, inputs.device):
+            return self.subnets.outputs(kept, inputs).float()
 
     def _ranked(self) -> list[Units]:
         """The units of each group, those that stay longest first; in their own order from scratch."""

@@ -9,23 +9,23 @@ https://arxiv.org/abs/1903.05134; statistics of BatchNorm are estimated for each
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.oneshot import OneShot, blended, check_distill
+from autoprune.evaluators.oneshot import OneShot, blended
 from autoprune.evaluators.subnets import Weights
-from autoprune.layout import lay_out
 from autoprune.precision import running
 from autoprune.prune import Units
 from autoprune.space import SearchSpace
 from autoprune.trace import Trace
+from autoprune.train import teacher_of
 
 Groups = tuple[int, ...]  # positions in the space
 
@@ -41,13 +41,11 @@ class Generator(Weights):
         """`seen` are the groups, at least one, whose widths each generated tensor depends on."""
         super().__init__(net, ranked)
         self._seen = {name: list(groups) for name, groups in seen.items()}
-        like = next(net.parameters())
-        self._first = nn.ModuleDict(
-            {_key(name): nn.Linear(len(on), hidden, device=like.device, dtype=like.dtype) for name, on in seen.items()}
-        )
-        self._second = nn.ParameterDict(
-            {_key(name): nn.Parameter(net.get_parameter(name).new_zeros(_size(net, name), hidden)) for name in seen}
-        )
+        self._first, self._second = nn.ModuleDict(), nn.ParameterDict()
+        for name, groups in seen.items():
+            kernel = net.get_parameter(name).detach()
+            self._first[_key(name)] = nn.Linear(len(groups), hidden, device=kernel.device, dtype=kernel.dtype)
+            self._second[_key(name)] = nn.Parameter(kernel.new_zeros(kernel.numel(), hidden))
 
     def full(self, shares: Tensor) -> dict[str, Tensor]:
         """As `Weights.full`."""
@@ -61,10 +59,6 @@ class Generator(Weights):
 def _key(name: str) -> str:
     """A tensor's name as torch lets modules be called."""
     return name.replace(".", "/")
-
-
-def _size(net: nn.Module, name: str) -> int:
-    return net.get_parameter(name).numel()
 
 
 def widths_about(model: nn.Module, trace: Trace, space: SearchSpace) -> dict[str, Groups]:
@@ -99,29 +93,19 @@ class PruningNet(OneShot):
         distill: weight of the dense network's outputs in the loss, in [0, 1]; the rest is the labels'.
     """
 
+    name: ClassVar[str] = "pruningnet"
+
     hidden: int = 32
-    distill: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_distill(self.task, self.distill)
         if self.hidden < 1:
             raise ConfigError(f"hidden={self.hidden}; at least 1 is needed")
-
-    @property
-    def name(self) -> str:
-        """Of the evaluator."""
-        return "pruningnet"
 
     @property
     def about(self) -> dict[str, object]:
         """Settings in which a file of trained weights must agree."""
         return {**super().about, "hidden": self.hidden}
-
-    @property
-    def lessons(self) -> dict[str, object]:
-        """Settings that a training step depends on."""
-        return {"distill": self.distill}
 
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The PruningNet."""
@@ -130,8 +114,7 @@ class PruningNet(OneShot):
     def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of a network of random widths."""
         kept = self.subnets.random(self.course.stream(step))
-        with running(self.course.recipe.precision, inputs.device):
-            outputs = self.subnets.outputs(kept, inputs).float()
+        outputs = self._outputs(kept, inputs)
         taught = self._taught_by(inputs) if self.distill else None
         loss = blended(outputs, targets, taught, self.task.loss, self.distill)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -145,6 +128,4 @@ class PruningNet(OneShot):
 
     @cached_property
     def _teacher(self) -> nn.Module:
-        teacher = copy.deepcopy(self.task.model).eval()
-        lay_out(teacher)
-        return teacher
+        return teacher_of(self.task.model)

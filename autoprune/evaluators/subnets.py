@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from autoprune.layout import laid_out
-from autoprune.prune import Stay, Units, keep_first, slices, staying
+from autoprune.prune import Stay, Units, keep_first, narrowed, slices, staying
 from autoprune.space import SearchSpace
 from autoprune.trace import Trace
 
@@ -76,7 +75,7 @@ class Subnets:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
         stay = self.stay(kept)
         skeleton = slices(self.weights.net, stay).train()
-        values = {name: _part(value, stay.get(name, {})) for name, value in self._full(kept).items()}
+        values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in self._full(kept).items()}
         found: Tensor = functional_call(skeleton, values, (inputs,))
         return found
 
@@ -90,9 +89,3 @@ class Subnets:
         like = next(self.weights.net.parameters())
         shares = [k / group.of for k, group in zip(kept, self.space, strict=True)]
         return self.weights.full(torch.tensor(shares, device=like.device, dtype=like.dtype))
-
-
-def _part(value: Tensor, dims: Mapping[int, NDArray[np.bool_]]) -> Tensor:
-    for dim, mask in dims.items():
-        value = value.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(value.device))
-    return laid_out(value)

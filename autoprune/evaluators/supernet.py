@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.oneshot import OneShot, blended, check_distill
+from autoprune.evaluators.oneshot import OneShot, blended
 from autoprune.evaluators.subnets import Weights
-from autoprune.precision import running
 from autoprune.prune import Units
 
 
@@ -41,26 +41,22 @@ class Supernet(OneShot):
         distill: weight of the widest network's outputs in the others' loss, in [0, 1]; the rest is the labels'.
     """
 
+    name: ClassVar[str] = "supernet"
+
     epochs: float = 3.0
     lr: float = 0.05
-    drawn: int = 2
     distill: float = 1.0
+    drawn: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_distill(self.task, self.distill)
         if self.drawn < 0:
             raise ConfigError(f"drawn={self.drawn}; at least 0 is needed")
 
     @property
-    def name(self) -> str:
-        """Of the evaluator."""
-        return "supernet"
-
-    @property
     def lessons(self) -> dict[str, object]:
         """Settings that a training step depends on."""
-        return {"drawn": self.drawn, "distill": self.distill}
+        return {**super().lessons, "drawn": self.drawn}
 
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The slimmable network."""
@@ -79,7 +75,3 @@ class Supernet(OneShot):
             losses.append(blended(narrow, targets, outputs.detach(), self.task.loss, self.distill))
             losses[-1].backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.detach() for loss in losses]).mean()
-
-    def _outputs(self, kept: Sequence[int], inputs: Tensor) -> Tensor:
-        with running(self.course.recipe.precision, inputs.device):
-            return self.subnets.outputs(kept, inputs).float()
