@@ -3,9 +3,10 @@
     python benchmarks/metapruning.py --data DIR [--json FILE]   DIR holds CIFAR-10 and resnet20_cifar10.safetensors
     python benchmarks/metapruning.py --data DIR --quick         a little of everything, in under two minutes
 
-Everything that is made lies below --out, and what lies there is not made again: the same command goes on after a stop.
+Everything that is made lies below --out, and what lies there from the same recipe is not made again: the same command
+goes on after a stop.
 Jobs run --jobs at a time with an equal share of the processors; how many candidates are scored a second is measured
-alone, in the end. The test split is read for trained networks only.
+alone, in the end. The test split is read for the policies that were chosen, not by any search.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from autoprune.protocols import Trains
 from autoprune.prune import prune
 from autoprune.run import Run, write_json
 from autoprune.study import Study
-from autoprune.train import restart, train
+from autoprune.train import Recipe, restart, train
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet20_cifar10_metapruning.toml"
 SHARED: dict[str, dict[str, Any]] = {  # evaluators that train weights of their own
@@ -81,7 +82,7 @@ class Plan:
     threads: int
 
     def build(self, budget: float, seed: int, evaluator: Mapping[str, Any], controller: str = UNIFORM) -> Study:
-        """The study of one budget and seed; scored in eight bits if at all, so that every job computes alike."""
+        """The study of one budget and seed; in the precision that was chosen once, so that every job computes alike."""
         torch.set_num_threads(self.threads)
         over = {
             "task.data": self.data,
@@ -115,15 +116,14 @@ def main() -> None:
     plan.out.mkdir(parents=True, exist_ok=True)
     choose_precision(plan)
     vectors = width_vectors(plan, asked.vectors)
-    uniform = {(UNIFORM, b, s): uniform_widths(plan, b) for b in asked.budgets for s in asked.seeds}
+    widths = {b: uniform_widths(plan, b) for b in asked.budgets}
+    uniform = {(UNIFORM, b, s): widths[b] for b in asked.budgets for s in asked.seeds}
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
-        first: list[Callable[[], Any]] = [partial(trained, plan, kept, 0) for kept in vectors]
-        first += [partial(share, plan, name, seed) for seed in asked.seeds for name in SHARED]
-        first += [partial(trained, plan, kept, seed) for (_, _, seed), kept in uniform.items()]
-        finished(pool, "vectors, shared weights, uniform", first)
+        truth = finished(pool, "width vectors", [partial(trained, plan, kept, 0) for kept in vectors])
+        finished(pool, "shared weights", [partial(share, plan, name, s) for s in asked.seeds for name in SHARED])
         keys = [(method, b, s) for s in asked.seeds for b in asked.budgets for method in SEARCHES]
         found = finished(pool, "searches", [partial(searched, plan, *key) for key in keys])
-        winners = {**uniform, **{key: tuple(one["kept"]) for key, one in zip(keys, found, strict=True)}}
+        winners = {**uniform, **dict(zip(keys, found, strict=True))}
         rows = finished(pool, "winners", [partial(trained, plan, kept, key[2]) for key, kept in winners.items()])
         judged = dict(zip(winners, rows, strict=True))
         pairs = {
@@ -135,9 +135,9 @@ def main() -> None:
         }
         rows = finished(pool, "finetuned", [partial(finetuned, plan, *what) for what in pairs.values()])
         after = dict(zip(pairs, rows, strict=True))
-    truth = [trained(plan, kept, 0)["test_top1"] for kept in vectors]
-    ranks = {name: [ranked(plan, name, seed, vectors, truth) for seed in asked.seeds] for name in (*SHARED, *OTHERS)}
-    print("\n".join(tables(plan, asked.seeds, asked.budgets, judged, ranks, truth)))
+    top1 = [row["test_top1"] for row in truth]
+    ranks = {name: [ranked(plan, name, seed, vectors, top1) for seed in asked.seeds] for name in (*SHARED, *OTHERS)}
+    print("\n".join(tables(plan, asked.seeds, asked.budgets, judged, ranks, top1)))
     print("\n".join(finetunes(plan, asked.seeds, asked.budgets, after)))
     if asked.json:
         asked.json.write_text(json.dumps(as_json(asked.seeds, asked.budgets, judged, ranks), indent=2) + "\n")
@@ -160,8 +160,8 @@ def arguments() -> argparse.Namespace:
     epochs, most = 0.0, 1.0
     if asked.quick:
         asked.seeds, asked.budgets, asked.trials, asked.vectors = asked.seeds[:1], asked.budgets[-1:], 8, 5
-        asked.out, over, epochs = asked.out / "quick", {"finetune.epochs": 0.01}, 0.02
-        most = 0.01
+        asked.out, over = asked.out / "quick", {"finetune.epochs": 0.01}
+        epochs, most = 0.02, 0.01
     threads = max(1, (os.cpu_count() or 1) // asked.jobs)
     asked.plan = Plan(str(asked.data.absolute()), asked.out, asked.trials, over, epochs, most, threads)
     return asked
@@ -212,57 +212,62 @@ def ready(plan: Plan, name: str, budget: float, seed: int, controller: str = UNI
     return built
 
 
-def searched(plan: Plan, method: str, budget: float, seed: int) -> dict[str, Any]:
-    """The best widths that a method finds, and the seconds of all trials."""
+def searched(plan: Plan, method: str, budget: float, seed: int) -> Kept:
+    """The best widths that a method finds."""
     evaluator, controller = SEARCHES[method]
     built = ready(plan, evaluator, budget, seed, controller)
     directory = plan.out / f"{method.replace(' ', '-')}-{budget:g}-s{seed}"
     with Run(directory, built.config.plain(), built.space) as run:
         best = loop.search(built.controller(), loop.remembering(built.attempt, run), run, trials=plan.trials)
-        seconds = sum(sum(trial.seconds.values()) for trial in run)
-        return {"kept": built.space.kept(best.policy), "reward": best.reward, "seconds": seconds, "trials": len(run)}
+        return built.space.kept(best.policy)
 
 
 def trained(plan: Plan, kept: Kept, seed: int) -> dict[str, float]:
     """Test top-1 of a network of those widths after training from scratch, and the share of the MACs that it has."""
-    file = plan.out / "trained" / f"{'-'.join(map(str, kept))}-s{seed}.json"
-    if file.exists():
-        found: dict[str, float] = json.loads(file.read_text())
-        return found
     built = plan.build(0.5, seed, OTHERS["recalibrate"])
-    model = prune(built.task.model, built.trace, [np.arange(k) for k in kept])
-    restart(model, seed)
-    begun = time.perf_counter()
-    train(model, built.task.train, built.task.loss, built.finetune, seed=seed)
-    macs = built.costs["macs"].measure(model, built.task.example) / built.dense["macs"]
-    row = {"test_top1": built.task.metric(model, built.task.test), "macs_kept": macs}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {**row, "seconds": time.perf_counter() - begun})
-    return row
+    task, recipe = built.task, built.finetune
+
+    def make() -> dict[str, float]:
+        model = prune(task.model, built.trace, [np.arange(k) for k in kept])
+        restart(model, seed)
+        train(model, task.train, task.loss, recipe, seed=seed)
+        macs = built.costs["macs"].measure(model, task.example) / built.dense["macs"]
+        return {"test_top1": task.metric(model, task.test), "macs_kept": macs}
+
+    return once(plan.out / "trained" / f"{'-'.join(map(str, kept))}-s{seed}.json", recipe, make)
 
 
 def finetuned(plan: Plan, name: str, kept: Kept, budget: float, seed: int) -> dict[str, float]:
     """Test top-1 of those widths with the weights that an evaluator gives them, before and after a short finetune."""
-    file = plan.out / "finetuned" / f"{name}-{'-'.join(map(str, kept))}-s{seed}.json"
-    if file.exists():
-        found: dict[str, float] = json.loads(file.read_text())
-        return found
     built = ready(plan, name, budget, seed)
-    task, recipe = built.task, built.finetune
-    steps = math.ceil(min(FINETUNE["epochs"], plan.most) * len(task.train) / recipe.batch)
-    model = built.evaluator.realise(built.space.policy(kept))
-    built.evaluator.metric(model)
-    before = task.metric(model, task.test)
-    train(model, task.train, task.loss, dataclasses.replace(recipe, steps=steps, lr=FINETUNE["lr"]), seed=seed)
-    row = {"before": before, "after": task.metric(model, task.test)}
+    task = built.task
+    steps = math.ceil(min(FINETUNE["epochs"], plan.most) * len(task.train) / built.finetune.batch)
+    recipe = dataclasses.replace(built.finetune, steps=steps, lr=FINETUNE["lr"])
+
+    def make() -> dict[str, float]:
+        model = built.evaluator.realise(built.space.policy(kept))
+        built.evaluator.metric(model)
+        before = task.metric(model, task.test)
+        train(model, task.train, task.loss, recipe, seed=seed)
+        return {"before": before, "after": task.metric(model, task.test)}
+
+    return once(plan.out / "finetuned" / f"{name}-{'-'.join(map(str, kept))}-s{seed}.json", recipe, make)
+
+
+def once(file: Path, recipe: Recipe, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `make` gives, or what it gave before and lies in `file`, if that was by the same recipe."""
+    about = dataclasses.asdict(recipe)
+    if file.exists() and (found := json.loads(file.read_text()))["recipe"] == about:
+        row: dict[str, float] = found["row"]
+        return row
+    row = make()
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, row)
+    write_json(file, {"recipe": about, "row": row})
     return row
 
 
 def ranked(plan: Plan, name: str, seed: int, vectors: Sequence[Kept], truth: Sequence[float]) -> dict[str, Any]:
     """How far an evaluator puts the width vectors in the order of training from scratch, and how fast it scores."""
-    torch.set_num_threads(os.cpu_count() or 1)
     built = ready(plan, name, 0.5, seed, "random")
     torch.set_num_threads(os.cpu_count() or 1)
     controller, seconds = built.controller(), []
