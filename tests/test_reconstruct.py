@@ -15,8 +15,9 @@ from torch.nn import functional
 from autoprune.costs.arithmetic import Macs
 from autoprune.criteria import group_norm, l2
 from autoprune.errors import ConfigError, TrialFailed
-from autoprune.evaluators import moments, reconstruct
-from autoprune.evaluators.moments import Moments, Reader, columns, solve
+from autoprune.evaluators import least_squares, moments, reconstruct
+from autoprune.evaluators.least_squares import Leading, solve
+from autoprune.evaluators.moments import Moments, Reader, columns
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
 from autoprune.prune import staying
@@ -150,6 +151,22 @@ def test_inputs_that_cannot_be_solved_for_fail_the_trial() -> None:
         solve(torch.randn(3, 4, 2), torch.tensor([1, 0, 1, 1], dtype=torch.bool), broken, 1e-3)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_factorisation_solves_for_every_beginning(bias: bool, shared: bool) -> None:
+    samples, order = alike(900, 6, 4), torch.tensor([4, 0, 2, 5, 1, 3])
+    weight, seen = torch.randn(3, 6, 4).double(), measured(samples, centred=bias, shared=shared)
+    leading, outputs = Leading.of(weight, order, seen, 1e-3), torch.tensor([1, 0, 1], dtype=torch.bool)
+    assert leading.shared is shared
+    for count in range(1, 7):
+        stay = torch.zeros(6, dtype=torch.bool)
+        stay[order[:count]] = True
+        wanted, bias_wanted = solve(weight, stay, seen, 1e-3)
+        found, bias_found = leading.solve(stay, outputs)
+        torch.testing.assert_close(found, wanted[outputs], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(bias_found, bias_wanted[outputs], rtol=1e-5, atol=1e-6)
+
+
 class Mixed(nn.Module):
     """A concatenation of two groups and the image, a stride, biases, a flattened image."""
 
@@ -232,7 +249,8 @@ def test_what_is_too_large_is_solved_for_roughly_or_left_and_named() -> None:
     _, least = mixed(columns=6)
     assert len(least.notes) == 3
     assert least.notes[0] == "Reconstruction left the weights of c as they are: it reads 11 channels."
-    assert {len(m.gram) for made in (rough, least) for m in made._moments.values()} == {11, 5, 7}
+    shared = {layer: known.shared for made in (rough, least) for layer, known in made._known.items()}
+    assert shared == {"c": True, "d": True, "e": False}
     for made in (rough, least):
         made.metric(made.realise(made.space.policy([3, 3, 3, 5])))
 
@@ -278,13 +296,12 @@ def test_a_group_that_may_not_be_pruned_costs_nothing() -> None:
     task, traced, space = toy_setting()
     groups = [g if g.name == "conv2" else dataclasses.replace(g, lowest=g.of) for g in space]
     made = Reconstruct(task, traced, SearchSpace("toy", tuple(groups)), l2, **FEW)
-    assert set(made._moments) == {"conv3"}
+    assert set(made._known) == {"conv3"}
 
 
 def test_remembering_changes_speed_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    task, traced, space = toy_setting()
-    made = Reconstruct(task, traced, space, l2, **FEW)
-    policy, other = space.snap([0.5] * len(space)), space.snap([0.25] * len(space))
+    _, made = mixed()
+    policy, other = made.space.policy([3, 3, 3, 5]), made.space.policy([4, 2, 3, 5])
     first = made.realise(policy).state_dict()
     made.realise(other)
     assert made._remembered._size > 0
@@ -295,14 +312,40 @@ def test_remembering_changes_speed_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert made._remembered._size <= 2000
 
 
-def test_solutions_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_reads_several_groups_is_solved_for_anew_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(moments, "solve", lambda *given: calls.append(1) or solve(*given))
-    task, traced, space = toy_setting()
-    made = Reconstruct(task, traced, space, l2, **FEW)
+    monkeypatch.setattr(least_squares, "solve", lambda *given: calls.append(1) or solve(*given))
+    _, made = mixed()
+    assert [layer for layer, known in made._known.items() if isinstance(known, Moments)] == ["c"]
     for _ in range(2):
-        made.realise(space.snap([0.5] * len(space)))
-    assert len(calls) == len(made._moments) > 1
+        made.realise(made.space.policy([3, 3, 3, 5]))
+    assert len(calls) == 1
+
+
+def test_solving_at_once_and_anew_come_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, traced, space = toy_setting()
+    policy = space.snap([0.5] * len(space))
+    fast = Reconstruct(task, traced, space, l2, **FEW)
+    assert all(isinstance(known, Leading) for known in fast._known.values())
+    anew = Reconstruct(task, traced, space, l2, **FEW)
+    monkeypatch.setattr(anew, "_order", lambda layer: None)
+    found, wanted = (dict(made.realise(policy).named_parameters()) for made in (fast, anew))
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_columns_that_cannot_be_factorised_fail_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object, **settings: object) -> dict[str, Moments]:
+        found = collect(*given, **settings)  # type: ignore[arg-type]
+        for seen in found.values():
+            seen.gram -= 1e3 * torch.eye(len(seen.gram))
+        return found
+
+    collect = moments.collect
+    monkeypatch.setattr(moments, "collect", broken)
+    task, traced, space = toy_setting()
+    with pytest.raises(TrialFailed, match="is too small"):
+        Reconstruct(task, traced, space, l2, **FEW).realise(space.snap([0.5] * len(space)))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 A convolution multiplies its weight with *columns*: the input under the kernel at one output position, laid out as
 (channel, position in the kernel). A linear layer behind a flattened image has columns of that kind, too. From the
-moments of the columns follows, in closed form, the best weight on any subset of the channels. The solution is exact
-(least squares over the sampled columns) unless a layer has too many columns for a Gram matrix of them; then the
+moments of the columns follows, in closed form, the best weight on any subset of the channels (`least_squares`). The
+solution is exact (over the sampled columns) unless a layer has too many columns for a Gram matrix of them; then the
 positions of the kernel share one Gram matrix of the channels and one solution. So they do where there are too few
 samples of the columns to tell them apart.
 """
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.errors import TrialFailed
 from autoprune.tables import Cut
 from autoprune.task import Batch
 
@@ -217,38 +216,3 @@ def _places(module: _ConvNd, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         starts = (starts[:, None] * size + along).flatten()
         offsets = (offsets[:, None] * size + dilation * torch.arange(kernel)).flatten()
     return starts, offsets
-
-
-def solve(weight: Tensor, stay: Tensor, moments: Moments, ridge: float) -> tuple[Tensor, Tensor]:
-    """The weight on the channels that stay that comes nearest to the layer's outputs, and what to add to its bias.
-
-    Least squares with a ridge towards `weight` itself: W_K + W_R G_RK inv(G_KK) with G = gram + ridge x mean diagonal.
-    Columns R are taken over by columns K that behave alike; where none leave, nothing changes.
-
-    Args:
-        weight: (outputs, channels, positions).
-        stay: (channels,), bool.
-        moments: of the layer's columns.
-        ridge: relative to the mean square of a column, > 0.
-
-    Returns (outputs, kept channels, positions) and (outputs,), both in float64.
-    """
-    outputs, _, positions = weight.shape
-    weight, mean = weight.double(), moments.mean.double()
-    shared = moments.shared
-    rows = weight.transpose(1, 2).flatten(0, 1) if shared else weight.flatten(1)  # (outputs [* positions], d)
-    mask = stay if shared else stay.repeat_interleave(positions)
-    kept, gone = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-    gram = moments.gram[kept].double()  # (kept, d)
-    inner = gram[:, kept]
-    inner.diagonal().add_(max(ridge * float(moments.gram.diagonal().mean()), 1e-12))
-    factor, wrong = torch.linalg.cholesky_ex(inner)
-    if wrong:
-        raise TrialFailed(f"the inputs of a layer are too alike to solve for its weight; ridge={ridge} is too small")
-    taken_over = torch.cholesky_solve(gram[:, gone] @ rows[:, gone].T, factor).T  # (outputs [* positions], kept)
-    if shared:
-        change = taken_over.reshape(outputs, positions, -1).transpose(1, 2)
-    else:
-        change = taken_over.reshape(outputs, -1, positions)
-    lost = weight[:, ~stay].flatten(1) @ mean[~stay].flatten() - change.flatten(1) @ mean[stay].flatten()
-    return weight[:, stay] + change, lost

@@ -102,7 +102,7 @@ class Recalibrate:
 
     def units(self, policy: Policy) -> list[Units]:
         """The units of each group that stay."""
-        return keep_first(self._ranked, self.space.kept(policy))
+        return keep_first(self.ranked, self.space.kept(policy))
 
     def metric(self, model: nn.Module) -> float:
         """The holdout metric with re-estimated statistics, which `model` then has.
@@ -233,7 +233,8 @@ class Recalibrate:
         return max(1, self.task.example[:1].nbytes)
 
     @cached_property
-    def _ranked(self) -> list[Units]:
+    def ranked(self) -> list[Units]:
+        """The units of each group, those first that stay longest."""
         with forked(self.seed):
             found = criteria.scores(self.task.model, self.trace, self.criterion, task=self.task, seed=self.seed)
         return order(found)

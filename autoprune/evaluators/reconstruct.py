@@ -7,6 +7,7 @@ every network anew; here the inputs' second moments are collected once and a pol
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.criteria import Scoring
-from autoprune.errors import ConfigError
-from autoprune.evaluators import moments
+from autoprune.errors import ConfigError, TrialFailed
+from autoprune.evaluators import least_squares, moments
+from autoprune.evaluators.least_squares import Leading, Solution
 from autoprune.evaluators.moments import Moments, Reader
 from autoprune.evaluators.recalibrate import Careful, Recalibrate
 from autoprune.space import Policy, SearchSpace
@@ -29,7 +31,6 @@ from autoprune.trace import Trace
 from autoprune.train import forked
 
 HELD = 2**28  # bytes of solutions that are remembered
-Solution = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -40,9 +41,10 @@ class Reconstruct:
     nothing; what else reads pruned channels (transposed convolutions, attention) keeps its weights.
 
     Memory: at most 4 x `columns`^2 bytes a layer (85 MB for the default; a layer of 64 channels under a 3 x 3 kernel
-    takes 1.3 MB), and 256 MiB of remembered solutions. In a layer with more input columns (channels x kernel positions)
-    than `columns`, or with fewer than two samples a column, the kernel positions share one solution; one with more
-    channels than `columns` keeps its weights. `notes` names every layer that is not solved for exactly.
+    takes 1.3 MB), and 256 MiB of remembered solutions for layers that read several groups. In a layer with more input
+    columns (channels x kernel positions) than `columns`, or with fewer than two samples a column, the kernel positions
+    share one solution; one with more channels than `columns` keeps its weights. `notes` names every layer that is not
+    solved for exactly.
 
     Attributes:
         task: the dense network, which is only read, and its images.
@@ -103,10 +105,10 @@ class Reconstruct:
         model = self._recalibrated.realise(policy)
         masks = self._recalibrated.stay(model)
         with torch.no_grad():
-            for layer in self._moments:
+            for layer, known in self._known.items():
                 dims = masks.get(f"{layer}.weight", {})
                 if 1 in dims:
-                    _rewrite(model.get_submodule(layer), self._solution(layer, dims[1]), dims.get(0))
+                    _rewrite(model.get_submodule(layer), self._solution(layer, known, dims[1], dims.get(0)))
         return model
 
     def metric(self, model: nn.Module) -> float:
@@ -125,10 +127,10 @@ class Reconstruct:
     @property
     def notes(self) -> tuple[str, ...]:
         """The layers that are not reconstructed exactly, and how scores are computed."""
-        shared = [layer for layer, seen in self._moments.items() if seen.shared]
+        shared = [layer for layer, known in self._known.items() if known.shared]
         left = {
             **self._readers[1],
-            **{layer: "it is never called as a layer" for layer in self._readers[0] if layer not in self._moments},
+            **{layer: "it is never called as a layer" for layer in self._readers[0] if layer not in self._known},
         }
         found = [f"Reconstruction left the weights of {layer} as they are: {why}." for layer, why in left.items()]
         if shared:
@@ -145,28 +147,60 @@ class Reconstruct:
         return moments.readers(self.task.model, cuts, self.columns)
 
     @cached_property
-    def _moments(self) -> dict[str, Moments]:
+    def _known(self) -> dict[str, Leading | Moments]:
+        """By layer, what to solve for its weights with."""
         with forked(self.seed):
-            return moments.collect(
+            found = moments.collect(
                 self.task.model, self._readers[0], self._drawn(), positions=self.positions, seed=self.seed
             )
+        return {layer: self._leading(layer, found.pop(layer)) for layer in list(found)}
+
+    def _leading(self, layer: str, seen: Moments) -> Leading | Moments:
+        """`seen`, factorised if the channels of `layer` leave in one order and are not too alike."""
+        order = self._order(layer)
+        with contextlib.suppress(TrialFailed):
+            if order is not None:
+                return Leading.of(self._grid(layer), order, seen, self.ridge)
+        return seen
+
+    def _order(self, layer: str) -> Tensor | None:
+        """The channels that `layer` reads, those first that stay longest; None where more than one group is read."""
+        cuts = [[cut for cut in group if cut.layer == layer and cut.role == "in"] for group in self.trace.cuts]
+        groups = [number for number, read in enumerate(cuts) if read]
+        if len(groups) != 1:
+            return None
+        channels = self._readers[0][layer].channels
+        run = self._weight(layer).shape[1] // channels
+        ranked = self._recalibrated.ranked[groups[0]]
+        leaving = np.concatenate([cut.index[ranked] for cut in cuts[groups[0]]], axis=1).reshape(-1, run)[:, 0] // run
+        return torch.from_numpy(np.concatenate([np.setdiff1d(np.arange(channels), leaving), leaving])).to(
+            self._weight(layer).device
+        )
+
+    def _weight(self, layer: str) -> Tensor:
+        return self.task.model.get_parameter(f"{layer}.weight").detach()
+
+    def _grid(self, layer: str) -> Tensor:
+        """The weight of `layer`, (outputs, channels, positions)."""
+        reader, weight = self._readers[0][layer], self._weight(layer)
+        return weight.reshape(len(weight), reader.channels, reader.positions)
 
     def _drawn(self) -> Iterator[Batch]:
         shuffled = self.task.train.shuffled(self.batch, torch.Generator().manual_seed(self.seed))
         return islice(shuffled, self.images // self.batch)
 
-    def _solution(self, layer: str, stay: NDArray[np.bool_]) -> Solution:
-        """The weight of `layer` on the inputs that `stay`, for all of its outputs, and the change of its bias."""
-
-        def solved() -> Solution:
-            reader = self._readers[0][layer]
-            weight = self.task.model.get_parameter(f"{layer}.weight").detach()
-            channels = torch.from_numpy(stay.reshape(reader.channels, -1)[:, 0]).to(weight.device)
-            grid = weight.reshape(len(weight), reader.channels, reader.positions)
-            found, lost = moments.solve(grid, channels, self._moments[layer], self.ridge)
-            return found.reshape(len(weight), -1, *weight.shape[2:]).to(weight.dtype), lost.to(weight.dtype)
-
-        return self._remembered((layer, stay.tobytes()), solved)
+    def _solution(
+        self, layer: str, known: Leading | Moments, stay: NDArray[np.bool_], rows: NDArray[np.bool_] | None
+    ) -> Solution:
+        """The weight of `layer` on the inputs that `stay`, for the outputs that do, and the change of its bias."""
+        grid = self._grid(layer)
+        channels = torch.from_numpy(stay.reshape(grid.shape[1], -1)[:, 0]).to(grid.device)
+        outputs = grid.new_ones(len(grid), dtype=torch.bool) if rows is None else torch.from_numpy(rows).to(grid.device)
+        if isinstance(known, Leading):
+            return known.solve(channels, outputs)
+        key = (layer, stay.tobytes())
+        weight, bias = self._remembered(key, lambda: least_squares.solve(grid, channels, known, self.ridge))
+        return weight[outputs], bias[outputs]
 
 
 @dataclass
@@ -191,13 +225,10 @@ def _bytes(solution: Solution) -> int:
     return sum(tensor.nbytes for tensor in solution)
 
 
-def _rewrite(module: nn.Module, solution: Solution, rows: NDArray[np.bool_] | None) -> None:
-    """Give a pruned layer its rows of the solution."""
+def _rewrite(module: nn.Module, solution: Solution) -> None:
+    """Give a pruned layer its solution."""
     weight, bias = solution
-    if rows is not None:
-        stay = torch.from_numpy(rows).to(weight.device)
-        weight, bias = weight[stay], bias[stay]
     assert isinstance(module.weight, Tensor)
-    module.weight.copy_(weight)
+    module.weight.copy_(weight.reshape(module.weight.shape))
     if isinstance(module.bias, Tensor):
         module.bias += bias
