@@ -27,7 +27,7 @@ from autoprune.layout import laid_out
 
 SAME = 1e-3  # largest mean difference between fused and plain outputs in full precision, against their spread
 _CHECKED = 8  # images on which that is seen
-_MANY = 256  # places of a channel in an image from which on one of four is enough for statistics
+_ENOUGH = 64  # places of a channel in an image are enough for statistics over many images
 
 Values = dict[fx.Node, Any]
 Step = Callable[[Values], Any]
@@ -63,7 +63,7 @@ class Fuser:
     def settled(self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle) -> Fused:
         """The same, after the BatchNorms of `model` were given statistics from all `inputs`, from the first on.
 
-        What a BatchNorm is about to see is measured when everything before it has its statistics: in one of four places
+        What a BatchNorm is about to see is measured when everything before it has its statistics: in some of the places
         where there are many. When all are known, `settle` is given each layer with the mean and the variance of its
         channels, and says which the network shall have.
         """
@@ -158,9 +158,11 @@ class _Making:
     def seen(self, chain: Chain, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel that the BatchNorm of `chain` gets of `values`."""
         conv = self.conv(chain)
-        shape = _shape(conv)
-        if math.prod(self.fusion.shapes[chain.conv][2:]) >= _MANY:
-            shape = ([2 * s for s in shape[0]], *shape[1:])
+        places, apart = math.prod(self.fusion.shapes[chain.conv][2:]), 1
+        while places >= 4 * _ENOUGH * apart * apart:
+            apart *= 2
+        stride, padding, dilation, groups = _shape(conv)
+        shape = [apart * s for s in stride], padding, dilation, groups
         found = [_sums(self._plainly(chain, shape, one)) for one in values]
         mean, square = (sum(part) / len(found) for part in zip(*found, strict=True))
         var = (square - mean * mean).clamp_(min=0)

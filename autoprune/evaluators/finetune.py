@@ -98,6 +98,7 @@ class Finetune:
             images=self.images,
             batch=min(128, self.images),
             holdout=self.holdout,
+            panel=1,
         )
 
     @cached_property

@@ -305,4 +305,5 @@ class OneShot:
             images=self.images,
             batch=min(128, self.images),
             holdout=self.holdout,
+            panel=1,
         )

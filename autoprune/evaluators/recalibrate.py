@@ -5,7 +5,8 @@ pruned network says next to nothing. No weight is trained.
 
 Few images are enough, because the dense network says what is peculiar about them: its statistics on those images and on
 many are known, and a pruned network's differ from one to the other in the same way (control variates). The score is
-computed by `autoprune.fused`, where the network's graph can be read.
+computed by `autoprune.fused`, where the network's graph can be read. Of many holdout images, a trial looks at those
+that tell pruned networks apart (`autoprune.evaluators.panel`).
 """
 
 from __future__ import annotations
@@ -29,18 +30,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune import criteria
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
+from autoprune.evaluators import panel
 from autoprune.evaluators.inputs import Ready, Replay
+from autoprune.evaluators.panel import Panel
 from autoprune.fused import Fused, Fuser, Settle, moments
 from autoprune.fusion import Unfusable
 from autoprune.layout import laid_out, lay_out
 from autoprune.precision import running
 from autoprune.prune import Stay, Units, keep_first, order, slices, staying
 from autoprune.space import Policy, SearchSpace
-from autoprune.task import Batch, Task
+from autoprune.task import Batch, Split, Task, top1
 from autoprune.trace import Trace
 from autoprune.train import forked
 
 _PROBED = 8  # images whose outputs must be finite
+_BATCH = 250  # images a step of the score
+_NOT_FINITE = "the pruned network's outputs are not finite on holdout images"
 _AT_ONCE = 2**26  # bytes of images whose activations may be in memory together
 
 Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
@@ -63,6 +68,10 @@ class Recalibrate:
         reference: training images on which the dense network's statistics are measured, once, to correct for what is
             peculiar about a trial's few; no more than `images` corrects nothing.
         holdout: holdout images that score a trial; 0 takes them all.
+        panel: share of these that a trial looks at, in (0, 1], in whole batches: those that tell pruned networks apart,
+            from which the metric on all is estimated. 1 looks at all, and so does a metric other than top-1, or fewer
+            than 500 images.
+        probes: random policies that are scored on all of them, once, to know which those are; >= 1.
     """
 
     task: Task
@@ -75,6 +84,8 @@ class Recalibrate:
     batch: int = 128
     reference: int = 1024
     holdout: int = 0
+    panel: float = 0.7
+    probes: int = 8
     spent: Mapping[str, float] = field(init=False, default_factory=dict)
     _stay: WeakKeyDictionary[nn.Module, Stay] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
 
@@ -84,6 +95,9 @@ class Recalibrate:
         for name in ("holdout", "reference"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: a number of images is needed, or 0")
+        if not (0 < self.panel <= 1 and self.probes >= 1):
+            raise ConfigError(f"panel={self.panel}, probes={self.probes}: a share in (0, 1] and at least 1 are needed")
+        self.realised: Callable[[Policy], nn.Module] = self.realise  # as trials are
 
     def realise(self, policy: Policy) -> nn.Module:
         """The pruned network, not recovered yet."""
@@ -124,11 +138,17 @@ class Recalibrate:
     @property
     def notes(self) -> tuple[str, ...]:
         """How scores are computed."""
+        found = []
         if isinstance(self._fuser, str):
-            return (f"Networks are scored layer by layer: {self._fuser}.",)
-        if self.precision == "int8":
-            return ("Networks are scored with weights and activations of 8 bits; the report's figures are not.",)
-        return ()
+            found.append(f"Networks are scored layer by layer: {self._fuser}.")
+        elif self.precision == "int8":
+            found.append("Networks are scored with weights and activations of 8 bits; the report's figures are not.")
+        if self._few:
+            found.append(
+                f"Trials look at {self._few:,} of {len(self._judges):,} holdout images, those that tell pruned "
+                "networks apart, so that their metric is an estimate; the report's figures are not."
+            )
+        return tuple(found)
 
     def _recovered(self, model: nn.Module) -> Fused | None:
         """`model` with new statistics, ready to be scored if it already is."""
@@ -164,19 +184,64 @@ class Recalibrate:
         return mean + shift * (var / dense.clamp(min=1e-12)).sqrt(), var * ratio
 
     def _score(self, model: nn.Module, ready: nn.Module | None) -> float:
-        device, fuser = next(model.parameters()).device, self._fuser
-        with running(self.precision, device):
-            if ready is None and isinstance(fuser, Fuser):
-                ready = fuser(model, self.precision)
-            elif ready is None:
-                ready = model
-                _refuse_nonfinite(model, self._probe)
-            value = float(self.task.metric(ready, self._holdout))
+        ready, few = ready or self._made_ready(model), self._panel
+        with running(self.precision, self._device):
+            if few is None:
+                value = float(self.task.metric(ready, self._holdout))
+            else:
+                value = few.top1(self._margins(ready, self._picked))
         if isinstance(ready, Fused) and not ready.finite:
-            raise TrialFailed("the pruned network's outputs are not finite on holdout images")
+            raise TrialFailed(_NOT_FINITE)
         if not math.isfinite(value):
             raise TrialFailed(f"the metric is {value}; it should be a finite number")
         return value
+
+    def _made_ready(self, model: nn.Module) -> nn.Module:
+        with running(self.precision, self._device):
+            if isinstance(self._fuser, Fuser):
+                return self._fuser(model, self.precision)
+            _refuse_nonfinite(model, self._probe)
+        return model
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.task.model.parameters()).device
+
+    @property
+    def _judges(self) -> Split:
+        """The images that say what a trial is worth."""
+        return self.task.holdout.head(self.holdout) if self.holdout else self.task.holdout
+
+    @property
+    def _few(self) -> int:
+        """At how many of them a trial looks, if not at all; else 0. They are whole batches.
+
+        One size of batch makes one program of each convolution, and that takes as long as to run it a few times.
+        """
+        count = len(self._judges)
+        worth_it = self.panel < 1 and count >= panel.FEWEST and self.task.metric is top1
+        return max(1, round(self.panel * count / self.batch)) * self.batch if worth_it else 0
+
+    @cached_property
+    def _panel(self) -> Panel | None:
+        """The images that trials look at; None for all."""
+        if not self._few:
+            return None
+        found, every = [], Ready(self._judges)
+        for policy in panel.probes(self.space, self.probes, self.seed):
+            with contextlib.suppress(TrialFailed):
+                model = self.realised(policy)
+                found.append(self._margins(self._recovered(model) or self._made_ready(model), every.batches(_BATCH)))
+        if not found:
+            raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
+        return Panel.drawn(np.stack(found), self._few)
+
+    def _margins(self, ready: nn.Module, batches: Iterable[Batch]) -> NDArray[np.float64]:
+        with running(self.precision, self._device):
+            found = panel.margins(ready, batches)
+        if not np.isfinite(found).all():
+            raise TrialFailed(_NOT_FINITE)
+        return found
 
     @cached_property
     def _fuser(self) -> Fuser | str:
@@ -249,7 +314,14 @@ class Recalibrate:
 
     @cached_property
     def _holdout(self) -> Ready:
-        return Ready(self.task.holdout.head(self.holdout) if self.holdout else self.task.holdout)
+        return Ready(self._judges)
+
+    @cached_property
+    def _picked(self) -> Replay:
+        """The images of the panel."""
+        assert self._panel is not None
+        places = self._panel.picked
+        return Replay(lambda: panel.pick(self._judges.batches(_BATCH), places, self.batch))
 
     @cached_property
     def _probe(self) -> Tensor:
@@ -332,4 +404,4 @@ def _refuse_nonfinite(model: nn.Module, inputs: Tensor) -> None:
     with torch.inference_mode():
         outputs = model(inputs)
     if isinstance(outputs, Tensor) and not bool(outputs.isfinite().all()):
-        raise TrialFailed("the pruned network's outputs are not finite on holdout images")
+        raise TrialFailed(_NOT_FINITE)

@@ -61,6 +61,7 @@ class Reconstruct:
         batch: images a step of both.
         reference: training images of the dense network's statistics, which correct a trial's; see `recalibrate`.
         holdout: holdout images that score a trial; 0 takes them all.
+        panel, probes: at which of these a trial looks; see `recalibrate`.
     """
 
     task: Task
@@ -77,6 +78,8 @@ class Reconstruct:
     batch: int = 128
     reference: int = 1024
     holdout: int = 0
+    panel: float = 0.7
+    probes: int = 8
 
     def __post_init__(self) -> None:
         if not (self.images >= self.batch >= 2 and (self.recalibrate >= self.batch or self.recalibrate == 0)):
@@ -97,7 +100,10 @@ class Reconstruct:
             batch=self.batch,
             reference=self.reference,
             holdout=self.holdout,
+            panel=self.panel,
+            probes=self.probes,
         )
+        self._recalibrated.realised = self.realise
         self._remembered = _Remembered()
 
     def realise(self, policy: Policy) -> nn.Module:

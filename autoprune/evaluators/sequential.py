@@ -89,6 +89,7 @@ class ReconstructSequential:
             precision=self.precision,
             images=0,
             holdout=self.holdout,
+            panel=1,
         )
         self.spent: Mapping[str, float] = {}
         self._rows: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()

@@ -1,0 +1,234 @@
+"""Which holdout images a trial looks at, and what it says of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from autoprune.criteria import l2
+from autoprune.errors import ConfigError, TrialFailed
+from autoprune.evaluators import panel
+from autoprune.evaluators.finetune import Finetune
+from autoprune.evaluators.panel import Panel
+from autoprune.evaluators.recalibrate import Recalibrate
+from autoprune.evaluators.reconstruct import Reconstruct
+from autoprune.evaluators.sequential import ReconstructSequential
+from autoprune.space import SearchSpace
+from autoprune.task import Batch, Split, Task, top1
+from autoprune.testing.evaluators import MakeEvaluator, toy_images, toy_setting
+from autoprune.trace import Trace
+
+Floats = NDArray[np.float64]
+FEW = {"images": 256, "batch": 128}
+MANY = 600
+
+
+def invented(networks: int, images: int, seed: int) -> Floats:
+    """Margins of networks of different ability on images of different difficulty, which are the same for every seed."""
+    difficulty = np.random.default_rng(0).normal(0, 2.5, images)
+    rng = np.random.default_rng((1, seed))
+    return rng.uniform(2, 5, (networks, 1)) - difficulty + rng.normal(0, 1, (networks, images))
+
+
+def test_a_panel_is_some_images_and_stands_for_all() -> None:
+    made = Panel.drawn(invented(8, 1000, 1), 600)
+    assert len(made.picked) == len(set(made.picked)) == 600
+    assert (np.diff(made.picked) > 0).all()
+    assert made.weights.sum() == pytest.approx(1)
+    assert made.weights.min() > 0
+    easiest, hardest = np.argsort(invented(8, 1000, 1).mean(0))[[-1, 500]]
+    assert dict(zip(made.picked, made.weights, strict=True)).get(easiest, 1) > 0
+    assert hardest in made.picked  # in doubt as often as not
+
+
+def test_it_says_more_of_all_images_than_as_many_at_random() -> None:
+    made, networks = Panel.drawn(invented(8, 1000, 1), 500), invented(300, 1000, 2)
+    true = (networks > 0).mean(1)
+    found = np.array([made.top1(one[made.picked]) for one in networks])
+    plain = (networks[:, :500] > 0).mean(1)
+    assert abs((found - true).mean()) < 0.005
+    assert (found - true).std() < 0.6 * (plain - true).std()
+
+
+def test_the_scale_of_the_logits_says_nothing() -> None:
+    made, one = Panel.drawn(invented(8, 1000, 1), 500), invented(1, 1000, 2)[0][:500]
+    assert made.top1(7 * one) == pytest.approx(made.top1(one))
+
+
+def test_what_is_said_is_a_share() -> None:
+    made = Panel.drawn(invented(8, 1000, 1), 500)
+    assert 0 <= made.top1(np.linspace(-2, -1, 500)) < 0.1
+    assert 0.9 < made.top1(np.linspace(1, 2, 500)) <= 1
+
+
+def test_alike_probes_and_few_of_them_draw_no_line() -> None:
+    assert Panel.drawn(invented(2, 1000, 1), 500).slope == 1
+    assert Panel.drawn(np.repeat(invented(1, 1000, 1), 8, axis=0), 500).slope == 1
+    assert 0.8 <= Panel.drawn(invented(8, 1000, 1), 500).slope <= 1.25
+
+
+def test_images_that_are_all_alike_can_be_drawn_from() -> None:
+    made = Panel.drawn(np.ones((3, 100)), 50)
+    assert len(set(made.picked)) == 50
+    assert made.top1(np.ones(50)) == 1
+
+
+def test_margins_are_positive_where_the_target_has_the_largest_logit() -> None:
+    task, _, _ = toy_setting()
+    found = panel.margins(task.model, task.holdout.batches(64))
+    assert (found > 0).mean() == pytest.approx(top1(task.model, task.holdout))
+    inputs, targets = next(task.holdout.batches(2))
+    with torch.no_grad():
+        logits = task.model(inputs)[1].tolist()
+    right = logits.pop(int(targets[1]))
+    assert found[1] == pytest.approx(right - max(logits), abs=1e-6)
+
+
+def test_samples_are_picked_out_of_all_batches() -> None:
+    split = toy_images(100, 1)
+    (every, labels), picked = next(split.batches(100)), np.array([0, 7, 29, 60, 99])
+    found = list(panel.pick(split.batches(30), picked, 2))
+    assert [len(labels) for _, labels in found] == [2, 2, 1]
+    assert torch.equal(torch.cat([inputs for inputs, _ in found]), every[picked])
+    assert torch.equal(torch.cat([labels for _, labels in found]), labels[picked])
+
+
+def test_probes_are_random_policies_of_the_space() -> None:
+    _, _, space = toy_setting()
+    found = panel.probes(space, 8, seed=0)
+    assert all(space.contains(policy) for policy in found)
+    assert len(set(found)) > 4
+    assert found == panel.probes(space, 8, seed=0) != panel.probes(space, 8, seed=1)
+
+
+def setting(images: int = MANY) -> tuple[Task, Trace, SearchSpace]:
+    """The toy with a holdout that is large enough."""
+    task, traced, space = toy_setting()
+    return dataclasses.replace(task, holdout=toy_images(images, 2)), traced, space
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
+    """How many images each network looked at to be scored since the last call."""
+    seen: list[int] = []
+    original = panel.margins
+
+    def margins(model: nn.Module, batches: Iterator[Batch]) -> Floats:
+        found = original(model, batches)
+        seen.append(len(found))
+        return found
+
+    def taken() -> list[int]:
+        found, seen[:] = seen[:], []
+        return found
+
+    monkeypatch.setattr(panel, "margins", margins)
+    return taken
+
+
+@pytest.mark.parametrize("make", [Recalibrate, Reconstruct])
+class TestTheFastEvaluators:
+    def test_look_at_some_after_the_probes(self, make: MakeEvaluator, looked: Callable[[], list[int]]) -> None:
+        task, traced, space = setting()
+        evaluator = make(task, traced, space, l2, **FEW, panel=0.5)
+        evaluator.metric(evaluator.realise(space.dense()))
+        assert looked() == [MANY] * 8 + [256]  # two batches of 128
+        evaluator.metric(evaluator.realise(space.dense()))
+        assert looked() == [256]
+        assert any("256 of 600 holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
+
+    def test_come_near_to_what_all_images_say(self, make: MakeEvaluator) -> None:
+        task, traced, space = setting()
+        some, every = (make(task, traced, space, l2, **FEW, panel=share) for share in (0.7, 1.0))
+        policies = [space.snap(np.random.default_rng(n).uniform(0, 0.6, len(space))) for n in range(8)]
+        gaps = [[one.metric(one.realise(policy)) for one in (some, every)] for policy in policies]
+        assert statistics.mean(abs(found - wanted) for found, wanted in gaps) < 0.03
+        assert statistics.correlation(*zip(*gaps, strict=True)) > 0.9
+
+    def test_one_number_whatever_came_before(self, make: MakeEvaluator) -> None:
+        task, traced, space = setting()
+        policy, other = space.snap([0.5] * len(space)), space.snap([0.25] * len(space))
+        first, second = (make(task, traced, space, l2, **FEW) for _ in range(2))
+        alone = first.metric(first.realise(policy))
+        second.metric(second.realise(other))
+        assert second.metric(second.realise(policy)) == alone == first.metric(first.realise(policy))
+
+    @pytest.mark.parametrize(
+        ("images", "settings", "metric"),
+        [(499, {}, top1), (MANY, {"panel": 1.0}, top1), (MANY, {"holdout": 499}, top1), (MANY, {}, None)],
+        ids=["few images", "all asked for", "few asked for", "another metric"],
+    )
+    def test_look_at_all(
+        self,
+        make: MakeEvaluator,
+        looked: Callable[[], list[int]],
+        images: int,
+        settings: dict[str, float],
+        metric: Callable[[nn.Module, Split], float] | None,
+    ) -> None:
+        task, traced, space = setting(images)
+        seen: list[int] = []
+
+        def judged(model: nn.Module, split: Split) -> float:
+            seen.append(sum(len(labels) for _, labels in split.batches(100)))
+            return 0.5
+
+        task = dataclasses.replace(task, metric=metric or judged)
+        evaluator = make(task, traced, space, l2, **FEW, **settings)
+        found = evaluator.metric(evaluator.realise(space.dense()))
+        assert looked() == []
+        assert not any("holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
+        if metric is None:
+            assert (found, seen) == (0.5, [MANY])
+
+    def test_probes_recover_as_trials_do(self, make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+        task, traced, space = setting()
+        asked: list[object] = []
+        original = make.realise  # type: ignore[attr-defined]
+        monkeypatch.setattr(make, "realise", lambda self, policy: asked.append(policy) or original(self, policy))
+        evaluator = make(task, traced, space, l2, **FEW)
+        evaluator.metric(evaluator.realise(space.dense()))
+        assert asked == [space.dense(), *panel.probes(space, 8, 0)]
+
+    def test_a_network_that_is_not_finite_fails(self, make: MakeEvaluator) -> None:
+        task, traced, space = setting()
+        evaluator = make(task, traced, space, l2, **FEW)
+        model = evaluator.realise(space.snap([0.5] * len(space)))
+        model.get_parameter("fc.bias").data[0] = torch.nan
+        with pytest.raises(TrialFailed, match="not finite"):
+            evaluator.metric(model)
+
+    def test_probes_that_are_not_finite_are_said_to_be(self, make: MakeEvaluator) -> None:
+        task, traced, space = setting()
+        task.model.get_parameter("fc.bias").data[0] = torch.nan
+        evaluator = make(task, traced, space, l2, **FEW)
+        with pytest.raises(TrialFailed, match="not finite"):
+            evaluator.metric(evaluator.realise(space.dense()))
+
+    @pytest.mark.parametrize(
+        ("settings", "named"),
+        [({"panel": 0.0}, "panel=0"), ({"panel": 1.5}, "panel=1.5"), ({"panel": float("nan")}, "panel=nan"),
+         ({"probes": 0}, "probes=0")],
+    )  # fmt: skip
+    def test_wrong_settings_name_themselves(self, make: MakeEvaluator, settings: dict[str, float], named: str) -> None:
+        task, traced, space = setting()
+        with pytest.raises(ConfigError, match=named):
+            make(task, traced, space, l2, **FEW, **settings)
+
+
+@pytest.mark.parametrize("make", [Finetune, ReconstructSequential])
+def test_evaluators_whose_recovery_takes_longer_look_at_all(
+    make: MakeEvaluator, looked: Callable[[], list[int]]
+) -> None:
+    task, traced, space = setting()
+    few = {"steps": 1} if make is Finetune else {"images": 128}
+    evaluator = make(task, traced, space, l2, **few)
+    evaluator.metric(evaluator.realise(space.dense()))
+    assert looked() == []
