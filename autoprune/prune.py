@@ -6,6 +6,7 @@ Nothing is traced or guessed here: `autoprune.trace` found which positions of wh
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
@@ -21,6 +22,9 @@ from autoprune.tables import Cut
 
 Units = NDArray[np.int64]
 Stay = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by tensor and dimension, which positions stay
+
+_PLAIN = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Identity)
+_NUMBERS, _EMPTY = (bool, int, float, str, type(None)), (dict, OrderedDict, set)
 
 
 class Traced(Protocol):
@@ -60,7 +64,10 @@ def slices(
     memo: dict[int, object] = {id(t): t for t in model.parameters()} if share else {}
     for name in dict.fromkeys((*stay, *values)):
         memo[id(tensors[name])] = _sliced(tensors[name], values.get(name, tensors[name]), stay.get(name, {}))
-    pruned = copy.deepcopy(model, memo)  # a tensor in the memo is taken as it is; only the others are copied
+    for module in model.modules():
+        if type(module) in _PLAIN:
+            _copy(module, memo)
+    pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
     return pruned
@@ -80,6 +87,16 @@ def staying(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Uni
             mask = dims.setdefault(one.dim, np.ones(tensors[one.tensor].shape[one.dim], dtype=np.bool_))
             mask[one.index[gone].ravel()] = False
     return masks
+
+
+def _copy(module: nn.Module, memo: dict[int, object]) -> None:
+    """Put into `memo` what deepcopy would make of `module`, faster: most of what it holds is empty or a number."""
+    made = memo[id(module)] = type(module).__new__(type(module))
+    for name, value in vars(module).items():
+        if isinstance(value, _NUMBERS):
+            vars(made)[name] = value
+        else:
+            vars(made)[name] = type(value)() if type(value) in _EMPTY and not value else copy.deepcopy(value, memo)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

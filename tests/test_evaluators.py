@@ -16,9 +16,10 @@ from autoprune import precision
 from autoprune.criteria import Units, l2
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import inputs
+from autoprune.evaluators.batchnorm import recalibrate
 from autoprune.evaluators.finetune import Finetune
 from autoprune.evaluators.inputs import Ready, Replay
-from autoprune.evaluators.recalibrate import Recalibrate, recalibrate
+from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
 from autoprune.evaluators.sequential import ReconstructSequential
 from autoprune.task import Batch, DatasetSplit, Task

@@ -14,7 +14,8 @@ from torch.nn import functional
 from autoprune import precision
 from autoprune.criteria import l2
 from autoprune.errors import TrialFailed
-from autoprune.evaluators.recalibrate import Recalibrate, recalibrate
+from autoprune.evaluators.batchnorm import recalibrate
+from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.fused import Fuser, _pooled, decoded, encoded
 from autoprune.fusion import Activation, Code, Unfusable, read
 from autoprune.models.resnet import ResNet

@@ -26,7 +26,7 @@ from autoprune.testing.evaluators import MakeEvaluator, toy_images, toy_setting
 from autoprune.trace import Trace
 
 Floats = NDArray[np.float64]
-FEW = {"images": 256, "batch": 128}
+FEW = {"images": 256}
 MANY = 600
 
 
@@ -139,10 +139,10 @@ class TestTheFastEvaluators:
         task, traced, space = setting()
         evaluator = make(task, traced, space, l2, **FEW, panel=0.5)
         evaluator.metric(evaluator.realise(space.dense()))
-        assert looked() == [MANY] * 8 + [256]  # two batches of 128
+        assert looked() == [MANY] * 8 + [300]  # three batches of 100
         evaluator.metric(evaluator.realise(space.dense()))
-        assert looked() == [256]
-        assert any("256 of 600 holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
+        assert looked() == [300]
+        assert any("300 of 600 holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
 
     def test_come_near_to_what_all_images_say(self, make: MakeEvaluator) -> None:
         task, traced, space = setting()
@@ -162,8 +162,14 @@ class TestTheFastEvaluators:
 
     @pytest.mark.parametrize(
         ("images", "settings", "metric"),
-        [(499, {}, top1), (MANY, {"panel": 1.0}, top1), (MANY, {"holdout": 499}, top1), (MANY, {}, None)],
-        ids=["few images", "all asked for", "few asked for", "another metric"],
+        [
+            (499, {}, top1),
+            (MANY, {"panel": 1.0}, top1),
+            (MANY, {"panel": 0.95}, top1),
+            (MANY, {"holdout": 499}, top1),
+            (MANY, {}, None),
+        ],
+        ids=["few images", "all asked for", "whole batches are all", "few asked for", "another metric"],
     )
     def test_look_at_all(
         self,

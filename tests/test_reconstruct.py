@@ -188,7 +188,9 @@ def mixed(**settings: float) -> tuple[Task, Reconstruct]:
     task = Task(model, next(split.batches(2))[0], split, split, split)
     traced = trace(model, task.example)
     space = SearchSpace("mixed", traced.groups, traced.ops, traced.parameters)
-    return task, Reconstruct(task, traced, space, l2, images=512, positions=ALL, panel=1, **settings)
+    return task, Reconstruct(
+        task, traced, space, l2, images=512, positions=ALL, batch=128, recalibrate=128, panel=1, **settings
+    )
 
 
 def test_no_other_weight_is_nearer_to_the_dense_outputs() -> None:

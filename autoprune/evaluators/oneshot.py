@@ -24,8 +24,9 @@ from torch.nn import functional
 from autoprune import criteria, policy_file
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, ModelError
+from autoprune.evaluators.batchnorm import recalibrate
 from autoprune.evaluators.course import Course
-from autoprune.evaluators.recalibrate import Careful, Recalibrate, recalibrate
+from autoprune.evaluators.recalibrate import Careful, Recalibrate
 from autoprune.evaluators.subnets import Subnets, Weights
 from autoprune.precision import running, training
 from autoprune.protocols import Watch

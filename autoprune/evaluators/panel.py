@@ -92,10 +92,11 @@ def _chances(wanted: Floats, count: int) -> Floats:
 
 
 def probes(space: SearchSpace, count: int, seed: int) -> list[Policy]:
-    """Random policies, from half as thin to as thin as they come: what searches propose lies there."""
+    """Random policies, from rather wide to very thin ones: what searches propose lies between."""
     rng = np.random.default_rng(seed)
     most = np.array([group.sparsity(group.choices()[0]) for group in space])
-    return [space.snap(strength * most * rng.random(len(most))) for strength in np.linspace(0.5, 1, count)]
+    wanted = (np.minimum(strength * rng.random(len(most)), 1) * most for strength in np.linspace(0.5, 1.5, count))
+    return [space.snap(sparsity) for sparsity in wanted]
 
 
 def margins(model: nn.Module, batches: Iterable[Batch]) -> Floats:
@@ -103,10 +104,9 @@ def margins(model: nn.Module, batches: Iterable[Batch]) -> Floats:
     found = []
     with torch.inference_mode():
         for inputs, targets in batches:
-            logits = model(inputs).double()
-            right = logits.gather(1, targets[:, None])
-            others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
-            found.append((right[:, 0] - others).cpu())
+            logits, target = model(inputs).double(), targets[:, None].long()
+            others = logits.scatter(1, target, -torch.inf).amax(1)
+            found.append((logits.gather(1, target)[:, 0] - others).cpu())
     return torch.cat(found).numpy()
 
 

@@ -15,7 +15,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune import criteria
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import panel
+from autoprune.evaluators.batchnorm import Moments, Peculiar, Statistics, mean_of, norms_of, recalibrate, statistics
 from autoprune.evaluators.inputs import Ready, Replay
 from autoprune.evaluators.panel import Panel
 from autoprune.fused import Fused, Fuser, Settle, moments
 from autoprune.fusion import Unfusable
-from autoprune.layout import laid_out, lay_out
+from autoprune.layout import laid_out
 from autoprune.precision import running
 from autoprune.prune import Stay, Units, keep_first, order, slices, staying
 from autoprune.space import Policy, SearchSpace
@@ -47,9 +47,6 @@ _PROBED = 8  # images whose outputs must be finite
 _BATCH = 250  # images a step of the score
 _NOT_FINITE = "the pruned network's outputs are not finite on holdout images"
 _AT_ONCE = 2**26  # bytes of images whose activations may be in memory together
-
-Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
-Statistics = Mapping[str, Moments]  # by layer
 
 
 @dataclass
@@ -80,8 +77,8 @@ class Recalibrate:
     criterion: Scoring
     seed: int = 0
     precision: str = "fp32"
-    images: int = 128
-    batch: int = 128
+    images: int = 100
+    batch: int = 100
     reference: int = 1024
     holdout: int = 0
     panel: float = 0.7
@@ -155,15 +152,13 @@ class Recalibrate:
         model.eval()
         stay = self.stay(model)
         if self._settling is not None:
-
-            def settle(layer: str, mean: Tensor, var: Tensor) -> Moments:
-                return self._corrected(layer, mean, var, stay)
-
-            return self._settled(model, self._calibration, settle)
+            return self._settled(model, self._calibration, lambda found: self._peculiar.corrected(found, stay))
         if self.images:
             recalibrate(model, self._calibration, self.precision)
-            for layer, norm in _norms(model):
-                norm.running_mean, norm.running_var = self._corrected(layer, *moments(norm), stay)
+            held = {layer: moments(norm) for layer, norm in norms_of(model)}
+            for layer, found in self._peculiar.corrected(held, stay).items():
+                for old, new in zip(held[layer], found, strict=True):
+                    old.copy_(new)
         return None
 
     def _settled(self, model: nn.Module, batches: Iterable[Batch], settle: Settle) -> Fused:
@@ -172,16 +167,6 @@ class Recalibrate:
         device = next(model.parameters()).device
         with torch.inference_mode(), running(self.precision, device):
             return self._settling.settled(model, self.precision, [x.to(device) for x, _ in batches], settle)
-
-    def _corrected(self, layer: str, mean: Tensor, var: Tensor, stay: Stay) -> Moments:
-        """Statistics of a layer without what is peculiar about the images that they are of."""
-        if layer not in self._peculiar:
-            return mean, var
-        kept = stay.get(f"{layer}.weight", {}).get(0)
-        dense, shift, ratio = (_kept(t, kept) for t in self._peculiar[layer])
-        if len(dense) != len(mean):
-            return mean, var  # a network that was made elsewhere: its channels are not known
-        return mean + shift * (var / dense.clamp(min=1e-12)).sqrt(), var * ratio
 
     def _score(self, model: nn.Module, ready: nn.Module | None) -> float:
         ready, few = ready or self._made_ready(model), self._panel
@@ -219,8 +204,9 @@ class Recalibrate:
         One size of batch makes one program of each convolution, and that takes as long as to run it a few times.
         """
         count = len(self._judges)
-        worth_it = self.panel < 1 and count >= panel.FEWEST and self.task.metric is top1
-        return max(1, round(self.panel * count / self.batch)) * self.batch if worth_it else 0
+        some = max(1, round(self.panel * count / self.batch)) * self.batch
+        worth_it = self.panel < 1 and some < count >= panel.FEWEST and self.task.metric is top1
+        return some if worth_it else 0
 
     @cached_property
     def _panel(self) -> Panel | None:
@@ -254,10 +240,10 @@ class Recalibrate:
             return str(wrong)
 
     @cached_property
-    def _peculiar(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """By layer: the dense network's variance on a trial's images, and its mean and variance on many less those."""
+    def _peculiar(self) -> Peculiar:
+        """What is peculiar about a trial's images, compared with many."""
         if self.reference <= self.images or not self.images:
-            return {}
+            return Peculiar.of({}, {})
         with forked(self.seed):
             twin = copy.deepcopy(self.task.model).eval()
             if self._settling is None:
@@ -265,20 +251,20 @@ class Recalibrate:
                 few = statistics(twin, self._calibration, self.precision)
             else:
                 parts = [self._noted(twin, part) for part in self._parts(self._drawn(self.reference))]
-                many = {layer: _mean([part[layer] for part in parts]) for layer in parts[0]}
+                many = {layer: mean_of([part[layer] for part in parts]) for layer in parts[0]}
                 few = self._noted(twin, self._calibration)
-        return {k: (var, many[k][0] - mean, many[k][1] / var.clamp(min=1e-12)) for k, (mean, var) in few.items()}
+        return Peculiar.of(few, many)
 
     def _noted(self, model: nn.Module, batches: Iterable[Batch]) -> Statistics:
         """The statistics that `model` then has of `batches`."""
-        found: dict[str, Moments] = {}
+        noted: dict[str, Moments] = {}
 
-        def note(layer: str, mean: Tensor, var: Tensor) -> Moments:
-            found[layer] = mean.clone(), var.clone()
-            return mean, var
+        def note(found: Statistics) -> Statistics:
+            noted.update({layer: (mean.clone(), var.clone()) for layer, (mean, var) in found.items()})
+            return found
 
         self._settled(model, batches, note)
-        return found
+        return noted
 
     @cached_property
     def _settling(self) -> Fuser | None:
@@ -321,7 +307,13 @@ class Recalibrate:
         """The images of the panel."""
         assert self._panel is not None
         places = self._panel.picked
-        return Replay(lambda: panel.pick(self._judges.batches(_BATCH), places, self.batch))
+        coded = self._fuser.coded if isinstance(self._fuser, Fuser) and self.precision == "int8" else laid_out
+
+        def made() -> Iterator[Batch]:
+            for inputs, targets in panel.pick(self._judges.batches(_BATCH), places, self.batch):
+                yield coded(inputs), targets
+
+        return Replay(made)
 
     @cached_property
     def _probe(self) -> Tensor:
@@ -348,55 +340,6 @@ class Careful:
             if it.images:
                 recalibrate(model, it._drawn(max(it.images, it.reference)), "fp32")
             return float(it.task.metric(model.eval(), it.task.holdout))
-
-
-def statistics(model: nn.Module, batches: Iterable[Batch], precision: str) -> Statistics:
-    """Those that `recalibrate` would give the BatchNorms of `model`, which is only read."""
-    twin = copy.deepcopy(model)
-    recalibrate(twin, batches, precision)
-    return {layer: moments(norm) for layer, norm in _norms(twin)}
-
-
-def _norms(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
-    """The BatchNorms with statistics, by name."""
-    found = ((name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm))
-    return [(name, norm) for name, norm in found if norm.running_mean is not None]
-
-
-def _mean(parts: Sequence[Moments]) -> Moments:
-    means, variances = zip(*parts, strict=True)
-    return torch.stack(means).mean(0), torch.stack(variances).mean(0)
-
-
-def _kept(values: Tensor, stay: NDArray[np.bool_] | None) -> Tensor:
-    return values if stay is None else values[torch.from_numpy(stay).to(values.device)]
-
-
-def recalibrate(model: nn.Module, batches: Iterable[Batch], precision: str = "fp32") -> None:
-    """Give every BatchNorm of `model` the mean statistics of `batches`; leaves it in eval mode, channels last."""
-    device = next(model.parameters()).device
-    with reestimating(model) as norms, torch.no_grad(), running(precision, device):
-        for inputs, _ in batches if norms else ():
-            model(inputs.to(device))
-
-
-@contextlib.contextmanager
-def reestimating(model: nn.Module) -> Iterator[int]:
-    """Inside, forward passes of `model` make new BatchNorm statistics, and it normalises by each batch's own.
-
-    Gives the number of BatchNorms; leaves the model in eval mode, channels last.
-    """
-    lay_out(model.eval())
-    norms = [norm for _, norm in _norms(model)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's way to ask for the mean over all batches
-        norm.train()
-    yield len(norms)
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-        norm.eval()
 
 
 def _refuse_nonfinite(model: nn.Module, inputs: Tensor) -> None:

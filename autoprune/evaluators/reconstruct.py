@@ -74,8 +74,8 @@ class Reconstruct:
     positions: int = 16
     ridge: float = 1e-2
     columns: int = 4608
-    recalibrate: int = 128
-    batch: int = 128
+    recalibrate: int = 100
+    batch: int = 100
     reference: int = 1024
     holdout: int = 0
     panel: float = 0.7

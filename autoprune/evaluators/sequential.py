@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import moments
-from autoprune.evaluators.recalibrate import Recalibrate, reestimating
+from autoprune.evaluators.batchnorm import reestimating
+from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.layout import laid_out
 from autoprune.precision import running
 from autoprune.space import Policy, SearchSpace
