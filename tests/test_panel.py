@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from autoprune.criteria import l2
 from autoprune.errors import ConfigError, TrialFailed
@@ -20,6 +24,7 @@ from autoprune.evaluators.panel import Panel
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
 from autoprune.evaluators.sequential import ReconstructSequential
+from autoprune.fused import Fuser
 from autoprune.space import SearchSpace
 from autoprune.task import Batch, Split, Task, top1
 from autoprune.testing.evaluators import MakeEvaluator, toy_images, toy_setting
@@ -238,3 +243,44 @@ def test_evaluators_whose_recovery_takes_longer_look_at_all(
     evaluator = make(task, traced, space, l2, **few)
     evaluator.metric(evaluator.realise(space.dense()))
     assert looked() == []
+
+
+def test_images_held_in_eight_bits_are_scored_alike_and_stay_as_they_are() -> None:
+    task, _, _ = toy_setting()
+    inputs, _ = next(task.holdout.batches(64))
+    fuser = Fuser.of(task.model, inputs)
+    network, codes = fuser(task.model, "int8"), fuser.coded(inputs)
+    before = codes.clone()
+    with torch.inference_mode():
+        found, wanted = network(codes), network(inputs)
+    assert codes.dtype == torch.uint8
+    assert torch.equal(found, wanted)
+    assert torch.equal(codes, before)
+
+
+def test_images_that_more_than_convolutions_read_are_not_held_in_eight_bits() -> None:
+    class Adding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.relu(self.conv(x) + x).flatten(1)
+
+    inputs, _ = next(toy_images(16, 1).batches(16))
+    fuser = Fuser.of(Adding().eval(), inputs)
+    assert fuser.coded(inputs).dtype == torch.float32
+    before = inputs.clone()
+    with torch.inference_mode():
+        fuser(Adding().eval(), "int8")(inputs)
+    assert torch.equal(inputs, before)
+
+
+def test_room_for_compiled_operators_is_asked_for_and_left_to_the_user() -> None:
+    code = "import os, autoprune; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    for given, wanted in (({}, "4096"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")):
+        kept = {k: v for k, v in os.environ.items() if k != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=kept | given, capture_output=True, text=True, check=True
+        )
+        assert found.stdout.strip() == wanted
