@@ -21,18 +21,20 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.codes import decoded, encoded, pooled
 from autoprune.errors import TrialFailed
-from autoprune.fusion import Chain, Code, Fusion, Unfusable, hands_on, is_plain_pool, read
+from autoprune.fusion import Chain, Fusion, Unfusable, hands_on, is_plain_pool, read
 from autoprune.layout import laid_out
 
 SAME = 1e-3  # largest mean difference between fused and plain outputs in full precision, against their spread
 _CHECKED = 8  # images on which that is seen
-_ENOUGH = 64  # places of a channel in an image are enough for statistics over many images
+PLACES = 64  # of a channel in an image are enough for statistics over many images
 
 Values = dict[fx.Node, Any]
 Step = Callable[[Values], Any]
 Shape = tuple[list[int], list[int], list[int], int]  # stride, padding, dilation and groups of a convolution
-Statistics = Mapping[str, tuple[Tensor, Tensor]]  # by BatchNorm, mean and variance of each channel
+Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
+Statistics = Mapping[str, Moments]  # by BatchNorm
 Settle = Callable[[Statistics], Statistics]
 
 
@@ -61,19 +63,21 @@ class Fuser:
         making = _Making(self.fusion, dict(model.named_modules()), precision)
         return Fused([(node, making.step(node), spent) for node, spent in self._order])
 
-    def settled(self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle) -> Fused:
+    def settled(
+        self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle, places: float = PLACES
+    ) -> Fused:
         """The same, after the BatchNorms of `model` were given statistics from all `inputs`, from the first on.
 
-        What a BatchNorm is about to see is measured when everything before it has its statistics: in some of the places
-        where there are many. When all are known, `settle` is given those of every layer, and says which the network
-        shall have.
+        What a BatchNorm is about to see is measured when everything before it has its statistics: in at least `places`
+        of each image, at equal distances, where there are more. When all are known, `settle` is given those of every
+        layer, and says which the network shall have.
         """
         making = _Making(self.fusion, dict(model.named_modules()), precision)
         values: list[Values] = [{} for _ in inputs]
         for node, spent in self._order:
             chain = self.fusion.chains.get(node)
             if chain is not None and chain.norm is not None:
-                _put(making.norm(chain.norm), *making.seen(chain, values))
+                _put(making.norm(chain.norm), *making.seen(chain, values, places))
             step = making.step(node)
             for one, images in zip(values, inputs, strict=True):
                 one[node] = images if node.op == "placeholder" else step(one)
@@ -145,7 +149,7 @@ def _inputs(node: fx.Node, fusion: Fusion) -> list[fx.Node]:
     return list(dict.fromkeys([chain.source, *([chain.other] if chain.other is not None else [])]))
 
 
-def moments(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def moments(norm: _BatchNorm) -> Moments:
     """The statistics that `norm` has: mean and variance of each channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -166,11 +170,11 @@ class _Making:
     precision: str
     packed: dict[fx.Node, tuple[Any, Tensor]] = field(default_factory=dict)  # by chain, in eight bits
 
-    def seen(self, chain: Chain, values: Sequence[Values]) -> tuple[Tensor, Tensor]:
+    def seen(self, chain: Chain, values: Sequence[Values], enough: float) -> Moments:
         """Mean and variance of each channel that the BatchNorm of `chain` gets of `values`."""
         conv = self.conv(chain)
         places, apart = math.prod(self.fusion.shapes[chain.conv][2:]), 1
-        while places >= 4 * _ENOUGH * apart * apart:
+        while places >= 4 * enough * apart * apart:
             apart *= 2
         stride, padding, dilation, groups = _shape(conv)
         shape = [apart * s for s in stride], padding, dilation, groups
@@ -235,7 +239,7 @@ class _Making:
         if self._coded(node) and is_plain_pool(module):
             assert isinstance(module, nn.MaxPool2d)
             source = node.all_input_nodes[0]
-            return lambda values: _pooled(values[source], module)
+            return lambda values: pooled(values[source], module)
         return self._plain(node, module)
 
     def _plain(self, node: fx.Node, call: Any) -> Step:
@@ -255,6 +259,7 @@ class _Making:
         conv = self.conv(chain)
         factor, bias = self._folding(chain)
         weight = laid_out(conv.weight.detach().float() * factor.view(-1, 1, 1, 1))
+        _refuse_nonfinite(chain, weight.flatten(1).sum(1) + bias)
         if self.precision != "fp32":
             weight, bias = weight.bfloat16(), bias.bfloat16()
         shape = _shape(conv)
@@ -271,8 +276,7 @@ class _Making:
         packed, size = self._kernel(chain)
         factor, bias = self._folding(chain)
         size = (size * factor.abs()).clamp_(min=1e-12)
-        if not bool((size + bias).isfinite().all()):  # codes are always finite
-            raise TrialFailed(f"the weights of {chain.conv.target} are not finite")
+        _refuse_nonfinite(chain, size + bias)
         code, out = self.fusion.codes[chain.source], self.fusion.codes.get(chain.tail)
         shape = _shape(self.conv(chain))
         kernel = (packed, size, torch.zeros(len(size), dtype=torch.int32))
@@ -339,6 +343,12 @@ def _shape(conv: nn.Conv2d) -> Shape:
     return list(conv.stride), [int(p) for p in conv.padding], list(conv.dilation), conv.groups
 
 
+def _refuse_nonfinite(chain: Chain, outputs: Tensor) -> None:
+    """Of weights that are not, codes are finite, and so may be what a ReLU makes of them."""
+    if not bool(outputs.isfinite().all()):
+        raise TrialFailed(f"the weights of {chain.conv.target} are not finite")
+
+
 def _through(bias: Tensor, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """The factor of `norm`, and what it makes of a bias before it."""
     mean, var = moments(norm)
@@ -365,29 +375,3 @@ def _activated(values: Tensor, chain: Chain) -> Tensor:
     if name == "relu":
         return values.relu_()
     return values.clamp_(*numbers) if name == "hardtanh" else values
-
-
-def encoded(values: Tensor, code: Code) -> Tensor:
-    """The nearest codes of `values`, uint8."""
-    return values.float().mul(1 / code.scale).add_(code.zero).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def decoded(codes: Tensor, code: Code) -> Tensor:
-    """What `codes` mean, in full precision."""
-    return codes.float().sub_(code.zero).mul_(code.scale)
-
-
-def _pooled(codes: Tensor, pool: nn.MaxPool2d) -> Tensor:
-    """The largest of each window, of codes; torch pools floating-point numbers only."""
-    (high, wide), (down, along), (top, left) = (_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding))
-    padded = functional.pad(codes, (left, left, top, top)) if top or left else codes  # 0 is the least code
-    rows, columns = padded.shape[2] - high + 1, padded.shape[3] - wide + 1
-    windows = [padded[:, :, i : i + rows : down, j : j + columns : along] for i in range(high) for j in range(wide)]
-    largest = windows[0]
-    for window in windows[1:]:
-        largest = torch.maximum(largest, window)
-    return largest
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value

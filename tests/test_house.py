@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "autoprune"
 FLOORS = [  # a file may import from floors below its own, and from its own room
     {"errors", "dice", "agreement", "task", "report_plots", "latency_plots", "terminal", "arguments"},
     {"space", "flow", "plugins", "data", "fusion", "layout", "timing"},
-    {"tables"},
+    {"tables", "codes"},
     {"train", "trial", "prune", "operators", "models", "fused", "footprint"},
     {"proof", "run", "rewards", "tasks", "precision"},
     {"trace", "policy_file", "export"},
