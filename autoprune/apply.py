@@ -14,6 +14,7 @@ from torch import nn
 
 from autoprune import budget, config, policy_file, run, study
 from autoprune.errors import ConfigError, PolicyError
+from autoprune.fidelity import Careful
 from autoprune.policy_file import PolicyFile
 from autoprune.protocols import Trains
 from autoprune.space import Policy
@@ -98,8 +99,9 @@ def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:
     """The network of `policy`; weights that the evaluator trained for the search are read from `folder`."""
     if isinstance(built.evaluator, Trains):
         built.evaluator.take_up(folder)
-    model = built.evaluator.realise(policy)
-    built.evaluator.metric(model)  # for its recovery; the number itself is in the run's report
+    careful = built.evaluator.careful() if isinstance(built.evaluator, Careful) else built.evaluator
+    model = careful.realise(policy)
+    careful.metric(model)  # for its recovery, which for one network need not be fast; the report has the metric
     return model
 
 

@@ -23,6 +23,7 @@ from autoprune.train import Recipe, train
 
 SCORED, JUDGED, POOL = 1_000, 4_000, 1_024  # images
 _BRIEFLY = Recipe(150, batch=128, lr=0.05, warmup=0.2, precision="bf16")
+_LONGER = replace(_BRIEFLY, steps=600)
 _RESIDUAL = ("conv1",)  # the channels that padded shortcuts add to: Torch-Pruning couples the wrong ones
 
 
@@ -69,7 +70,7 @@ def vgg(data: str) -> Case:
             inputs = width
         layers.append(nn.MaxPool2d(2))
     net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 10))
-    return Case(_brief(net, "vgg16", data, trained=32, side=32), 12, f"{_said()}; CIFAR-10")
+    return Case(_brief(net, "vgg16", data, _LONGER, trained=32, side=32), 24, f"{_said(_LONGER)}; CIFAR-10")
 
 
 def mobilenet(data: str) -> Case:
@@ -80,8 +81,8 @@ def mobilenet(data: str) -> Case:
             from torchvision.models import mobilenet_v2
         except ImportError:
             raise SystemExit("mobilenet_v2 comes from torchvision: pip install --no-deps torchvision") from None
-    task = _brief(mobilenet_v2(num_classes=10), "mobilenet_v2", data, trained=96, side=224)
-    return Case(task, 5, f"{_said()}; CIFAR-10 images enlarged to 224 x 224")
+    task = _brief(mobilenet_v2(num_classes=10), "mobilenet_v2", data, _BRIEFLY, trained=96, side=224)
+    return Case(task, 5, f"{_said(_BRIEFLY)}; CIFAR-10 images enlarged to 224 x 224")
 
 
 NETWORKS: Mapping[str, Callable[[str], Case]] = {
@@ -104,19 +105,19 @@ def _trained(task: Task, about: str) -> Case:
     assert isinstance(held, Images)
     judged = replace(held, images=held.images[SCORED:], labels=held.labels[SCORED:])
     pool = replace(training.head(POOL), pad=0, flip=False)
-    return Case(replace(task, train=pool, holdout=held.head(SCORED)), 24, about, _RESIDUAL, training, judged)
+    return Case(replace(task, train=pool, holdout=held.head(SCORED)), 48, about, _RESIDUAL, training, judged)
 
 
-def _said() -> str:
-    return f"trained here for {_BRIEFLY.steps} steps"
+def _said(recipe: Recipe) -> str:
+    return f"trained here for {recipe.steps} steps"
 
 
-def _brief(net: nn.Module, name: str, data: str, *, trained: int, side: int) -> Task:
+def _brief(net: nn.Module, name: str, data: str, recipe: Recipe, *, trained: int, side: int) -> Task:
     """`net` after a brief training on images `trained` pixels wide, for images `side` pixels wide."""
     source = cifar10(model="resnet20", data=data)
     assert isinstance(source.train, Images)
-    seen = _enlarged(source.train, _BRIEFLY.steps * _BRIEFLY.batch, trained)
-    train(net, replace(seen, flip=True), functional.cross_entropy, _BRIEFLY, seed=0)
+    seen = _enlarged(source.train, recipe.steps * recipe.batch, trained)
+    train(net, replace(seen, flip=True), functional.cross_entropy, recipe, seed=0)
     pool, scored = _enlarged(source.train, POOL, side), _enlarged(source.holdout, SCORED, side)
     update_bn(pool.batches(128), net.eval())
     return Task(net, next(scored.batches(1))[0], train=pool, holdout=scored, test=scored, name=name)

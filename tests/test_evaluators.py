@@ -264,7 +264,7 @@ class TestPrecision:
 
 
 class TestFewImages:
-    """What the dense network says about a trial's few calibration images makes up for how few they are."""
+    """What other networks say about a trial's few calibration images makes up for how few they are."""
 
     def statistics(self, model: nn.Module) -> Tensor:
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -274,17 +274,22 @@ class TestFewImages:
         task, traced, space = toy_setting()
         for sparsity in (0.2, 0.5):
             found = {}
-            for name, images, reference in (("many", 512, 0), ("few", 32, 0), ("corrected", 32, 512)):
-                evaluator = Recalibrate(task, traced, space, l2, images=images, batch=32, reference=reference)
+            for name, images, reference, probes in (
+                ("many", 512, 0, 0), ("few", 32, 0, 0), ("by the dense", 32, 512, 0), ("by probes, too", 32, 512, 16),
+            ):  # fmt: skip
+                evaluator = Recalibrate(
+                    task, traced, space, l2, images=images, batch=32, reference=reference, panel=1, probes=probes
+                )
                 model = evaluator.realise(space.snap([sparsity] * len(space)))
                 evaluator.metric(model)
                 found[name] = self.statistics(model)
             errors = {name: float((found[name] - found["many"]).square().mean().sqrt()) for name in found}
-            assert errors["corrected"] < 0.5 * errors["few"]
+            assert errors["by the dense"] < 0.5 * errors["few"]
+            assert errors["by probes, too"] < 0.5 * errors["few"]
 
-    def test_the_dense_network_gets_exactly_those_of_many(self) -> None:
+    def test_the_dense_network_alone_says_all_of_itself(self) -> None:
         task, traced, space = toy_setting()
-        few = Recalibrate(task, traced, space, l2, images=32, batch=32, reference=512)
+        few = Recalibrate(task, traced, space, l2, images=32, batch=32, reference=512, panel=1, probes=0)
         many = Recalibrate(task, traced, space, l2, images=512, batch=32)
         one, other = few.realise(space.dense()), many.realise(space.dense())
         few.metric(one)

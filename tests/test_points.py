@@ -15,7 +15,10 @@ from autoprune import api, cli, config, finish, precision, run, study
 from autoprune.apply import apply_point, apply_policy
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
 from autoprune.evaluators import course
+from autoprune.evaluators.panel import Panel
 from autoprune.protocols import Trains
+from autoprune.task import top1
+from autoprune.testing.evaluators import toy_images
 
 MINE = Path(__file__).parent / "assets" / "mine.py"
 SPACE = f"""
@@ -316,3 +319,12 @@ class TestPoints:
         )
         point = apply_point(result.directory, {"macs": "50%"}, task)
         assert point.trial.number in range(3)
+
+    def test_no_images_are_picked_to_make_one_network(self, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        task = study.build(config.read(space)).task
+        task = dataclasses.replace(task, holdout=toy_images(600, 2), metric=top1)
+        result = api.search(task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1})
+        assert any("Trials look at 400 of 600" in note for note in result.report.notes)
+        monkeypatch.setattr(Panel, "of", lambda *given: pytest.fail("a panel was made"))
+        apply_policy(result.directory, task)
+        apply_point(result.directory, {"macs": "50%"}, task)

@@ -13,52 +13,65 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.fused import moments
+from autoprune.fused import Moments, Statistics, moments
 from autoprune.layout import lay_out
 from autoprune.precision import running
 from autoprune.prune import Stay
 from autoprune.task import Batch
 
-Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
-Statistics = Mapping[str, Moments]  # by layer
+_LEAST = 1e-12  # variance
+_FARTHEST = 1.0  # standard deviations by which few images may move a mean, and the logarithm of a variance
 
 
 @dataclass(frozen=True)
 class Peculiar:
-    """How the dense network's statistics on a trial's images differ from those on many.
+    """How statistics on a trial's images differ from those on many, in networks for which both are known.
 
     Attributes:
         whole: by layer, all True for each of its channels.
-        values: (3, channels of all layers): the variance, and what to add to a mean and to multiply a variance with.
+        values: (2, channels of all layers): what to add to a mean, in standard deviations, and the factor of a
+            variance; means over the networks that have the channel.
     """
 
     whole: Mapping[str, NDArray[np.bool_]]
     values: Tensor
 
     @classmethod
-    def of(cls, few: Statistics, many: Statistics) -> Peculiar:
-        """What is peculiar about the images of `few`, where those of `many` are many."""
-        values = [
-            torch.stack([var, many[k][0] - mean, many[k][1] / var.clamp(min=1e-12)]) for k, (mean, var) in few.items()
-        ]
-        whole = {layer: np.ones(len(mean), dtype=np.bool_) for layer, (mean, _) in few.items()}
-        return cls(whole, torch.cat(values, 1) if values else torch.empty(3, 0))
+    def of(cls, seen: Sequence[tuple[Statistics, Statistics, Stay]]) -> Peculiar:
+        """From networks, the dense one first: their statistics on few images, on many, and which channels they have."""
+        whole = {layer: np.ones(len(mean), dtype=np.bool_) for layer, (mean, _) in (seen[0][0] if seen else {}).items()}
+        sums = {layer: torch.zeros(3, mask.size) for layer, mask in whole.items()}
+        for few, many, stay in seen:
+            for layer, (mean, var) in few.items():
+                mask, (true, spread) = _mask(stay, layer, whole[layer]), many[layer]
+                if len(mean) == np.count_nonzero(mask):
+                    shift = (true - mean) / var.clamp(min=_LEAST).sqrt()
+                    growth = (spread.clamp(min=_LEAST) / var.clamp(min=_LEAST)).log()
+                    differs = torch.stack([shift, growth]).clamp(-_FARTHEST, _FARTHEST).cpu()
+                    sums[layer][:, torch.from_numpy(mask)] += torch.cat([differs, torch.ones(1, len(mean))])
+        values = [torch.stack([shift / count, (growth / count).exp()]) for shift, growth, count in sums.values()]
+        return cls(whole, torch.cat(values, 1) if values else torch.empty(2, 0))
 
     def corrected(self, found: Statistics, stay: Stay) -> Statistics:
         """`found`, by layer, without what is peculiar about the images that they are of.
 
         A layer of a network that was made elsewhere stays as it is where its channels are not known.
         """
-        masks = {k: stay.get(f"{k}.weight", {}).get(0, whole) for k, whole in self.whole.items()}
+        masks = {k: _mask(stay, k, whole) for k, whole in self.whole.items()}
         known = [k for k, mask in masks.items() if k in found and len(found[k][0]) == np.count_nonzero(mask)]
         if not known:
             return found
         kept = np.concatenate([mask if k in known else np.zeros_like(mask) for k, mask in masks.items()])
         mean, var = (torch.cat(part) for part in zip(*(found[k] for k in known), strict=True))
-        dense, shift, ratio = self.values[:, torch.from_numpy(kept).to(mean.device)]
+        shift, ratio = self.values[:, torch.from_numpy(kept)].to(mean.device)
         counts = [len(found[k][0]) for k in known]
-        means = (mean + shift * (var / dense.clamp(min=1e-12)).sqrt()).split(counts)
+        means = (mean + shift * var.sqrt()).split(counts)
         return {**found, **dict(zip(known, zip(means, (var * ratio).split(counts), strict=True), strict=True))}
+
+
+def _mask(stay: Stay, layer: str, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which channels of `layer` a network has."""
+    return stay.get(f"{layer}.weight", {}).get(0, whole)
 
 
 def statistics(model: nn.Module, batches: Iterable[Batch], precision: str) -> Statistics:

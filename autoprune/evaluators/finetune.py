@@ -99,6 +99,7 @@ class Finetune:
             batch=min(128, self.images),
             holdout=self.holdout,
             panel=1,
+            probes=0,
         )
 
     @cached_property

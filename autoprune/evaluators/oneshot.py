@@ -307,4 +307,5 @@ class OneShot:
             batch=min(128, self.images),
             holdout=self.holdout,
             panel=1,
+            probes=0,
         )

@@ -1,15 +1,11 @@
 """The holdout images that tell pruned networks apart, so that a trial need not look at all of them.
 
-Most images are right in almost every pruned network, and say little of any. How hard each one is, some *probes* tell:
-random policies that are scored once on every image. A *panel* is then drawn: each image with a probability in
-proportion to the standard deviation of its being right (the best allocation: Neyman 1934, Journal of the Royal
-Statistical Society 97), at equal distances along the order of difficulty (Madow 1949, Annals of Mathematical Statistics
-20), and it counts for as many as it stands for (Horvitz and Thompson 1952, Journal of the American Statistical
-Association 47).
+Most images are right in almost every pruned network, or in almost none, and say little of any. *Probes* tell which:
+random policies that are scored once on every image. A *panel* is made of the images on which the probes differ most.
 
 An image that is nearly wrong counts as partly wrong. Networks that are not trained after pruning have many of those, on
 which any rounding changes the count of right ones; what is nearly wrong here is wrong elsewhere. What is then counted
-is brought to the scale of the metric by the line that fits the probes (the regression estimator: Cochran 1977, Sampling
+is brought to the scale of the metric by a line that fits the probes (the regression estimator: Cochran 1977, Sampling
 Techniques, chapter 7).
 """
 
@@ -28,67 +24,51 @@ from autoprune.task import Batch
 
 FEWEST = 500  # images, below which a panel saves nothing that is worth its noise
 _SOFT = 0.2  # margin at which an image is right for three quarters, about, in standard deviations of all margins
-_SURE = 0.05  # least standard deviation of an image's being right: what no probe got wrong may still surprise
 _APART = 0.01  # standard deviation of the probes' top-1 from which on a line is fitted to them
-_SLOPES = (0.8, 1.25)  # within which its slope must lie: probes are few
+_SLOPES = (0.5, 1.25)  # within which its slope must lie: probes are few
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Some images, what each counts, and what top-1 on all is when they are right to some share.
+    """Some images, and what top-1 on all is when they are right to some share.
 
     Attributes:
         picked: (n,), which images of the holdout, ascending.
-        weights: (n,), of each; they add up to 1.
-        slope, level: top-1 = level + slope x the weighted mean of how right the images are.
+        said, true: (k,), ascending, from 0 to 1: how right the picked images are, on average, and what top-1 on all is
+            then; linear in between.
     """
 
     picked: NDArray[np.int64]
-    weights: Floats
-    slope: float = 1.0
-    level: float = 0.0
+    said: Floats
+    true: Floats
 
     @classmethod
-    def drawn(cls, margins: Floats, count: int) -> Panel:
-        """`count` images, from the margins of every image in every probe, (probes, images)."""
-        right = np.mean([_right(one, np.full(len(one), 1 / len(one))) for one in margins], axis=0)
-        chances = _chances(np.maximum(np.sqrt(right * (1 - right)), _SURE), count)
-        order = np.argsort(right, kind="stable")
-        picked = np.sort(order[np.searchsorted(np.cumsum(chances[order]), np.arange(count) + 0.5)])
-        weights = 1 / chances[picked]
-        plain = cls(picked, weights / weights.sum())
-        said = np.array([plain._mean(one[picked]) for one in margins])
-        true = (margins > 0).mean(1)
-        slope = np.cov(said, true)[0, 1] / said.var(ddof=1) if len(said) > 2 and said.std() > _APART else 1.0
-        slope = float(np.clip(slope, *_SLOPES))
-        return cls(picked, plain.weights, slope, float(true.mean() - slope * said.mean()))
+    def of(cls, margins: Floats, count: int) -> Panel:
+        """`count` images, from the margins of every image in every probe, (probes, images).
+
+        Top-1 is read from the line that fits the probes; beyond the best and the worst of them, on the way to all right
+        or all wrong.
+        """
+        differing = np.array([_right(one) for one in margins]).var(0)
+        picked = np.sort(np.argsort(-differing, kind="stable")[:count])
+        said, true = np.array([_right(one[picked]).mean() for one in margins]), (margins > 0).mean(1)
+        ends, slope = np.array([said.mean()]), 0.0
+        if len(said) > 2 and said.std() > _APART:
+            ends = np.array([said.min(), said.max()])
+            slope = float(np.clip(np.cov(said, true)[0, 1] / said.var(ddof=1), *_SLOPES))
+        line = np.clip(true.mean() + slope * (ends - said.mean()), 0, 1)
+        return cls(picked, np.array([0, *ends, 1]), np.array([0, *line, 1]))
 
     def top1(self, margins: Floats) -> float:
         """What top-1 on all images is likely to be, in [0, 1], from the margins of those that were picked, (n,)."""
-        return float(np.clip(self.level + self.slope * self._mean(margins), 0, 1))
-
-    def _mean(self, margins: Floats) -> float:
-        return float(self.weights @ _right(margins, self.weights))
+        return float(np.interp(_right(margins).mean(), self.said, self.true))
 
 
-def _right(margins: Floats, weights: Floats) -> Floats:
-    """How right each image is, in [0, 1]; their spread is that of all images, whom they stand for by `weights`."""
-    mean = weights @ margins
-    spread = np.sqrt(weights @ (margins - mean) ** 2)
-    return 0.5 + 0.5 * np.tanh(margins / (2 * _SOFT * max(float(spread), 1e-12)))
-
-
-def _chances(wanted: Floats, count: int) -> Floats:
-    """Of each image to be picked: in proportion to `wanted` and at most 1, `count` in all."""
-    sure = np.zeros(len(wanted), dtype=np.bool_)
-    while True:
-        chances = np.where(sure, 1.0, wanted * (count - sure.sum()) / max(wanted[~sure].sum(), 1e-12))
-        over = (chances >= 1) & ~sure
-        if not over.any():
-            return chances
-        sure |= over
+def _right(margins: Floats) -> Floats:
+    """How right each image is, in [0, 1]."""
+    return 0.5 + 0.5 * np.tanh(margins / (2 * _SOFT * max(float(margins.std()), 1e-12)))
 
 
 def probes(space: SearchSpace, count: int, seed: int) -> list[Policy]:

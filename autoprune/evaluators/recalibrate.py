@@ -3,10 +3,11 @@
 Pruned layers feed other means and variances forward than their BatchNorms remember; without this step the score of a
 pruned network says next to nothing. No weight is trained.
 
-Few images are enough, because the dense network says what is peculiar about them: its statistics on those images and on
-many are known, and a pruned network's differ from one to the other in the same way (control variates). The score is
-computed by `autoprune.fused`, where the network's graph can be read. Of many holdout images, a trial looks at those
-that tell pruned networks apart (`autoprune.evaluators.panel`).
+Few images are enough, because *probes*, the dense network and some random policies, say what is peculiar about them:
+their statistics on those images and on many are known, and those of other networks differ from one to the other in the
+same way (control variates). The score is computed by `autoprune.fused`, where the network's graph can be read. Of many
+holdout images, a trial looks at those that tell pruned networks apart, which the probes also say
+(`autoprune.evaluators.panel`).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from autoprune import criteria
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import panel
-from autoprune.evaluators.batchnorm import Moments, Peculiar, Statistics, mean_of, norms_of, recalibrate, statistics
+from autoprune.evaluators.batchnorm import Peculiar, mean_of, norms_of, recalibrate, statistics
 from autoprune.evaluators.inputs import Ready, Replay
 from autoprune.evaluators.panel import Panel
-from autoprune.fused import Fused, Fuser, Settle, moments
+from autoprune.fused import PLACES, Fused, Fuser, Moments, Settle, Statistics, moments
 from autoprune.fusion import Unfusable
 from autoprune.layout import laid_out
 from autoprune.precision import running
@@ -62,13 +63,14 @@ class Recalibrate:
         precision: "fp32", "bf16" or "int8", of the score; statistics are estimated in bf16 at the least.
         images: training images that a trial's statistics are estimated on; 0 leaves them.
         batch: images a step of that.
-        reference: training images on which the dense network's statistics are measured, once, to correct for what is
-            peculiar about a trial's few; no more than `images` corrects nothing.
+        reference: training images on which the statistics of the dense network and of the probes are measured, once, to
+            correct for what is peculiar about a trial's few; no more than `images` corrects nothing.
         holdout: holdout images that score a trial; 0 takes them all.
         panel: share of these that a trial looks at, in (0, 1], in whole batches: those that tell pruned networks apart,
             from which the metric on all is estimated. 1 looks at all, and so does a metric other than top-1, or fewer
             than 500 images.
-        probes: random policies that are scored on all of them, once, to know which those are; >= 1.
+        probes: random policies that are looked at closely before the first trial: on `reference` training images, and,
+            to know which those are, on all holdout images. 0: the dense network alone corrects, and `panel` must be 1.
     """
 
     task: Task
@@ -82,7 +84,7 @@ class Recalibrate:
     reference: int = 1024
     holdout: int = 0
     panel: float = 0.7
-    probes: int = 8
+    probes: int = 16
     spent: Mapping[str, float] = field(init=False, default_factory=dict)
     _stay: WeakKeyDictionary[nn.Module, Stay] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
 
@@ -92,8 +94,9 @@ class Recalibrate:
         for name in ("holdout", "reference"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: a number of images is needed, or 0")
-        if not (0 < self.panel <= 1 and self.probes >= 1):
-            raise ConfigError(f"panel={self.panel}, probes={self.probes}: a share in (0, 1] and at least 1 are needed")
+        if not (0 < self.panel <= 1 and self.probes >= (1 if self.panel < 1 else 0)):
+            given = f"panel={self.panel}, probes={self.probes}"
+            raise ConfigError(f"{given}: a share in (0, 1] and at least 1 are needed, or panel = 1 and probes = 0")
         self.realised: Callable[[Policy], nn.Module] = self.realise  # as trials are
 
     def realise(self, policy: Policy) -> nn.Module:
@@ -124,7 +127,7 @@ class Recalibrate:
         with forked(self.seed):
             ready = self._recovered(model)
             between = time.perf_counter()
-            value = self._score(model, ready)
+            value = self._score(ready)
         self.spent = {"recover": between - begun, "score": time.perf_counter() - between}
         return value
 
@@ -147,8 +150,8 @@ class Recalibrate:
             )
         return tuple(found)
 
-    def _recovered(self, model: nn.Module) -> Fused | None:
-        """`model` with new statistics, ready to be scored if it already is."""
+    def _recovered(self, model: nn.Module) -> nn.Module:
+        """What scores `model` after it was given new statistics."""
         model.eval()
         stay = self.stay(model)
         if self._settling is not None:
@@ -159,34 +162,30 @@ class Recalibrate:
             for layer, found in self._peculiar.corrected(held, stay).items():
                 for old, new in zip(held[layer], found, strict=True):
                     old.copy_(new)
-        return None
-
-    def _settled(self, model: nn.Module, batches: Iterable[Batch], settle: Settle) -> Fused:
-        """`model` made ready with statistics of `batches`, on which `settle` has the last word."""
-        assert self._settling is not None
-        device = next(model.parameters()).device
-        with torch.inference_mode(), running(self.precision, device):
-            return self._settling.settled(model, self.precision, [x.to(device) for x, _ in batches], settle)
-
-    def _score(self, model: nn.Module, ready: nn.Module | None) -> float:
-        ready, few = ready or self._made_ready(model), self._panel
-        with running(self.precision, self._device):
-            if few is None:
-                value = float(self.task.metric(ready, self._holdout))
-            else:
-                value = few.top1(self._margins(ready, self._picked))
-        if isinstance(ready, Fused) and not ready.finite:
-            raise TrialFailed(_NOT_FINITE)
-        if not math.isfinite(value):
-            raise TrialFailed(f"the metric is {value}; it should be a finite number")
-        return value
-
-    def _made_ready(self, model: nn.Module) -> nn.Module:
         with running(self.precision, self._device):
             if isinstance(self._fuser, Fuser):
                 return self._fuser(model, self.precision)
             _refuse_nonfinite(model, self._probe)
         return model
+
+    def _settled(self, model: nn.Module, batches: Iterable[Batch], settle: Settle, places: float = PLACES) -> Fused:
+        """`model` made ready with statistics of `batches`, on which `settle` has the last word."""
+        assert self._settling is not None
+        inputs = [images.to(self._device) for images, _ in batches]
+        with torch.inference_mode(), running(self.precision, self._device):
+            return self._settling.settled(model, self.precision, inputs, settle, places)
+
+    def _score(self, ready: nn.Module) -> float:
+        if self._panel is not None:
+            value = self._panel.top1(self._margins(ready, self._picked))
+        else:
+            with running(self.precision, self._device):
+                value = float(self.task.metric(ready, self._holdout))
+        if isinstance(ready, Fused) and not ready.finite:
+            raise TrialFailed(_NOT_FINITE)
+        if not math.isfinite(value):
+            raise TrialFailed(f"the metric is {value}; it should be a finite number")
+        return value
 
     @property
     def _device(self) -> torch.device:
@@ -214,13 +213,12 @@ class Recalibrate:
         if not self._few:
             return None
         found, every = [], Ready(self._judges)
-        for policy in panel.probes(self.space, self.probes, self.seed):
+        for policy in self._probes:
             with contextlib.suppress(TrialFailed):
-                model = self.realised(policy)
-                found.append(self._margins(self._recovered(model) or self._made_ready(model), every.batches(_BATCH)))
+                found.append(self._margins(self._recovered(self.realised(policy)), every.batches(_BATCH)))
         if not found:
             raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
-        return Panel.drawn(np.stack(found), self._few)
+        return Panel.of(np.stack(found), self._few)
 
     def _margins(self, ready: nn.Module, batches: Iterable[Batch]) -> NDArray[np.float64]:
         with running(self.precision, self._device):
@@ -243,19 +241,35 @@ class Recalibrate:
     def _peculiar(self) -> Peculiar:
         """What is peculiar about a trial's images, compared with many."""
         if self.reference <= self.images or not self.images:
-            return Peculiar.of({}, {})
+            return Peculiar.of([])
         with forked(self.seed):
-            twin = copy.deepcopy(self.task.model).eval()
-            if self._settling is None:
-                many = statistics(twin, self._drawn(self.reference), self.precision)
-                few = statistics(twin, self._calibration, self.precision)
-            else:
-                parts = [self._noted(twin, part) for part in self._parts(self._drawn(self.reference))]
-                many = {layer: mean_of([part[layer] for part in parts]) for layer in parts[0]}
-                few = self._noted(twin, self._calibration)
-        return Peculiar.of(few, many)
+            many = Replay(lambda: self._drawn(self.reference))
+            dense = copy.deepcopy(self.task.model).eval()
+            seen = [(*self._compared(dense, many), self.stay(dense))]
+            for policy in self._probes:
+                with contextlib.suppress(TrialFailed):
+                    model = self.realised(policy).eval()
+                    seen.append((*self._compared(model, many), self.stay(model)))
+        return Peculiar.of(seen)
 
-    def _noted(self, model: nn.Module, batches: Iterable[Batch]) -> Statistics:
+    def _compared(self, model: nn.Module, many: Replay) -> tuple[Statistics, Statistics]:
+        """The statistics of `model` on a trial's images, estimated as in a trial, and in every place of many images."""
+        if self._settling is None:
+            few, all_of = (statistics(model, batches, self.precision) for batches in (self._calibration, many))
+        else:
+            parts = [self._noted(model, part, math.inf) for part in self._parts(many)]
+            all_of = {layer: mean_of([part[layer] for part in parts]) for layer in parts[0]}
+            few = self._noted(model, self._calibration)
+        if not all(bool(tensor.isfinite().all()) for one in (few, all_of) for pair in one.values() for tensor in pair):
+            raise TrialFailed("BatchNorm statistics of a pruned network are not finite")
+        return few, all_of
+
+    @property
+    def _probes(self) -> list[Policy]:
+        """What says what is peculiar about images."""
+        return panel.probes(self.space, self.probes, self.seed)
+
+    def _noted(self, model: nn.Module, batches: Iterable[Batch], places: float = PLACES) -> Statistics:
         """The statistics that `model` then has of `batches`."""
         noted: dict[str, Moments] = {}
 
@@ -263,7 +277,7 @@ class Recalibrate:
             noted.update({layer: (mean.clone(), var.clone()) for layer, (mean, var) in found.items()})
             return found
 
-        self._settled(model, batches, note)
+        self._settled(model, batches, note, places)
         return noted
 
     @cached_property
@@ -334,12 +348,13 @@ class Careful:
     scored: Recalibrate
 
     def metric(self, model: nn.Module) -> float:
-        """The metric on the whole holdout, with statistics of as many images as the dense network's."""
+        """The metric on the whole holdout, with statistics of `reference` images, which `model` then has."""
         it = self.scored
         with forked(it.seed):
             if it.images:
                 recalibrate(model, it._drawn(max(it.images, it.reference)), "fp32")
-            return float(it.task.metric(model.eval(), it.task.holdout))
+            _refuse_nonfinite(model.eval(), it._probe)
+            return float(it.task.metric(model, it.task.holdout))
 
 
 def _refuse_nonfinite(model: nn.Module, inputs: Tensor) -> None:

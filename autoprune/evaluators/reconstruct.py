@@ -26,6 +26,7 @@ from autoprune.evaluators.least_squares import Leading, Solution
 from autoprune.evaluators.moments import Moments, Reader
 from autoprune.evaluators.recalibrate import Careful, Recalibrate
 from autoprune.space import Policy, SearchSpace
+from autoprune.tables import Cut
 from autoprune.task import Batch, Task
 from autoprune.trace import Trace
 from autoprune.train import forked
@@ -59,9 +60,9 @@ class Reconstruct:
         columns: most columns of a layer that are solved for exactly.
         recalibrate: training images that a trial's BatchNorm statistics are re-estimated on; 0 leaves them.
         batch: images a step of both.
-        reference: training images of the dense network's statistics, which correct a trial's; see `recalibrate`.
+        reference: training images of statistics that correct a trial's; see `recalibrate`.
         holdout: holdout images that score a trial; 0 takes them all.
-        panel, probes: at which of these a trial looks; see `recalibrate`.
+        panel, probes: at which of these a trial looks, and what says so; see `recalibrate`.
     """
 
     task: Task
@@ -79,7 +80,7 @@ class Reconstruct:
     reference: int = 1024
     holdout: int = 0
     panel: float = 0.7
-    probes: int = 8
+    probes: int = 16
 
     def __post_init__(self) -> None:
         if not (self.images >= self.batch >= 2 and (self.recalibrate >= self.batch or self.recalibrate == 0)):
@@ -148,9 +149,13 @@ class Reconstruct:
 
     @cached_property
     def _readers(self) -> tuple[dict[str, Reader], dict[str, str]]:
-        """Of the groups that a policy may prune."""
-        cuts = [c for c, group in zip(self.trace.cuts, self.space, strict=True) if group.choices()[0] < group.of]
-        return moments.readers(self.task.model, cuts, self.columns)
+        return moments.readers(self.task.model, self._cuts.values(), self.columns)
+
+    @cached_property
+    def _cuts(self) -> dict[int, tuple[Cut, ...]]:
+        """Of the groups that a policy may prune, by number."""
+        prunable = [number for number, group in enumerate(self.space) if group.choices()[0] < group.of]
+        return {number: self.trace.cuts[number] for number in prunable}
 
     @cached_property
     def _known(self) -> dict[str, Leading | Moments]:
@@ -170,9 +175,9 @@ class Reconstruct:
         return seen
 
     def _order(self, layer: str) -> Tensor | None:
-        """The channels that `layer` reads, those first that stay longest; None where more than one group is read."""
-        cuts = [[cut for cut in group if cut.layer == layer and cut.role == "in"] for group in self.trace.cuts]
-        groups = [number for number, read in enumerate(cuts) if read]
+        """The channels that `layer` reads, those first that stay longest; None where several groups may lose some."""
+        cuts = {n: [cut for cut in group if cut.layer == layer and cut.role == "in"] for n, group in self._cuts.items()}
+        groups = [number for number, read in cuts.items() if read]
         if len(groups) != 1:
             return None
         channels = self._readers[0][layer].channels

@@ -91,6 +91,7 @@ class ReconstructSequential:
             images=0,
             holdout=self.holdout,
             panel=1,
+            probes=0,
         )
         self.spent: Mapping[str, float] = {}
         self._rows: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
