@@ -45,9 +45,9 @@ class Peculiar:
             for layer, (mean, var) in few.items():
                 mask, (true, spread) = _mask(stay, layer, whole[layer]), many[layer]
                 if len(mean) == np.count_nonzero(mask):
-                    shift = (true - mean) / var.clamp(min=_LEAST).sqrt()
-                    growth = (spread.clamp(min=_LEAST) / var.clamp(min=_LEAST)).log()
-                    differs = torch.stack([shift, growth]).clamp(-_FARTHEST, _FARTHEST).cpu()
+                    var, spread = var.clamp(min=_LEAST), spread.clamp(min=_LEAST)
+                    differs = torch.stack([(true - mean) / var.sqrt(), (spread / var).log()])
+                    differs = differs.clamp(-_FARTHEST, _FARTHEST).cpu()
                     sums[layer][:, torch.from_numpy(mask)] += torch.cat([differs, torch.ones(1, len(mean))])
         values = [torch.stack([shift / count, (growth / count).exp()]) for shift, growth, count in sums.values()]
         return cls(whole, torch.cat(values, 1) if values else torch.empty(2, 0))

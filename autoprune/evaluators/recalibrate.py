@@ -3,10 +3,10 @@
 Pruned layers feed other means and variances forward than their BatchNorms remember; without this step the score of a
 pruned network says next to nothing. No weight is trained.
 
-Few images are enough, because *probes*, the dense network and some random policies, say what is peculiar about them:
-their statistics on those images and on many are known, and those of other networks differ from one to the other in the
-same way (control variates). The score is computed by `autoprune.fused`, where the network's graph can be read. Of many
-holdout images, a trial looks at those that tell pruned networks apart, which the probes also say
+Few images are enough, because the dense network and some random policies, the *probes*, say what is peculiar about
+them: their statistics on those images and on many are known, and those of other networks differ from one to the other
+in the same way (control variates). The score is computed by `autoprune.fused`, where the network's graph can be read.
+Of many holdout images, a trial looks at those that tell pruned networks apart, which the probes also say
 (`autoprune.evaluators.panel`).
 """
 
@@ -261,12 +261,12 @@ class Recalibrate:
             all_of = {layer: mean_of([part[layer] for part in parts]) for layer in parts[0]}
             few = self._noted(model, self._calibration)
         if not all(bool(tensor.isfinite().all()) for one in (few, all_of) for pair in one.values() for tensor in pair):
-            raise TrialFailed("BatchNorm statistics of a pruned network are not finite")
+            raise TrialFailed("the BatchNorm statistics of a network are not finite on training images")
         return few, all_of
 
     @property
     def _probes(self) -> list[Policy]:
-        """What says what is peculiar about images."""
+        """The random policies that say which images tell networks apart, and what is peculiar about a trial's few."""
         return panel.probes(self.space, self.probes, self.seed)
 
     def _noted(self, model: nn.Module, batches: Iterable[Batch], places: float = PLACES) -> Statistics:
