@@ -168,7 +168,7 @@ class _Making:
     fusion: Fusion
     modules: Mapping[str, nn.Module]
     precision: str
-    packed: dict[fx.Node, tuple[Any, Tensor]] = field(default_factory=dict)  # by chain, in eight bits
+    packed: dict[fx.Node, tuple[Any, Tensor, Tensor]] = field(default_factory=dict)  # by chain, in eight bits
 
     def seen(self, chain: Chain, values: Sequence[Values], enough: float) -> Moments:
         """Mean and variance of each channel that the BatchNorm of `chain` gets of `values`."""
@@ -181,18 +181,14 @@ class _Making:
         found = [_sums(self._plainly(chain, shape, one)) for one in values]
         mean, square = (sum(part) / len(found) for part in zip(*found, strict=True))
         var = (square - mean * mean).clamp_(min=0)
-        if self.precision == "int8":
-            mean = mean * self._signs(chain)
         return (mean if conv.bias is None else mean + conv.bias.detach().float()), var
 
     def _plainly(self, chain: Chain, shape: Shape, values: Values) -> Tensor:
-        """What the convolution of `chain` computes, without its bias, and in eight bits up to `_signs`."""
+        """What the convolution of `chain` computes, without its bias."""
         if self.precision == "int8":
-            kernel, size = self._kernel(chain)
             codes, code = self._codes_of(chain.source, values), self.fusion.codes[chain.source]
             return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
-                codes, *code, kernel, size, torch.zeros(len(size), dtype=torch.int32), None, *shape,
-                1.0, 0, torch.float32, "none", [], "",
+                codes, *code, *self._kernel(chain), None, *shape, 1.0, 0, torch.float32, "none", [], "",
             )  # fmt: skip
         weight = self.conv(chain).weight.detach()
         if self.precision != "fp32":
@@ -273,13 +269,13 @@ class _Making:
         return step
 
     def _in_eight_bits(self, chain: Chain) -> Step:
-        packed, size = self._kernel(chain)
+        packed, size, zeros = self._kernel(chain)
         factor, bias = self._folding(chain)
-        size = (size * factor.abs()).clamp_(min=1e-12)
+        size = size * factor
         _refuse_nonfinite(chain, size + bias)
         code, out = self.fusion.codes[chain.source], self.fusion.codes.get(chain.tail)
         shape = _shape(self.conv(chain))
-        kernel = (packed, size, torch.zeros(len(size), dtype=torch.int32))
+        kernel = packed, size, zeros
         scale, zero, dtype = (*out, torch.uint8) if out else (1.0, 0, torch.bfloat16)
         name, numbers = chain.activation
 
@@ -307,8 +303,8 @@ class _Making:
             found = encoded(found, self.fusion.codes[node])
         return found.contiguous(memory_format=torch.channels_last)
 
-    def _kernel(self, chain: Chain) -> tuple[Any, Tensor]:
-        """Codes of the convolution's weight x `_signs`, packed, and what a code is worth, (outputs,).
+    def _kernel(self, chain: Chain) -> tuple[Any, Tensor, Tensor]:
+        """Codes of the convolution's weight, packed, and what a code of each output is worth; its zero, which is 0.
 
         A BatchNorm changes only what a code is worth, so that they are packed once.
         """
@@ -316,27 +312,22 @@ class _Making:
             conv = self.conv(chain)
             weight = laid_out(conv.weight.detach().float())
             size = weight.abs().amax((1, 2, 3)).div_(127).clamp_(min=1e-12)
-            codes = (weight * (self._signs(chain) / size).view(-1, 1, 1, 1)).round_().to(torch.int8)
+            codes = (weight / size.view(-1, 1, 1, 1)).round_().to(torch.int8)
             seen = self.fusion.shapes[chain.source]
             packed = torch.ops.onednn.qconv_prepack(
                 codes, size, *self.fusion.codes[chain.source], *_shape(conv), [seen[0], conv.in_channels, *seen[2:]]
             )
-            self.packed[chain.tail] = packed, size
+            self.packed[chain.tail] = packed, size, torch.zeros(len(size), dtype=torch.int32)
         return self.packed[chain.tail]
-
-    def _signs(self, chain: Chain) -> Tensor:
-        """1 for each output, or -1 where the BatchNorm turns it round."""
-        gamma = self.norm(chain.norm).weight if chain.norm is not None else None
-        if gamma is None:
-            return torch.ones(self.conv(chain).out_channels)
-        return torch.where(gamma.detach() < 0, -1.0, 1.0)
 
     def _folding(self, chain: Chain) -> tuple[Tensor, Tensor]:
         """What the BatchNorm multiplies the weight of each output with, and the bias of both together."""
         conv = self.conv(chain)
+        bias = None if conv.bias is None else conv.bias.detach().float()
+        if chain.norm is not None:
+            return _through(bias, self.norm(chain.norm))
         factor = torch.ones(conv.out_channels, device=conv.weight.device)
-        bias = torch.zeros_like(factor) if conv.bias is None else conv.bias.detach().float()
-        return (factor, bias) if chain.norm is None else _through(bias, self.norm(chain.norm))
+        return factor, torch.zeros_like(factor) if bias is None else bias
 
 
 def _shape(conv: nn.Conv2d) -> Shape:
@@ -345,17 +336,17 @@ def _shape(conv: nn.Conv2d) -> Shape:
 
 def _refuse_nonfinite(chain: Chain, outputs: Tensor) -> None:
     """Of weights that are not, codes are finite, and so may be what a ReLU makes of them."""
-    if not bool(outputs.isfinite().all()):
+    if not math.isfinite(outputs.sum()):
         raise TrialFailed(f"the weights of {chain.conv.target} are not finite")
 
 
-def _through(bias: Tensor, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def _through(bias: Tensor | None, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """The factor of `norm`, and what it makes of a bias before it."""
     mean, var = moments(norm)
     factor = torch.rsqrt(var.float() + norm.eps)
     if norm.weight is not None:
         factor = factor * norm.weight.detach()
-    moved = (bias - mean) * factor
+    moved = ((0 if bias is None else bias) - mean) * factor
     return factor, moved + norm.bias.detach() if norm.bias is not None else moved
 
 

@@ -93,7 +93,7 @@ def _copy(module: nn.Module, memo: dict[int, object]) -> None:
     """Put into `memo` what deepcopy would make of `module`, faster: most of what it holds is empty or a number."""
     made = memo[id(module)] = type(module).__new__(type(module))
     for name, value in vars(module).items():
-        if isinstance(value, _NUMBERS):
+        if isinstance(value, _NUMBERS) or (type(value) is tuple and all(isinstance(one, _NUMBERS) for one in value)):
             vars(made)[name] = value
         else:
             vars(made)[name] = type(value)() if type(value) in _EMPTY and not value else copy.deepcopy(value, memo)

@@ -195,6 +195,19 @@ def test_weights_are_read_anew() -> None:
         torch.testing.assert_close(fuser(changed, "fp32")(IMAGES), changed(IMAGES), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "most"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.08)])
+def test_batchnorms_that_turn_channels_round_or_silence_them(name: str, most: float) -> None:
+    model = settled(ResNet(20))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.weight is not None
+                module.weight[::3] *= -1
+                module.weight[1::3] = 0
+    recalibrate(model, [(IMAGES, IMAGES)])
+    assert error(model, name) < most
+
+
 @pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_weight_that_is_not_finite_is_named(value: str, name: str) -> None:
