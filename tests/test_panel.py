@@ -61,6 +61,17 @@ def test_it_says_more_of_all_images_than_as_many_at_random() -> None:
     assert (found - true).std() < 0.6 * (plain - true).std()
 
 
+def test_a_small_panel_moves_top1_by_no_more_than_its_share() -> None:
+    easy = np.full((20, 850), 5.0)  # right in every network
+
+    def networks(seed: int) -> Floats:
+        return np.concatenate([invented(20, 150, seed), easy], axis=1)
+
+    made = Panel.of(networks(1), 150)
+    errors = [made.top1(one[made.picked]) - (one > 0).mean() for one in networks(2)]
+    assert np.abs(errors).max() < 0.01
+
+
 def test_the_scale_of_the_logits_says_nothing() -> None:
     made, one = Panel.of(invented(8, 1000, 1), 500), invented(1, 1000, 2)[0][:500]
     assert made.top1(7 * one) == pytest.approx(made.top1(one))

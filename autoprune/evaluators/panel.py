@@ -25,7 +25,7 @@ from autoprune.task import Batch
 FEWEST = 500  # images, below which a panel saves nothing that is worth its noise
 _SOFT = 0.2  # margin at which an image is right for three quarters, about, in standard deviations of all margins
 _APART = 0.01  # standard deviation of the probes' top-1 from which on a line is fitted to them
-_SLOPES = (0.5, 1.25)  # within which its slope must lie: probes are few
+_SLOPES = (0.7, 1.8)  # within which its slope must lie, times the share of images that are picked: probes are few
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,8 @@ class Panel:
         ends, slope = np.array([said.mean()]), 0.0
         if len(said) > 2 and said.std() > _APART:
             ends = np.array([said.min(), said.max()])
-            slope = float(np.clip(np.cov(said, true)[0, 1] / said.var(ddof=1), *_SLOPES))
+            low, high = (count / margins.shape[1] * bound for bound in _SLOPES)
+            slope = float(np.clip(np.cov(said, true)[0, 1] / said.var(ddof=1), low, high))
         line = np.clip(true.mean() + slope * (ends - said.mean()), 0, 1)
         return cls(picked, np.array([0, *ends, 1]), np.array([0, *line, 1]))
 
