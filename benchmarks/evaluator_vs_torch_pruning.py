@@ -24,6 +24,7 @@ import json
 import math
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from autoprune import config, study
+from autoprune import api, config, loop, study
 from autoprune.space import Policy, SearchSpace
 from autoprune.study import Study
 from autoprune.task import Batch, Split, Task, accuracy
@@ -196,6 +197,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--policies", type=int, default=0, help="for each network; the default depends on its size")
     parser.add_argument("--finetune", type=int, default=24, help="so many policies of the ResNets; 0: none")
     parser.add_argument("--steps", type=int, default=40, help="of each finetune")
+    parser.add_argument("--search", type=int, default=0, help="trials of a search on each network in the end; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="the ResNets, two policies, no finetune")
@@ -232,6 +234,9 @@ def compared(case: Case, asked: argparse.Namespace) -> dict[str, Any]:
         once = {"peak_mib": peaks[name], "held_mib": first[name][1], "seconds_first": first[name][0]}
         found |= {f"{what}_{name}": value for what, value in once.items()}
     print("\n".join(shown(found, asked.steps)), flush=True)
+    if asked.search:
+        found["seconds_search"] = took = searched(case, asked.search, asked.seed)
+        print(f"a search of {asked.search} trials (evolution, recalibrate): {took:.1f} s", flush=True)
     return found | {"precision": ours.precision, "seed": asked.seed, "threads": torch.get_num_threads()}
 
 
@@ -246,6 +251,15 @@ def studied(case: Case, use: str, seed: int, precision: str = "") -> Study:
         "search": {"seed": seed},
     }
     return study.build(config.parse(tables, "the benchmark"), task=case.task, chosen=precision)
+
+
+def searched(case: Case, trials: int, seed: int) -> float:
+    """Seconds of a search by evolution, from reading the network to the last line of the journal."""
+    begun = time.perf_counter()
+    built = studied(case, "recalibrate", seed)
+    with tempfile.TemporaryDirectory() as folder, api.begin(built, Path(folder)) as run:
+        loop.search(built.controller("evolution"), loop.remembering(built.attempt, run), run, trials=trials)
+    return time.perf_counter() - begun
 
 
 def one(case: Case, sides: Mapping[str, Side], policy: Policy, number: int, asked: argparse.Namespace) -> Row:
