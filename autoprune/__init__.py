@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 # How many compiled operators oneDNN keeps. Every policy needs some of its own sizes, and many come again: with oneDNN's
 # 1,024 a twelfth of a trial of ResNet-56 went into compiling. It is read when the first operator runs.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
 
 _HOME = {
     "AutopruneError": "errors",

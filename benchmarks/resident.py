@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
+
+from autoprune import heap
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -35,8 +36,7 @@ def held(work: Callable[[], object]) -> float | None:
 def _settle() -> None:
     """Give freed memory back to the system, where it can be told to."""
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+    heap.trim()
 
 
 def _field(name: str) -> float | None:

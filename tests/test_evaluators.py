@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune import precision
+from autoprune import config, precision, study
 from autoprune.criteria import Units, l2
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import inputs
@@ -341,6 +341,11 @@ class TestTheFastOnes:
         assert abs(found[0] - found[1]) <= 0.005 + 1e-9  # one image of 200, at most
 
 
+def resident_kib() -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
 @pytest.mark.parametrize("make", [Recalibrate, Reconstruct])
@@ -352,6 +357,19 @@ def test_two_thousand_evaluations_leak_nothing(make: MakeEvaluator) -> None:
     for number in range(2000):
         evaluator.metric(evaluator.realise(space.snap((0.8 * torch.rand(len(space), generator=generator)).tolist())))
         if number + 1 in (100, 2000):
-            status = Path("/proc/self/status").read_text().splitlines()
-            resident[number + 1] = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+            resident[number + 1] = resident_kib()
+    assert resident[2000] <= 1.05 * resident[100]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
+@pytest.mark.parametrize("use", ["recalibrate", "reconstruct"])
+def test_nor_do_two_thousand_of_a_real_network(use: str) -> None:
+    built = study.build(config.find("fashion_mnist", {"evaluator": {"use": use, "holdout": 600}}))
+    random, resident = built.controller("random"), {}
+    for number in range(2000):
+        built.evaluator.metric(built.evaluator.realise(random.ask()))
+        if number + 1 in (100, 2000):
+            resident[number + 1] = resident_kib()
     assert resident[2000] <= 1.05 * resident[100]

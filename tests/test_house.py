@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "autoprune"
 FLOORS = [  # a file may import from floors below its own, and from its own room
     {"errors", "dice", "agreement", "task", "report_plots", "latency_plots", "terminal", "arguments"},
-    {"space", "flow", "plugins", "data", "fusion", "layout", "timing"},
+    {"space", "flow", "plugins", "data", "fusion", "layout", "timing", "heap"},
     {"tables", "codes"},
     {"train", "trial", "prune", "operators", "models", "fused", "footprint"},
     {"proof", "run", "rewards", "tasks", "precision"},

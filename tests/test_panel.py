@@ -296,7 +296,7 @@ def test_images_that_more_than_convolutions_read_are_not_held_in_eight_bits() ->
 
 def test_room_for_compiled_operators_is_asked_for_and_left_to_the_user() -> None:
     code = "import os, autoprune; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
-    for given, wanted in (({}, "4096"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")):
+    for given, wanted in (({}, "2048"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")):
         kept = {k: v for k, v in os.environ.items() if k != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
         found = subprocess.run(
             [sys.executable, "-c", code], env=kept | given, capture_output=True, text=True, check=True

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune import criteria
+from autoprune import criteria, heap
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import panel
@@ -47,6 +47,7 @@ from autoprune.train import forked
 _PROBED = 8  # images whose outputs must be finite
 _BATCH = 250  # images a step of the score
 _NOT_FINITE = "the pruned network's outputs are not finite on holdout images"
+_TIDY = 50  # scores after which freed memory is given back
 _AT_ONCE = 2**26  # bytes of images whose activations may be in memory together
 
 
@@ -86,6 +87,7 @@ class Recalibrate:
     panel: float = 0.7
     probes: int = 16
     spent: Mapping[str, float] = field(init=False, default_factory=dict)
+    _scored: int = field(init=False, repr=False, default=0)
     _stay: WeakKeyDictionary[nn.Module, Stay] = field(init=False, repr=False, default_factory=WeakKeyDictionary)
 
     def __post_init__(self) -> None:
@@ -129,6 +131,9 @@ class Recalibrate:
             between = time.perf_counter()
             value = self._score(ready)
         self.spent = {"recover": between - begun, "score": time.perf_counter() - between}
+        self._scored += 1
+        if self._scored % _TIDY == 0:
+            heap.trim()
         return value
 
     def careful(self) -> Careful:
