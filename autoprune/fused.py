@@ -323,11 +323,11 @@ class _Making:
     def _folding(self, chain: Chain) -> tuple[Tensor, Tensor]:
         """What the BatchNorm multiplies the weight of each output with, and the bias of both together."""
         conv = self.conv(chain)
-        bias = None if conv.bias is None else conv.bias.detach().float()
+        bias = 0 if conv.bias is None else conv.bias.detach().float()
         if chain.norm is not None:
             return _through(bias, self.norm(chain.norm))
         factor = torch.ones(conv.out_channels, device=conv.weight.device)
-        return factor, torch.zeros_like(factor) if bias is None else bias
+        return factor, torch.zeros_like(factor) + bias
 
 
 def _shape(conv: nn.Conv2d) -> Shape:
@@ -340,13 +340,13 @@ def _refuse_nonfinite(chain: Chain, outputs: Tensor) -> None:
         raise TrialFailed(f"the weights of {chain.conv.target} are not finite")
 
 
-def _through(bias: Tensor | None, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def _through(bias: Tensor | int, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """The factor of `norm`, and what it makes of a bias before it."""
     mean, var = moments(norm)
     factor = torch.rsqrt(var.float() + norm.eps)
     if norm.weight is not None:
         factor = factor * norm.weight.detach()
-    moved = ((0 if bias is None else bias) - mean) * factor
+    moved = (bias - mean) * factor
     return factor, moved + norm.bias.detach() if norm.bias is not None else moved
 
 

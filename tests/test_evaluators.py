@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ from autoprune.evaluators.inputs import Ready, Replay
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
 from autoprune.evaluators.sequential import ReconstructSequential
+from autoprune.protocols import Evaluator
+from autoprune.space import Policy
 from autoprune.task import Batch, DatasetSplit, Task
 from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, state_of, toy_images, toy_setting
 
@@ -341,9 +343,15 @@ class TestTheFastOnes:
         assert abs(found[0] - found[1]) <= 0.005 + 1e-9  # one image of 200, at most
 
 
-def resident_kib() -> int:
-    status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+def growth(evaluator: Evaluator, ask: Callable[[], Policy]) -> float:
+    """Resident memory after 2,000 evaluations, against that after the first hundred."""
+    resident = {}
+    for number in range(2000):
+        evaluator.metric(evaluator.realise(ask()))
+        if number + 1 in (100, 2000):
+            status = Path("/proc/self/status").read_text().splitlines()
+            resident[number + 1] = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+    return resident[2000] / resident[100]
 
 
 @pytest.mark.slow
@@ -353,12 +361,8 @@ def test_two_thousand_evaluations_leak_nothing(make: MakeEvaluator) -> None:
     """Resident memory at the end is that after the first hundred, within 5%."""
     task, traced, space = toy_setting()
     evaluator = make(task, traced, space, l2)
-    generator, resident = torch.Generator().manual_seed(0), {}
-    for number in range(2000):
-        evaluator.metric(evaluator.realise(space.snap((0.8 * torch.rand(len(space), generator=generator)).tolist())))
-        if number + 1 in (100, 2000):
-            resident[number + 1] = resident_kib()
-    assert resident[2000] <= 1.05 * resident[100]
+    generator = torch.Generator().manual_seed(0)
+    assert growth(evaluator, lambda: space.snap((0.8 * torch.rand(len(space), generator=generator)).tolist())) <= 1.05
 
 
 @pytest.mark.slow
@@ -367,9 +371,4 @@ def test_two_thousand_evaluations_leak_nothing(make: MakeEvaluator) -> None:
 @pytest.mark.parametrize("use", ["recalibrate", "reconstruct"])
 def test_nor_do_two_thousand_of_a_real_network(use: str) -> None:
     built = study.build(config.find("fashion_mnist", {"evaluator": {"use": use, "holdout": 600}}))
-    random, resident = built.controller("random"), {}
-    for number in range(2000):
-        built.evaluator.metric(built.evaluator.realise(random.ask()))
-        if number + 1 in (100, 2000):
-            resident[number + 1] = resident_kib()
-    assert resident[2000] <= 1.05 * resident[100]
+    assert growth(built.evaluator, built.controller("random").ask) <= 1.05
