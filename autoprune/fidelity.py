@@ -2,8 +2,9 @@
 
 The search sees a fast score: few calibration images, perhaps half precision, part of the holdout. Better ones are the
 slow score (the same recovery without those savings, from the evaluator's `careful()`) and the score after a short
-finetune. All are taken on the holdout, never on the test split. A search needs only the order of policies, so what is
-measured is Kendall's tau-b, and how many of the best policies the fast score finds.
+finetune. How far the slow score agrees with itself on other calibration images says how much of its order is chance.
+All are taken on the holdout, never on the test split. A search needs only the order of policies, so what is measured is
+Kendall's tau-b, and how many of the best policies the fast score finds.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from autoprune.trial import Trial
 Scored = tuple[float, float]  # a score, and the seconds that it took
 Scoring = Callable[[Policy], Scored]
 
-FAST, SLOW, FINETUNED = "fast", "slow", "finetuned"
-_PAIRS = ((FAST, SLOW), (FAST, FINETUNED), (SLOW, FINETUNED))
+FAST, SLOW, AGAIN, FINETUNED = "fast", "slow", "slow again", "finetuned"
+_PAIRS = ((FAST, SLOW), (SLOW, AGAIN), (FAST, FINETUNED), (SLOW, FINETUNED))
 FEWEST = 5  # policies, below which an order says nothing
 _TRIES = 10  # asks for each different policy, in a space that has few of them
 
@@ -45,12 +46,22 @@ class Careful(Protocol):
         ...
 
 
+@runtime_checkable
+class Repeats(Protocol):
+    """An evaluator, a slow one, that can be had once more with other calibration images."""
+
+    def again(self) -> Evaluator | None:
+        """The same with other calibration images; None where there are none left."""
+        ...
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """What was found over some random policies.
 
     Attributes:
-        scores: "fast", "slow" and "finetuned", those that there are; one number a policy, the policies in one order.
+        scores: "fast", "slow", "slow again" (with other calibration images) and "finetuned", those that there are; one
+            number a policy, the policies in one order.
         seconds: by the same names, from a policy to its score; the median over the policies.
         failed: policies that were left out, since one of their scores failed.
         error: why the first of them failed; empty if none did.
@@ -111,6 +122,10 @@ class Fidelity:
         said = [f"{self.policies} random policies on the holdout; {self.failed} failed and left out{cause}."]
         if gap := self.difference():
             said.append(f"Fast less slow score: mean {gap[0]:+.4f}, standard deviation {gap[1]:.4f}.")
+        if AGAIN in self.scores:
+            said.append(
+                f"{AGAIN.capitalize()} has other calibration images: where it disagrees with slow, the order is chance."
+            )
         spent = ", ".join(f"{name} {spent:.3g}" for name, spent in self.seconds.items())
         return [*said, f"Seconds from a policy to its score, median: {spent}.", *self.notes]
 
@@ -182,7 +197,10 @@ def _scorings(study: Study, steps: int) -> tuple[dict[str, Scoring], tuple[str, 
     made, name = {FAST: _scoring(study.evaluator)}, study.config.evaluator.use
     notes: tuple[str, ...] = (f"Evaluator {name!r} has no slow score.",)
     if isinstance(study.evaluator, Careful):
-        made[SLOW], notes = _scoring(study.evaluator.careful()), ()
+        careful, notes = study.evaluator.careful(), ()
+        made[SLOW] = _scoring(careful)
+        if isinstance(careful, Repeats) and (again := careful.again()):
+            made[AGAIN] = _scoring(again)
     if steps:
         recipe, dense = dataclasses.replace(study.finetune, steps=steps), copy.deepcopy(study.task.model).eval()
         made[FINETUNED] = _scoring(_Finetuned(study, recipe, dense))

@@ -10,7 +10,8 @@ on 1,000 training images; the evaluators take what their defaults take of the sa
 batch). All sides hold their images ready, scaled. "Tuned" is the loop with what one may know of PyTorch on processors:
 channels last and smaller batches. All sides must make layers of the same widths, else the comparison stops; in how many
 layers they kept the same channels is told. That is all of them but where there are depthwise convolutions, whose
-weights Torch-Pruning leaves out of a channel's norm. Figures are of a machine that does nothing else.
+weights Torch-Pruning leaves out of a channel's norm. --again tells how far the slow scores, which the evaluators' own
+are compared with, agree with themselves on other calibration images. Figures are of a machine that does nothing else.
 
 Without --data only `fashion` can run, on what lies in the package. Memory is measured where there is /proc.
 """
@@ -40,6 +41,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from autoprune import api, config, loop, study
+from autoprune.evaluators.recalibrate import Careful
 from autoprune.space import Policy, SearchSpace
 from autoprune.study import Study
 from autoprune.task import Batch, Split, Task, accuracy
@@ -149,9 +151,10 @@ def prune_in_place(model: nn.Module, example: Tensor, wanted: Mapping[nn.Module,
 
 @dataclass
 class Ours:
-    """An evaluator with its default settings."""
+    """An evaluator with its default settings. `others` are calibration images that it does not take."""
 
     built: Study
+    others: Split
 
     def __call__(self, policy: Policy) -> Turn:
         """One policy, as a search evaluates it."""
@@ -167,15 +170,18 @@ class Ours:
         return Turn({**clock.seconds, **spent, "total": sum(clock.seconds.values())}, metric, left, model)
 
     def slow(self, policy: Policy) -> float:
-        """The same evaluator's score, taken slowly; nan if it has none."""
-        if self._careful is None:
-            return math.nan
+        """The same evaluator's score, taken slowly."""
         return float(self._careful.metric(self._careful.realise(policy)))
 
+    def again(self, policy: Policy) -> float:
+        """The slow score with other calibration images."""
+        scored = replace(self._careful.scored, task=replace(self.built.task, train=self.others))
+        return float(Careful(self._careful.realise, scored).metric(self._careful.realise(policy)))
+
     @cached_property
-    def _careful(self) -> Any:
-        careful = getattr(self.built.evaluator, "careful", None)
-        return careful and careful()
+    def _careful(self) -> Careful:
+        made: Careful = self.built.evaluator.careful()  # type: ignore[attr-defined]
+        return made
 
 
 def main() -> None:
@@ -198,6 +204,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--finetune", type=int, default=24, help="so many policies of the ResNets; 0: none")
     parser.add_argument("--steps", type=int, default=40, help="of each finetune")
     parser.add_argument("--search", type=int, default=0, help="trials of a search on each network in the end; 0: none")
+    parser.add_argument("--again", action="store_true", help="slow scores with other calibration images, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="the ResNets, two policies, no finetune")
@@ -218,8 +225,8 @@ def compared(case: Case, asked: argparse.Namespace) -> dict[str, Any]:
     sides: dict[str, Side] = {
         LOOP: Loop(case.task, ours.space),
         TUNED: Loop(case.task, ours.space, 125, torch.channels_last),
-        OURS: Ours(ours),
-        SOLVED: Ours(studied(case, "reconstruct", asked.seed, ours.precision)),
+        OURS: Ours(ours, case.others),
+        SOLVED: Ours(studied(case, "reconstruct", asked.seed, ours.precision), case.others),
     }
     print(described(case, ours, time.perf_counter() - begun), flush=True)
     random = ours.controller("random")
@@ -267,12 +274,14 @@ def one(case: Case, sides: Mapping[str, Side], policy: Policy, number: int, aske
     order = SIDES if number % 2 == 0 else SIDES[::-1]
     turns = {name: sides[name](policy) for name in order}
     check_widths(turns)
-    solved = sides[SOLVED]
+    plain, solved = sides[OURS], sides[SOLVED]
+    assert isinstance(plain, Ours)
     assert isinstance(solved, Ours)
     row: Row = {
         "seconds": {name: turn.seconds for name, turn in turns.items()},
         "metric": {name: turn.metric for name, turn in turns.items()},
-        "slow": {SOLVED: solved.slow(policy)},
+        "slow": {OURS: turns[LOOP].metric, SOLVED: solved.slow(policy)},
+        "again": {OURS: plain.again(policy), SOLVED: solved.again(policy)} if asked.again else {},
         "same": {OURS: same(turns[LOOP].layers, turns[OURS].layers)},
         "finetuned": {},
     }
@@ -332,9 +341,9 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         found[f"metric_difference{suffix}_deviation"] = statistics.stdev(gaps) if gaps[1:] else 0.0
         found[f"tau{suffix}_finetune"] = tau(judged, ("metric", ours), ("finetuned", ours))
         found[f"tau{suffix}_finetune_lead"] = lead(judged, ours)
+        found[f"tau{suffix}"] = tau(rows, ("metric", ours), ("slow", ours))
+        found[f"tau{suffix}_again"] = tau([row for row in rows if row["again"]], ("slow", ours), ("again", ours))
     found["tau_loop_finetune"] = tau(judged, ("metric", LOOP), ("finetuned", LOOP))
-    found["tau"] = tau(rows, ("metric", OURS), ("metric", LOOP))
-    found["tau_reconstruct"] = tau(rows, ("metric", SOLVED), ("slow", SOLVED))
     found["same_channels"] = statistics.mean(row["same"][OURS] for row in rows)
     return found
 
@@ -400,6 +409,11 @@ def shown(found: Mapping[str, Any], steps: int) -> Iterator[str]:
     yield f"recalibrate and the loop kept the same channels in {found['same_channels']:.1%} of the layers"
     yield f"Kendall's tau of recalibrate and the loop's score, which is its slow one: {said(found['tau'], '.3f')}"
     yield f"Kendall's tau of reconstruct and its own slow score: {said(found['tau_reconstruct'], '.3f')}"
+    if found["tau_again"] is not None:
+        told = ", ".join(
+            f"{SPOKEN[ours]} {said(found[f'tau{suffix}_again'], '.3f')}" for ours, suffix in SUFFIX.items()
+        )
+        yield f"Kendall's tau of the slow scores and themselves with other calibration images: {told}"
     if found["finetuned"]:
         after = {LOOP: "tau_loop_finetune", **{ours: f"tau{suffix}_finetune" for ours, suffix in SUFFIX.items()}}
         told = ", ".join(f"{SPOKEN[name]} {said(found[k], '.3f')}" for name, k in after.items())

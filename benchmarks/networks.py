@@ -33,6 +33,7 @@ class Case:
 
     Attributes:
         task: its holdout are the images that score, its training split those that calibrate, not augmented.
+        others: as many images that may calibrate instead.
         policies: how many are enough.
         about: where network and images come from.
         whole: groups that Torch-Pruning cannot prune as a policy says.
@@ -41,6 +42,7 @@ class Case:
     """
 
     task: Task
+    others: Images
     policies: int
     about: str
     whole: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ def vgg(data: str) -> Case:
             inputs = width
         layers.append(nn.MaxPool2d(2))
     net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 10))
-    return Case(_brief(net, "vgg16", data, _LONGER, trained=32, side=32), 24, f"{_said(_LONGER)}; CIFAR-10")
+    return Case(*_brief(net, "vgg16", data, _LONGER, trained=32, side=32), 24, f"{_said(_LONGER)}; CIFAR-10")
 
 
 def mobilenet(data: str) -> Case:
@@ -81,8 +83,8 @@ def mobilenet(data: str) -> Case:
             from torchvision.models import mobilenet_v2
         except ImportError:
             raise SystemExit("mobilenet_v2 comes from torchvision: pip install --no-deps torchvision") from None
-    task = _brief(mobilenet_v2(num_classes=10), "mobilenet_v2", data, _BRIEFLY, trained=96, side=224)
-    return Case(task, 5, f"{_said(_BRIEFLY)}; CIFAR-10 images enlarged to 224 x 224")
+    made = _brief(mobilenet_v2(num_classes=10), "mobilenet_v2", data, _BRIEFLY, trained=96, side=224)
+    return Case(*made, 5, f"{_said(_BRIEFLY)}; CIFAR-10 images enlarged to 224 x 224")
 
 
 NETWORKS: Mapping[str, Callable[[str], Case]] = {
@@ -104,23 +106,29 @@ def _trained(task: Task, about: str) -> Case:
     assert isinstance(training, Images)
     assert isinstance(held, Images)
     judged = replace(held, images=held.images[SCORED:], labels=held.labels[SCORED:])
-    pool = replace(training.head(POOL), pad=0, flip=False)
-    return Case(replace(task, train=pool, holdout=held.head(SCORED)), 48, about, _RESIDUAL, training, judged)
+    pool, others = _halves(replace(training.head(2 * POOL), pad=0, flip=False))
+    return Case(replace(task, train=pool, holdout=held.head(SCORED)), others, 48, about, _RESIDUAL, training, judged)
 
 
 def _said(recipe: Recipe) -> str:
     return f"trained here for {recipe.steps} steps"
 
 
-def _brief(net: nn.Module, name: str, data: str, recipe: Recipe, *, trained: int, side: int) -> Task:
-    """`net` after a brief training on images `trained` pixels wide, for images `side` pixels wide."""
+def _halves(split: Images) -> tuple[Images, Images]:
+    half = len(split) // 2
+    return split.head(half), replace(split, images=split.images[half:], labels=split.labels[half:])
+
+
+def _brief(net: nn.Module, name: str, data: str, recipe: Recipe, *, trained: int, side: int) -> tuple[Task, Images]:
+    """`net` after a brief training on images `trained` pixels wide, for images `side` pixels wide; and other images."""
     source = cifar10(model="resnet20", data=data)
     assert isinstance(source.train, Images)
     seen = _enlarged(source.train, recipe.steps * recipe.batch, trained)
     train(net, replace(seen, flip=True), functional.cross_entropy, recipe, seed=0)
-    pool, scored = _enlarged(source.train, POOL, side), _enlarged(source.holdout, SCORED, side)
+    pool, others = _halves(_enlarged(source.train, 2 * POOL, side))
+    scored = _enlarged(source.holdout, SCORED, side)
     update_bn(pool.batches(128), net.eval())
-    return Task(net, next(scored.batches(1))[0], train=pool, holdout=scored, test=scored, name=name)
+    return Task(net, next(scored.batches(1))[0], train=pool, holdout=scored, test=scored, name=name), others
 
 
 def _enlarged(split: Any, count: int, side: int) -> Images:

@@ -299,6 +299,34 @@ class TestFewImages:
         torch.testing.assert_close(self.statistics(one), self.statistics(other), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("make", "images"), [(Recalibrate, "images"), (Reconstruct, "recalibrate")])
+class TestTheSlowScore:
+    def test_is_had_again_with_all_other_images(
+        self, make: MakeEvaluator, images: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        task, traced, space = toy_setting()
+        looked: list[set[bytes]] = []
+
+        def noting(model: nn.Module, batches: Iterator[Batch], precision: str) -> None:
+            held = list(batches)
+            looked.append({image.numpy().tobytes() for inputs, _ in held for image in inputs})
+            recalibrate(model, held, precision)
+
+        monkeypatch.setattr("autoprune.evaluators.recalibrate.recalibrate", noting)
+        slow = make(task, traced, space, l2, batch=64, reference=256, **{images: 64}).careful()  # type: ignore[attr-defined]
+        again = slow.again()
+        for one in (slow, again):
+            one.metric(one.realise(space.snap([0.5] * len(space))))
+        first, second = looked
+        assert len(first) == len(second) == 256
+        assert not first & second
+        assert again.again() is None  # of the 512
+
+    def test_is_not_had_again_where_nothing_is_drawn(self, make: MakeEvaluator, images: str) -> None:
+        made = make(*toy_setting(), l2, **{images: 0})
+        assert made.careful().again() is None  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("make", [Recalibrate, Reconstruct, ReconstructSequential])
 class TestTheFastOnes:
     def test_careful_is_what_the_score_comes_near_to(self, make: MakeEvaluator) -> None:

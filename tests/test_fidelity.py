@@ -98,6 +98,16 @@ def built(
     return dataclasses.replace(made, evaluator=evaluator(made.task.model)) if evaluator else made
 
 
+@dataclass
+class Doubtful(Plain):
+    """A slow score that has another opinion when it is asked again, if at all."""
+
+    opinion: Callable[[float], float] | None = None
+
+    def again(self) -> Plain | None:
+        return self.opinion and Plain(self.model, self.opinion)
+
+
 class TestAgreement:
     def test_of_equal_and_of_opposite_orders_is_certain(self) -> None:
         values = [0.3, 0.1, 0.9, 0.5, 0.7, 0.2]
@@ -177,6 +187,17 @@ class TestMeasure:
         assert found.difference() == pytest.approx((np.mean(np.negative(fast)), np.std(fast, ddof=1)))
         assert set(found.seconds) == {"fast", "slow", "finetuned"}
         assert all(spent > 0 for spent in found.seconds.values())
+
+    @pytest.mark.parametrize("opinion", [None, lambda value: value])
+    def test_says_how_far_the_slow_score_agrees_with_itself(self, opinion: Callable[[float], float] | None) -> None:
+        made = built(lambda m: WithCare(m, lambda value: -value))
+        made.evaluator.careful = lambda: Doubtful(made.task.model, lambda value: -value, opinion=opinion)  # type: ignore[attr-defined]
+        found = fidelity.measure(made, policies=8, steps=0)
+        taus = {pair: a.tau for pair, a in found.agreements().items()}
+        said = "Slow again has other calibration images: where it disagrees with slow, the order is chance."
+        wanted = {("fast", "slow"): 1.0}
+        assert taus == pytest.approx(wanted | {("slow", "slow again"): -1.0} if opinion else wanted)
+        assert (said in found.remarks()) == bool(opinion)
 
     def test_asks_the_random_controller_of_the_study_for_different_policies(self) -> None:
         made = built(lambda m: WithCare(m, lambda value: value))

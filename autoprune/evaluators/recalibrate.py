@@ -17,7 +17,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from weakref import WeakKeyDictionary
@@ -313,9 +313,11 @@ class Recalibrate:
     def _calibration(self) -> Replay:
         return Replay(lambda: self._drawn(self.images))
 
-    def _drawn(self, images: int) -> Iterator[Batch]:
+    def _drawn(self, images: int, draw: int = 0) -> Iterator[Batch]:
+        """So many training images; those of one `draw` are not in another."""
         shuffled = self.task.train.shuffled(self.batch, torch.Generator().manual_seed(self.seed))
-        return islice(shuffled, images // self.batch)
+        count = images // self.batch
+        return islice(shuffled, draw * count, (draw + 1) * count)
 
     @cached_property
     def _holdout(self) -> Ready:
@@ -347,19 +349,31 @@ class Careful:
     Attributes:
         realise: makes the pruned network.
         scored: the evaluator whose statistics and score are done carefully here.
+        draw: which of the disjoint sets of calibration images it takes.
     """
 
     realise: Callable[[Policy], nn.Module]
     scored: Recalibrate
+    draw: int = 0
+
+    def again(self) -> Careful | None:
+        """The same with other calibration images; None where too few are left, or none are looked at."""
+        it, other = self.scored, self.draw + 1
+        enough = (other + 1) * (self._images // it.batch) * it.batch <= len(it.task.train)
+        return replace(self, draw=other) if it.images and enough else None
 
     def metric(self, model: nn.Module) -> float:
         """The metric on the whole holdout, with statistics of `reference` images, which `model` then has."""
         it = self.scored
         with forked(it.seed):
             if it.images:
-                recalibrate(model, it._drawn(max(it.images, it.reference)), "fp32")
+                recalibrate(model, it._drawn(self._images, self.draw), "fp32")
             _refuse_nonfinite(model.eval(), it._probe)
             return float(it.task.metric(model, it.task.holdout))
+
+    @property
+    def _images(self) -> int:
+        return max(self.scored.images, self.scored.reference)
 
 
 def _refuse_nonfinite(model: nn.Module, inputs: Tensor) -> None:
