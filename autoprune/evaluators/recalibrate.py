@@ -47,6 +47,7 @@ from autoprune.train import forked
 _PROBED = 8  # images whose outputs must be finite
 _BATCH = 250  # images a step of the score
 _NOT_FINITE = "the pruned network's outputs are not finite on holdout images"
+_OF_MANY = 512  # places of an image for statistics that are taken once: small images are looked at whole
 _TIDY = 50  # scores after which freed memory is given back
 _AT_ONCE = 2**26  # bytes of images whose activations may be in memory together
 
@@ -220,7 +221,7 @@ class Recalibrate:
         found, every = [], Ready(self._judges)
         for policy in self._probes:
             with contextlib.suppress(TrialFailed):
-                found.append(self._margins(self._recovered(self.realised(policy)), every.batches(_BATCH)))
+                found.append(self._margins(self._recovered(self.realised(policy)), every.batches(self.batch)))
         if not found:
             raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
         return Panel.of(np.stack(found), self._few)
@@ -258,11 +259,11 @@ class Recalibrate:
         return Peculiar.of(seen)
 
     def _compared(self, model: nn.Module, many: Replay) -> tuple[Statistics, Statistics]:
-        """The statistics of `model` on a trial's images, estimated as in a trial, and in every place of many images."""
+        """The statistics of `model` on a trial's images, estimated as in a trial, and in many places of many images."""
         if self._settling is None:
             few, all_of = (statistics(model, batches, self.precision) for batches in (self._calibration, many))
         else:
-            parts = [self._noted(model, part, math.inf) for part in self._parts(many)]
+            parts = [self._noted(model, part, _OF_MANY) for part in self._parts(many)]
             all_of = {layer: mean_of([part[layer] for part in parts]) for layer in parts[0]}
             few = self._noted(model, self._calibration)
         if not all(bool(tensor.isfinite().all()) for one in (few, all_of) for pair in one.values() for tensor in pair):
