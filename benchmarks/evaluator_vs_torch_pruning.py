@@ -341,7 +341,9 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         found[f"metric_difference{suffix}_deviation"] = statistics.stdev(gaps) if gaps[1:] else 0.0
         found[f"tau{suffix}_finetune"] = tau(judged, ("metric", ours), ("finetuned", ours))
         found[f"tau{suffix}_finetune_lead"] = lead(judged, ours)
-        found[f"tau{suffix}"] = tau(rows, ("metric", ours), ("slow", ours))
+        pair = ("metric", ours), ("slow", ours)
+        found[f"tau{suffix}"] = tau(rows, *pair)
+        found[f"tau{suffix}_error"] = error(rows, lambda some, pair=pair: tau(some, *pair))
         found[f"tau{suffix}_again"] = tau([row for row in rows if row["again"]], ("slow", ours), ("again", ours))
     found["tau_loop_finetune"] = tau(judged, ("metric", LOOP), ("finetuned", LOOP))
     found["same_channels"] = statistics.mean(row["same"][OURS] for row in rows)
@@ -358,21 +360,24 @@ def tau(rows: Sequence[Row], left: tuple[str, str], right: tuple[str, str]) -> f
 
 
 def lead(rows: Sequence[Row], ours: str) -> tuple[float, float] | None:
-    """By how much the tau of `ours` with finetuned top-1 exceeds the loop's, and its standard error, by the jackknife.
+    """By how much the tau of `ours` with finetuned top-1 exceeds the loop's, and its standard error."""
+
+    def gained(some: Sequence[Row]) -> float | None:
+        mine, theirs = (tau(some, ("metric", side), ("finetuned", side)) for side in (ours, LOOP))
+        return None if mine is None or theirs is None else mine - theirs
+
+    found, by = gained(rows), error(rows, gained)
+    return None if found is None or by is None else (found, by)
+
+
+def error(rows: Sequence[Row], figure: Callable[[Sequence[Row]], float | None]) -> float | None:
+    """The standard error of a figure of the policies, by the jackknife; None where it cannot be said.
 
     The policies are the sample (Arvesen 1969, Annals of Mathematical Statistics 40, pages 2076 to 2100).
     """
-
-    def gained(some: Sequence[Row]) -> float:
-        mine, theirs = (tau(some, ("metric", side), ("finetuned", side)) for side in (ours, LOOP))
-        return math.nan if mine is None or theirs is None else mine - theirs
-
-    if len(rows) < 3:
-        return None
-    without = [gained([*rows[:number], *rows[number + 1 :]]) for number in range(len(rows))]
-    error = math.sqrt((len(rows) - 1) * statistics.pvariance(without))
-    found = gained(rows), error
-    return found if all(map(math.isfinite, found)) else None
+    without = [figure([*rows[:number], *rows[number + 1 :]]) for number in range(len(rows))]
+    known = [value for value in without if value is not None]
+    return math.sqrt((len(known) - 1) * statistics.pvariance(known)) if len(known) == len(rows) > 2 else None
 
 
 def described(case: Case, built: Study, seconds: float) -> str:
@@ -407,8 +412,12 @@ def shown(found: Mapping[str, Any], steps: int) -> Iterator[str]:
         gap = f"metric_difference{suffix}"
         yield f"{SPOKEN[ours]} - the loop, top-1: {found[gap]:+.2%}, standard deviation {found[gap + '_deviation']:.2%}"
     yield f"recalibrate and the loop kept the same channels in {found['same_channels']:.1%} of the layers"
-    yield f"Kendall's tau of recalibrate and the loop's score, which is its slow one: {said(found['tau'], '.3f')}"
-    yield f"Kendall's tau of reconstruct and its own slow score: {said(found['tau_reconstruct'], '.3f')}"
+    for suffix, pair in (
+        ("", "recalibrate and the loop's score, which is its slow one"),
+        ("_reconstruct", "reconstruct and its own slow score"),
+    ):
+        by = said(found[f"tau{suffix}_error"], ".3f")
+        yield f"Kendall's tau of {pair}: {said(found[f'tau{suffix}'], '.3f')}, standard error {by}"
     if found["tau_again"] is not None:
         told = ", ".join(
             f"{SPOKEN[ours]} {said(found[f'tau{suffix}_again'], '.3f')}" for ours, suffix in SUFFIX.items()
