@@ -64,7 +64,7 @@ class Fuser:
         return Fused([(node, making.step(node), spent) for node, spent in self._order])
 
     def settled(
-        self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle, places: float = PLACES
+        self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle, places: int = PLACES
     ) -> Fused:
         """The same, after the BatchNorms of `model` were given statistics from all `inputs`, from the first on.
 
@@ -170,7 +170,7 @@ class _Making:
     precision: str
     packed: dict[fx.Node, tuple[Any, Tensor, Tensor]] = field(default_factory=dict)  # by chain, in eight bits
 
-    def seen(self, chain: Chain, values: Sequence[Values], enough: float) -> Moments:
+    def seen(self, chain: Chain, values: Sequence[Values], enough: int) -> Moments:
         """Mean and variance of each channel that the BatchNorm of `chain` gets of `values`."""
         conv = self.conv(chain)
         places, apart = math.prod(self.fusion.shapes[chain.conv][2:]), 1

@@ -45,7 +45,6 @@ from autoprune.trace import Trace
 from autoprune.train import forked
 
 _PROBED = 8  # images whose outputs must be finite
-_BATCH = 250  # images a step of the score
 _NOT_FINITE = "the pruned network's outputs are not finite on holdout images"
 _OF_MANY = 512  # places of an image for statistics that are taken once: small images are looked at whole
 _TIDY = 50  # scores after which freed memory is given back
@@ -64,7 +63,7 @@ class Recalibrate:
         seed: of the calibration images and of a random criterion.
         precision: "fp32", "bf16" or "int8", of the score; statistics are estimated in bf16 at the least.
         images: training images that a trial's statistics are estimated on; 0 leaves them.
-        batch: images a step of that.
+        batch: images a step of that, and of a score that looks at a panel.
         reference: training images on which the statistics of the dense network and of the probes are measured, once, to
             correct for what is peculiar about a trial's few; no more than `images` corrects nothing.
         holdout: holdout images that score a trial; 0 takes them all.
@@ -174,7 +173,7 @@ class Recalibrate:
             _refuse_nonfinite(model, self._probe)
         return model
 
-    def _settled(self, model: nn.Module, batches: Iterable[Batch], settle: Settle, places: float = PLACES) -> Fused:
+    def _settled(self, model: nn.Module, batches: Iterable[Batch], settle: Settle, places: int = PLACES) -> Fused:
         """`model` made ready with statistics of `batches`, on which `settle` has the last word."""
         assert self._settling is not None
         inputs = [images.to(self._device) for images, _ in batches]
@@ -275,7 +274,7 @@ class Recalibrate:
         """The random policies that say which images tell networks apart, and what is peculiar about a trial's few."""
         return panel.probes(self.space, self.probes, self.seed)
 
-    def _noted(self, model: nn.Module, batches: Iterable[Batch], places: float = PLACES) -> Statistics:
+    def _noted(self, model: nn.Module, batches: Iterable[Batch], places: int = PLACES) -> Statistics:
         """The statistics that `model` then has of `batches`."""
         noted: dict[str, Moments] = {}
 
@@ -332,7 +331,7 @@ class Recalibrate:
         coded = self._fuser.coded if isinstance(self._fuser, Fuser) and self.precision == "int8" else laid_out
 
         def made() -> Iterator[Batch]:
-            for inputs, targets in panel.pick(self._judges.batches(_BATCH), places, self.batch):
+            for inputs, targets in panel.pick(self._judges.batches(self.batch), places, self.batch):
                 yield coded(inputs), targets
 
         return Replay(made)
