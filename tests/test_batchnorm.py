@@ -44,6 +44,22 @@ def test_networks_say_it_together_where_they_have_a_channel() -> None:
     assert mean.tolist() == pytest.approx([0.0, -0.1])
 
 
+@pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
+def test_networks_count_most_where_what_feeds_a_layer_is_as_wide(order: tuple[str, str]) -> None:
+    def seen(width: int, shift: float = 0.0) -> tuple[Statistics, Stay]:
+        found = {"first": torch.zeros(width), "second": torch.tensor([shift])}
+        masks = {"first.weight": {0: np.arange(4) < width}}
+        return {layer: (found[layer], torch.ones_like(found[layer])) for layer in order}, masks
+
+    wide, thin = ((seen(width)[0], *seen(width, shift)) for width, shift in ((4, 0.0), (1, 0.4)))
+    peculiar = Peculiar.of([wide, thin])
+    shifts = [peculiar.corrected(*seen(width))["second"][0].item() for width in (4, 3, 2, 1)]
+    if order[0] == "first":
+        assert 0 < shifts[0] < shifts[1] < 0.2 < shifts[2] < shifts[3] < 0.4
+    else:
+        assert shifts == pytest.approx([0.2] * 4)  # what comes after a layer is nothing to it
+
+
 def test_a_channel_that_was_dead_on_the_few_moves_nothing_far() -> None:
     dead = (said(0.0, var=0.0), said(3.0, var=7.0), {})
     mean, var = Peculiar.of([dead]).corrected(said(0.0, var=4.0), {})["bn"]

@@ -23,7 +23,7 @@ from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch
 
 FEWEST = 500  # images, below which a panel saves nothing that is worth its noise
-_SOFT = 0.2  # margin at which an image is right for three quarters, about, in standard deviations of all margins
+_SOFT = 0.1  # margin at which an image is right for three quarters, about, in standard deviations of all margins
 _APART = 0.01  # standard deviation of the probes' top-1 from which on a line is fitted to them
 _SLOPES = (0.7, 1.8)  # within which its slope must lie, times the share of images that are picked: probes are few
 
