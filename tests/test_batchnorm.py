@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.evaluators.batchnorm import Peculiar
+from autoprune.evaluators.batchnorm import Peculiar, Seen
 from autoprune.fused import Statistics
 from autoprune.prune import Stay
 
@@ -44,20 +44,53 @@ def test_networks_say_it_together_where_they_have_a_channel() -> None:
     assert mean.tolist() == pytest.approx([0.0, -0.1])
 
 
-@pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
-def test_networks_count_most_where_what_feeds_a_layer_is_as_wide(order: tuple[str, str]) -> None:
-    def seen(width: int, shift: float = 0.0) -> tuple[Statistics, Stay]:
-        found = {"first": torch.zeros(width), "second": torch.tensor([shift])}
-        masks = {"first.weight": {0: np.arange(4) < width}}
-        return {layer: (found[layer], torch.ones_like(found[layer])) for layer in order}, masks
+def layers(widths: dict[str, int], **shifts: float) -> tuple[Statistics, Stay]:
+    """A network of layers of four channels, of which it keeps the first; `shifts` are the means of some."""
+    means = {layer: torch.full((width,), shifts.get(layer, 0.0)) for layer, width in widths.items()}
+    masks = {f"{layer}.weight": {0: np.arange(4) < width} for layer, width in widths.items()}
+    return {layer: (mean, torch.ones_like(mean)) for layer, mean in means.items()}, masks
 
-    wide, thin = ((seen(width)[0], *seen(width, shift)) for width, shift in ((4, 0.0), (1, 0.4)))
-    peculiar = Peculiar.of([wide, thin])
-    shifts = [peculiar.corrected(*seen(width))["second"][0].item() for width in (4, 3, 2, 1)]
-    if order[0] == "first":
-        assert 0 < shifts[0] < shifts[1] < 0.2 < shifts[2] < shifts[3] < 0.4
-    else:
-        assert shifts == pytest.approx([0.2] * 4)  # what comes after a layer is nothing to it
+
+def probe(widths: dict[str, int], **shifts: float) -> Seen:
+    """One whose means are 0 on few images, and `shifts` on many."""
+    few, stay = layers(widths)
+    return few, layers(widths, **shifts)[0], stay
+
+
+def test_networks_count_most_where_the_layers_before_are_as_wide() -> None:
+    peculiar = Peculiar.of([probe({"a": 4, "b": 4}, b=0.0), probe({"a": 1, "b": 4}, b=0.4)])
+    shifts = [peculiar.corrected(*layers({"a": width, "b": 4}))["b"][0][0].item() for width in (4, 3, 2, 1)]
+    assert 0 < shifts[0] < shifts[1] < 0.2 < shifts[2] < shifts[3] < 0.4
+
+
+def test_widths_after_a_layer_are_nothing_to_it() -> None:
+    peculiar = Peculiar.of([probe({"b": 4, "a": 4}, b=0.0), probe({"b": 4, "a": 1}, b=0.4)])
+    for width in (4, 1):
+        assert peculiar.corrected(*layers({"b": 4, "a": width}))["b"][0].tolist() == pytest.approx([0.2] * 4)
+
+
+def test_the_nearest_layers_before_it_matter_most() -> None:
+    wide, thin_far, thin_near = {"far": 4, "near": 4}, {"far": 3, "near": 4}, {"far": 4, "near": 3}
+    shifts = ((wide, 0.0), (thin_far, 0.4), (thin_near, -0.4))
+    peculiar = Peculiar.of([probe({**widths, "last": 4}, last=shift) for widths, shift in shifts])
+    mean, _ = peculiar.corrected(*layers({"far": 3, "near": 3, "last": 4}))["last"]
+    assert -0.1 < mean[0].item() < -0.01
+
+
+def test_a_network_says_nothing_of_a_channel_that_it_lacks() -> None:
+    some = [probe({"a": 4, "b": 4}, b=0.0), probe({"a": 2, "b": 4}, b=0.4)]
+    lacks_it = probe({"a": 2, "b": 2}, b=-0.4)
+    trial = layers({"a": 2, "b": 4})
+    without, with_it = (Peculiar.of(seen).corrected(*trial)["b"][0] for seen in (some, [*some, lacks_it]))
+    torch.testing.assert_close(with_it[2:], without[2:])
+    assert (with_it[:2] < without[:2]).all()
+
+
+def test_statistics_keep_their_type() -> None:
+    few, many = ({layer: (mean.double(), var.double()) for layer, (mean, var) in one.items()} for one in DENSE[:2])
+    mean, var = Peculiar.of([(few, many, {})]).corrected(few, {})["bn"]
+    assert mean.dtype == var.dtype == torch.float64
+    torch.testing.assert_close((mean, var), many["bn"])
 
 
 def test_a_channel_that_was_dead_on_the_few_moves_nothing_far() -> None:

@@ -19,13 +19,15 @@ from autoprune.precision import running
 from autoprune.prune import Stay
 from autoprune.task import Batch
 
-Floats = NDArray[np.float64]
-
 _LEAST = 1e-12  # variance
 _FARTHEST = 1.0  # standard deviations by which few images may move a mean, and the logarithm of a variance
-_ALIKE = 0.17  # difference of widths, as shares of a layer, beyond which networks say little of each other
-_REACH = 8  # layers back over which widths matter to a layer's statistics
+_ALIKE = 0.17  # difference of widths, as shares of a layer, at which likeness has fallen to exp(-1/2)
+_REACH = 8  # layers back at which a width matters less by a factor of e
 _NOISE = 0.3  # variance among networks of equal widths, as a share of what widths explain
+_UNSEEN = 1e9  # the same of a network that lacks the channel: it says nothing
+
+Seen = tuple[Statistics, Statistics, Stay]
+"""Of a network: its statistics on few images, on many, and which channels it has."""
 
 
 @dataclass(frozen=True)
@@ -37,39 +39,38 @@ class Peculiar:
     (Gaussian process regression: Rasmussen and Williams 2006, equation 2.25).
 
     Attributes:
-        whole: by layer, in the order of the network, all True for each of its channels.
-        usual: (2, channels of all layers), means of both over the networks that have the channel.
-        others: (networks, 2, channels of all layers), what a network adds to that; 0 where it lacks the channel.
+        whole: by layer, all True for each of its channels; in the order in which layers are computed, or declared where
+            the network cannot be fused.
+        usual: (2, channels of all layers), what to add to a mean and to a logarithm in most networks.
+        pulls: (channels of all layers, networks, 2), what a network adds to that, times how alike it is.
         widths: (networks, layers), the shares of its channels that each layer has.
-        solved: (layers, networks, networks), the inverse of how alike the networks are.
     """
 
     whole: Mapping[str, NDArray[np.bool_]]
     usual: Tensor
-    others: Tensor
-    widths: Floats
-    solved: Floats
+    pulls: Tensor
+    widths: Tensor
 
     @classmethod
-    def of(cls, seen: Sequence[tuple[Statistics, Statistics, Stay]]) -> Peculiar:
-        """From networks, the dense one first: their statistics on few images, on many, and which channels they have."""
-        if not seen:
-            return cls({}, torch.zeros(2, 0), torch.zeros(0, 2, 0), np.zeros((0, 0)), np.zeros((0, 0, 0)))
-        whole = {layer: np.ones(len(mean), dtype=np.bool_) for layer, (mean, _) in seen[0][0].items()}
-        total = sum(mask.size for mask in whole.values())
-        said, have = torch.zeros(len(seen), 2, total), torch.zeros(len(seen), 1, total, dtype=torch.bool)
+    def of(cls, seen: Sequence[Seen]) -> Peculiar:
+        """From networks, the dense one first."""
+        whole = {layer: np.ones(len(mean), dtype=np.bool_) for layer, (mean, _) in (seen[0][0] if seen else {}).items()}
+        sizes = [mask.size for mask in whole.values()]
+        said, have = torch.zeros(len(seen), sum(sizes), 2), torch.zeros(len(seen), sum(sizes), dtype=torch.bool)
         for number, (few, many, stay) in enumerate(seen):
             held, known = _known(few, stay, whole)
-            have[number, 0] = torch.from_numpy(held)
-            (mean, var), (true, spread) = _joined(few, known), _joined(many, known)
-            var, spread = var.clamp(min=_LEAST), spread.clamp(min=_LEAST)
-            differs = torch.stack([(true - mean) / var.sqrt(), (spread / var).log()])
-            said[number][:, have[number, 0]] = differs.clamp(-_FARTHEST, _FARTHEST).cpu()
-        usual = said.sum(0) / have.sum(0).clamp(min=1)
-        widths = np.stack([_widths(few, whole) for few, *_ in seen])
-        alike = np.stack([_alike(one, widths) for one in widths], axis=1)
-        solved: Floats = np.linalg.inv(alike + _NOISE * np.eye(len(seen))).astype(np.float64)
-        return cls(whole, usual, torch.where(have, said - usual, 0), widths, solved)
+            if known:
+                (mean, var), (true, spread) = _joined(few, known), _joined(many, known)
+                var, spread = var.clamp(min=_LEAST), spread.clamp(min=_LEAST)
+                differs = torch.stack([(true - mean) / var.sqrt(), (spread / var).log()], 1)
+                said[number, held], have[number] = differs.clamp(-_FARTHEST, _FARTHEST).to(said), held
+        usual = said.sum(0) / have.sum(0).clamp(min=1)[:, None]
+        others = torch.where(have[:, :, None], said - usual, 0)
+        widths = torch.stack([_widths(few, whole) for few, *_ in seen]) if seen else torch.zeros(0, 0)
+        alike = torch.stack([_alike(one, widths) for one in widths], 1) if seen else torch.zeros(0, 0, 0)
+        noise = torch.where(have.T, _NOISE, _UNSEEN)
+        pulls = torch.linalg.solve(_by_channel(alike, sizes) + torch.diag_embed(noise), others.transpose(0, 1))
+        return cls(whole, usual.T, pulls, widths)
 
     def corrected(self, found: Statistics, stay: Stay) -> Statistics:
         """`found`, by layer, without what is peculiar about the images that they are of.
@@ -80,46 +81,47 @@ class Peculiar:
         if not known:
             return found
         mean, var = _joined(found, known)
-        shift, growth = self._guessed(found)[:, torch.from_numpy(held)].to(mean.device)
+        shift, growth = self._guessed(found)[:, held].to(mean)
         counts = [len(found[k][0]) for k in known]
         means = (mean + shift * var.sqrt()).split(counts)
         return {**found, **dict(zip(known, zip(means, (var * growth.exp()).split(counts), strict=True), strict=True))}
 
     def _guessed(self, found: Statistics) -> Tensor:
-        """(2, channels of all layers), for a network of the widths that `found` has."""
+        """What to add to means and logarithms in a network of the widths of `found`, (2, channels of all layers)."""
         alike = _alike(_widths(found, self.whole), self.widths)
-        shares = torch.from_numpy(np.einsum("ln,lnm->lm", alike, self.solved)).float()
-        by_channel = shares.repeat_interleave(torch.tensor([mask.size for mask in self.whole.values()]), 0)
-        return self.usual + torch.einsum("cn,nsc->sc", by_channel, self.others)
+        by_channel = _by_channel(alike, [mask.size for mask in self.whole.values()])
+        return self.usual + torch.einsum("cn,cns->sc", by_channel, self.pulls)
 
 
-def _widths(found: Statistics, whole: Mapping[str, NDArray[np.bool_]]) -> Floats:
+def _widths(found: Statistics, whole: Mapping[str, NDArray[np.bool_]]) -> Tensor:
     """The share of its channels that each layer has, (layers,)."""
-    return np.array([len(found[layer][0]) / mask.size if layer in found else 1 for layer, mask in whole.items()])
+    return torch.tensor([len(found[k][0]) / mask.size if k in found else 1.0 for k, mask in whole.items()])
 
 
-def _alike(one: Floats, others: Floats) -> Floats:
+def _alike(one: Tensor, others: Tensor) -> Tensor:
     """How alike two networks are up to each layer, in (0, 1], from widths: (layers, others)."""
-    before = np.subtract.outer(np.arange(len(one)), np.arange(len(one)))  # of how many layers another lies before one
-    matters = np.where(before > 0, np.exp(-abs(before) / _REACH), 0)
-    matters /= np.maximum(matters.sum(1, keepdims=True), _LEAST)
-    return np.asarray(np.exp(-matters @ ((others - one) ** 2).T / (2 * _ALIKE**2)))
+    numbers = torch.arange(float(len(one)))
+    matters = torch.exp(-(numbers[:, None] - numbers).abs() / _REACH).tril(-1)  # of each layer before a layer
+    matters[1:] /= matters[1:].sum(1, keepdim=True)
+    return torch.exp(-matters @ ((others - one) ** 2).T / (2 * _ALIKE**2))
 
 
-def _known(
-    found: Statistics, stay: Stay, whole: Mapping[str, NDArray[np.bool_]]
-) -> tuple[NDArray[np.bool_], list[str]]:
+def _by_channel(layers: Tensor, sizes: Sequence[int]) -> Tensor:
+    """What holds for each layer, (layers, ...), for each of its channels."""
+    return layers.repeat_interleave(torch.tensor(sizes, dtype=torch.long), 0)
+
+
+def _known(found: Statistics, stay: Stay, whole: Mapping[str, NDArray[np.bool_]]) -> tuple[Tensor, list[str]]:
     """Which channels of all layers `found` speaks of, and the layers where that is known."""
     masks = {layer: _mask(stay, layer, mask) for layer, mask in whole.items()}
     known = [k for k, mask in masks.items() if k in found and len(found[k][0]) == np.count_nonzero(mask)]
     held = [mask if k in known else np.zeros_like(mask) for k, mask in masks.items()]
-    return np.concatenate(held) if held else np.zeros(0, dtype=np.bool_), known
+    return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.bool_), *held])), known
 
 
 def _joined(found: Statistics, known: Sequence[str]) -> Moments:
     """The moments of the channels of the layers `known`, one after the other."""
-    parts = [found[layer] for layer in known] or [(torch.zeros(0), torch.zeros(0))]
-    mean, var = (torch.cat(part) for part in zip(*parts, strict=True))
+    mean, var = (torch.cat(part) for part in zip(*(found[layer] for layer in known), strict=True))
     return mean, var
 
 

@@ -5,9 +5,9 @@ pruned network says next to nothing. No weight is trained.
 
 Few images are enough, because the dense network and some random policies, the *probes*, say what is peculiar about
 them: their statistics on those images and on many are known, and those of other networks differ from one to the other
-in the same way (control variates). The score is computed by `autoprune.fused`, where the network's graph can be read.
-Of many holdout images, a trial looks at those that tell pruned networks apart, which the probes also say
-(`autoprune.evaluators.panel`).
+in the same way (control variates), the more so the more alike their widths are. The score is computed by
+`autoprune.fused`, where the network's graph can be read. Of many holdout images, a trial looks at those that tell
+pruned networks apart, which the probes also say (`autoprune.evaluators.panel`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from autoprune import criteria, heap
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import panel
-from autoprune.evaluators.batchnorm import Peculiar, mean_of, norms_of, recalibrate, statistics
+from autoprune.evaluators.batchnorm import Peculiar, Seen, mean_of, norms_of, recalibrate, statistics
 from autoprune.evaluators.inputs import Ready, Replay
 from autoprune.evaluators.panel import Panel
 from autoprune.fused import PLACES, Fused, Fuser, Moments, Settle, Statistics, moments
@@ -127,7 +127,7 @@ class Recalibrate:
         """
         begun = time.perf_counter()
         with forked(self.seed):
-            ready = self._recovered(model)
+            ready = self._recovered(model, self._peculiar)
             between = time.perf_counter()
             value = self._score(ready)
         self.spent = {"recover": between - begun, "score": time.perf_counter() - between}
@@ -155,16 +155,16 @@ class Recalibrate:
             )
         return tuple(found)
 
-    def _recovered(self, model: nn.Module) -> nn.Module:
+    def _recovered(self, model: nn.Module, peculiar: Peculiar) -> nn.Module:
         """What scores `model` after it was given new statistics."""
         model.eval()
         stay = self.stay(model)
         if self._settling is not None:
-            return self._settled(model, self._calibration, lambda found: self._peculiar.corrected(found, stay))
+            return self._settled(model, self._calibration, lambda found: peculiar.corrected(found, stay))
         if self.images:
             recalibrate(model, self._calibration, self.precision)
             held = {layer: moments(norm) for layer, norm in norms_of(model)}
-            for layer, found in self._peculiar.corrected(held, stay).items():
+            for layer, found in peculiar.corrected(held, stay).items():
                 for old, new in zip(held[layer], found, strict=True):
                     old.copy_(new)
         with running(self.precision, self._device):
@@ -220,7 +220,8 @@ class Recalibrate:
         found, every = [], Ready(self._judges)
         for policy in self._probes:
             with contextlib.suppress(TrialFailed):
-                found.append(self._margins(self._recovered(self.realised(policy)), every.batches(self.batch)))
+                ready = self._recovered(self.realised(policy), self._said_without(policy))
+                found.append(self._margins(ready, every.batches(self.batch)))
         if not found:
             raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
         return Panel.of(np.stack(found), self._few)
@@ -245,17 +246,26 @@ class Recalibrate:
     @cached_property
     def _peculiar(self) -> Peculiar:
         """What is peculiar about a trial's images, compared with many."""
+        return Peculiar.of([seen for _, seen in self._seen])
+
+    def _said_without(self, probe: Policy) -> Peculiar:
+        """The same, had `probe` not been looked at: it is then known as little as a trial is."""
+        return Peculiar.of([seen for policy, seen in self._seen if policy != probe])
+
+    @cached_property
+    def _seen(self) -> list[tuple[Policy | None, Seen]]:
+        """What a trial's images and many say of the dense network, which comes first, and of the probes."""
         if self.reference <= self.images or not self.images:
-            return Peculiar.of([])
+            return []
         with forked(self.seed):
             many = Replay(lambda: self._drawn(self.reference))
             dense = copy.deepcopy(self.task.model).eval()
-            seen = [(*self._compared(dense, many), self.stay(dense))]
+            found: list[tuple[Policy | None, Seen]] = [(None, (*self._compared(dense, many), self.stay(dense)))]
             for policy in self._probes:
                 with contextlib.suppress(TrialFailed):
                     model = self.realised(policy).eval()
-                    seen.append((*self._compared(model, many), self.stay(model)))
-        return Peculiar.of(seen)
+                    found.append((policy, (*self._compared(model, many), self.stay(model))))
+        return found
 
     def _compared(self, model: nn.Module, many: Replay) -> tuple[Statistics, Statistics]:
         """The statistics of `model` on a trial's images, estimated as in a trial, and in many places of many images."""
