@@ -7,7 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from torch.nn import functional
 from autoprune.criteria import l2
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import panel
+from autoprune.evaluators.batchnorm import Peculiar, Seen
 from autoprune.evaluators.finetune import Finetune
 from autoprune.evaluators.panel import Panel
 from autoprune.evaluators.recalibrate import Recalibrate
@@ -225,6 +226,18 @@ class TestTheFastEvaluators:
         evaluator = make(task, traced, space, l2, **FEW)
         evaluator.metric(evaluator.realise(space.dense()))
         assert asked == [space.dense(), *2 * panel.probes(space, 16, 0)]  # for the statistics, and for the panel
+
+    def test_probes_do_not_correct_themselves(self, make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+        task, traced, space = setting()
+        given: list[Sequence[Seen]] = []
+        original = Peculiar.of
+        monkeypatch.setattr(Peculiar, "of", lambda seen: given.append(seen) or original(seen))
+        evaluator = make(task, traced, space, l2, **FEW)
+        evaluator.metric(evaluator.realise(space.dense()))
+        everything, *without = given
+        left_out = [[n for n, one in enumerate(everything) if id(one) not in set(map(id, some))] for some in without]
+        probes = panel.probes(space, 16, 0)  # after the dense network, and two of these are one
+        assert left_out == [[n for n, other in enumerate(probes, 1) if other == probe] for probe in probes]
 
     def test_a_network_that_is_not_finite_fails(self, make: MakeEvaluator) -> None:
         task, traced, space = setting()

@@ -41,7 +41,7 @@ class Peculiar:
     Attributes:
         whole: by layer, all True for each of its channels; in the order in which layers are computed, or declared where
             the network cannot be fused.
-        usual: (2, channels of all layers), what to add to a mean and to a logarithm in most networks.
+        usual: (2, channels of all layers), what to add to a mean and to a logarithm, on average over the networks.
         pulls: (channels of all layers, networks, 2), what a network adds to that, times how alike it is.
         widths: (networks, layers), the shares of its channels that each layer has.
     """
@@ -53,8 +53,10 @@ class Peculiar:
 
     @classmethod
     def of(cls, seen: Sequence[Seen]) -> Peculiar:
-        """From networks, the dense one first."""
-        whole = {layer: np.ones(len(mean), dtype=np.bool_) for layer, (mean, _) in (seen[0][0] if seen else {}).items()}
+        """From networks, the dense one first; from none, nothing is ever corrected."""
+        if not seen:
+            return cls({}, torch.zeros(2, 0), torch.zeros(0, 0, 2), torch.zeros(0, 0))
+        whole = {layer: np.ones(len(mean), dtype=np.bool_) for layer, (mean, _) in seen[0][0].items()}
         sizes = [mask.size for mask in whole.values()]
         said, have = torch.zeros(len(seen), sum(sizes), 2), torch.zeros(len(seen), sum(sizes), dtype=torch.bool)
         for number, (few, many, stay) in enumerate(seen):
@@ -66,8 +68,8 @@ class Peculiar:
                 said[number, held], have[number] = differs.clamp(-_FARTHEST, _FARTHEST).to(said), held
         usual = said.sum(0) / have.sum(0).clamp(min=1)[:, None]
         others = torch.where(have[:, :, None], said - usual, 0)
-        widths = torch.stack([_widths(few, whole) for few, *_ in seen]) if seen else torch.zeros(0, 0)
-        alike = torch.stack([_alike(one, widths) for one in widths], 1) if seen else torch.zeros(0, 0, 0)
+        widths = torch.stack([_widths(few, whole) for few, *_ in seen])
+        alike = torch.stack([_alike(one, widths) for one in widths], 1)
         noise = torch.where(have.T, _NOISE, _UNSEEN)
         pulls = torch.linalg.solve(_by_channel(alike, sizes) + torch.diag_embed(noise), others.transpose(0, 1))
         return cls(whole, usual.T, pulls, widths)
