@@ -73,6 +73,25 @@ def test_a_small_panel_moves_top1_by_no_more_than_its_share() -> None:
     assert np.abs(errors).max() < 0.01
 
 
+@pytest.mark.parametrize(("share", "wanted"), [(0.85, 600), (0.95, 800), (0.99, 900)])
+def test_a_panel_makes_up_a_share_of_what_tells_networks_apart(share: float, wanted: int) -> None:
+    probes = np.ones((16, 2000))
+    probes[::2, :600] = -1  # a variance of 64 / 256
+    probes[:1, 600:900] = -1  # of 15 / 256
+    assert panel.enough(probes, share, 100) == wanted
+
+
+@pytest.mark.parametrize(
+    ("images", "differing", "step", "wanted"),
+    [(2000, 100, 100, 500), (2000, 100, 300, 600), (550, 550, 100, 550), (2000, 0, 100, 2000)],
+    ids=["not too few", "in whole steps", "no more than there are", "nothing to go by"],
+)
+def test_how_many_images_are_enough(images: int, differing: int, step: int, wanted: int) -> None:
+    probes = np.ones((4, images))
+    probes[::2, :differing] = -1
+    assert panel.enough(probes, 0.99, step) == wanted
+
+
 def test_the_scale_of_the_logits_says_nothing() -> None:
     made, one = Panel.of(invented(8, 1000, 1), 500), invented(1, 1000, 2)[0][:500]
     assert made.top1(7 * one) == pytest.approx(made.top1(one))
@@ -163,10 +182,21 @@ class TestTheFastEvaluators:
         task, traced, space = setting()
         evaluator = make(task, traced, space, l2, **FEW, panel=0.5)
         evaluator.metric(evaluator.realise(space.dense()))
-        assert looked() == [MANY] * 16 + [300]  # three batches of 100
+        assert looked() == [MANY] * 16 + [500]  # five batches of 100
         evaluator.metric(evaluator.realise(space.dense()))
-        assert looked() == [300]
-        assert any("300 of 600 holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
+        assert looked() == [500]
+        assert any("500 of 600 holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
+
+    def test_look_at_all_where_all_tell_networks_apart(
+        self, make: MakeEvaluator, looked: Callable[[], list[int]]
+    ) -> None:
+        task, traced, space = setting()
+        most, every = (make(task, traced, space, l2, **FEW, panel=share) for share in (1 - 1e-12, 1.0))
+        assert any("some of 600 holdout images" in note for note in most.notes)  # type: ignore[attr-defined]
+        policy = space.snap([0.5] * len(space))
+        assert most.metric(most.realise(policy)) == every.metric(every.realise(policy))
+        assert looked() == [MANY] * 16  # the probes; trials are counted
+        assert most.notes == every.notes  # type: ignore[attr-defined]
 
     def test_come_near_to_what_all_images_say(self, make: MakeEvaluator) -> None:
         task, traced, space = setting()
@@ -187,13 +217,12 @@ class TestTheFastEvaluators:
     @pytest.mark.parametrize(
         ("images", "settings", "metric"),
         [
-            (499, {}, top1),
+            (500, {}, top1),
             (MANY, {"panel": 1.0}, top1),
-            (MANY, {"panel": 0.95}, top1),
-            (MANY, {"holdout": 499}, top1),
+            (MANY, {"holdout": 500}, top1),
             (MANY, {}, None),
         ],
-        ids=["few images", "all asked for", "whole batches are all", "few asked for", "another metric"],
+        ids=["few images", "all asked for", "few asked for", "another metric"],
     )
     def test_look_at_all(
         self,

@@ -1,7 +1,8 @@
 """The holdout images that tell pruned networks apart, so that a trial need not look at all of them.
 
-Most images are right in almost every pruned network, or in almost none, and say little of any. *Probes* tell which:
-random policies that are scored once on every image. A *panel* is made of the images on which the probes differ most.
+Images that are right in almost every pruned network, or in almost none, say little of any. *Probes* tell which those
+are: random policies that are scored once on every image. A *panel* is made of the images on which the probes differ
+most, as many as make up nearly all of their variance: few where most images are easy, all where hardly any is.
 
 An image that is nearly wrong counts as partly wrong. Networks that are not trained after pruning have many of those, on
 which any rounding changes the count of right ones; what is nearly wrong here is wrong elsewhere. What is then counted
@@ -11,6 +12,7 @@ Techniques, chapter 7).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,7 +24,7 @@ from torch import nn
 from autoprune.space import Policy, SearchSpace
 from autoprune.task import Batch
 
-FEWEST = 500  # images, below which a panel saves nothing that is worth its noise
+FEWEST = 500  # images of a panel: with fewer it saves nothing that is worth its noise
 _SOFT = 0.1  # margin at which an image is right for three quarters, about, in standard deviations of all margins
 _APART = 0.01  # standard deviation of the probes' top-1 from which on a line is fitted to them
 _SLOPES = (0.7, 1.8)  # within which its slope must lie, times the share of images that are picked: probes are few
@@ -51,8 +53,7 @@ class Panel:
         Top-1 is read from the line that fits the probes; beyond the best and the worst of them, on the way to all right
         or all wrong.
         """
-        differing = np.array([_right(one) for one in margins]).var(0)
-        picked = np.sort(np.argsort(-differing, kind="stable")[:count])
+        picked = np.sort(np.argsort(-_differing(margins), kind="stable")[:count])
         said, true = np.array([_right(one[picked]).mean() for one in margins]), (margins > 0).mean(1)
         ends, slope = np.array([said.mean()]), 0.0
         if len(said) > 2 and said.std() > _APART:
@@ -67,9 +68,26 @@ class Panel:
         return float(np.interp(_right(margins).mean(), self.said, self.true))
 
 
+def _differing(margins: Floats) -> Floats:
+    """The variance of how right each image is in the probes, (images,), from (probes, images)."""
+    found: Floats = np.array([_right(one) for one in margins]).var(0)
+    return found
+
+
 def _right(margins: Floats) -> Floats:
     """How right each image is, in [0, 1]."""
     return 0.5 + 0.5 * np.tanh(margins / (2 * _SOFT * max(float(margins.std()), 1e-12)))
+
+
+def enough(margins: Floats, share: float, step: int) -> int:
+    """How many images, in whole steps, make up a share of the variance among probes, from (probes, images).
+
+    Not fewer than `FEWEST`; all, where the probes do not differ.
+    """
+    count = int(margins.shape[1])
+    carried = np.sort(_differing(margins))[::-1].cumsum()
+    needed = int(np.searchsorted(carried, share * carried[-1])) + 1 if carried[-1] > 0 else count
+    return min(math.ceil(max(needed, FEWEST) / step) * step, count)
 
 
 def probes(space: SearchSpace, count: int, seed: int) -> list[Policy]:

@@ -67,9 +67,9 @@ class Recalibrate:
         reference: training images on which the statistics of the dense network and of the probes are measured, once, to
             correct for what is peculiar about a trial's few; no more than `images` corrects nothing.
         holdout: holdout images that score a trial; 0 takes them all.
-        panel: share of these that a trial looks at, in (0, 1], in whole batches: those that tell pruned networks apart,
-            from which the metric on all is estimated. 1 looks at all, and so does a metric other than top-1, or fewer
-            than 500 images.
+        panel: a trial looks at those of them that tell pruned networks apart, in whole batches: at as many, but not
+            fewer than 500, as make up this share, in (0, 1], of the variance among probes. The metric on all is
+            estimated from them. 1 looks at all, and so does a metric other than top-1.
         probes: random policies that are looked at closely before the first trial: on `reference` training images, and,
             to know which those are, on all holdout images. 0: the dense network alone corrects, and `panel` must be 1.
     """
@@ -84,7 +84,7 @@ class Recalibrate:
     batch: int = 100
     reference: int = 1024
     holdout: int = 0
-    panel: float = 0.7
+    panel: float = 0.99
     probes: int = 16
     spent: Mapping[str, float] = field(init=False, default_factory=dict)
     _scored: int = field(init=False, repr=False, default=0)
@@ -148,10 +148,12 @@ class Recalibrate:
             found.append(f"Networks are scored layer by layer: {self._fuser}.")
         elif self.precision == "int8":
             found.append("Networks are scored with weights and activations of 8 bits; the report's figures are not.")
-        if self._few:
+        drawn = vars(self).get("_panel", ...)  # in the first trial
+        if self._selective and drawn is not None:
             found.append(
-                f"Trials look at {self._few:,} of {len(self._judges):,} holdout images, those that tell pruned "
-                "networks apart, so that their metric is an estimate; the report's figures are not."
+                f"Trials look at {'some' if drawn is ... else f'{len(drawn.picked):,}'} of {len(self._judges):,} "
+                "holdout images, those that tell pruned networks apart, so that their metric is an estimate; the "
+                "report's figures are not."
             )
         return tuple(found)
 
@@ -202,29 +204,32 @@ class Recalibrate:
         return self.task.holdout.head(self.holdout) if self.holdout else self.task.holdout
 
     @property
-    def _few(self) -> int:
-        """At how many of them a trial looks, if not at all; else 0. They are whole batches.
-
-        One size of batch makes one program of each convolution, and that takes as long as to run it a few times.
-        """
-        count = len(self._judges)
-        some = max(1, round(self.panel * count / self.batch)) * self.batch
-        worth_it = self.panel < 1 and some < count >= panel.FEWEST and self.task.metric is top1
-        return some if worth_it else 0
+    def _selective(self) -> bool:
+        """Whether a trial may look at some of them only."""
+        return self.panel < 1 and len(self._judges) > panel.FEWEST and self.task.metric is top1
 
     @cached_property
     def _panel(self) -> Panel | None:
-        """The images that trials look at; None for all."""
-        if not self._few:
+        """The images that trials look at; None for all. They are whole batches.
+
+        One size of batch makes one program of each convolution, and that takes as long as to run it a few times.
+        """
+        if not self._selective:
             return None
         found, every = [], Ready(self._judges)
         for policy in self._probes:
             with contextlib.suppress(TrialFailed):
                 ready = self._recovered(self.realised(policy), self._said_without(policy))
-                found.append(self._margins(ready, every.batches(self.batch)))
+                found.append(self._margins(ready, every.batches(self._step)))
         if not found:
             raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
-        return Panel.of(np.stack(found), self._few)
+        some = panel.enough(np.stack(found), self.panel, self.batch)
+        return Panel.of(np.stack(found), some) if some < len(self._judges) else None
+
+    @property
+    def _step(self) -> int:
+        """Images a step of a panel's score: on a GPU, which waits for launches, all that may be in memory together."""
+        return self.batch if self._device.type == "cpu" else max(self.batch, _AT_ONCE // self._image)
 
     def _margins(self, ready: nn.Module, batches: Iterable[Batch]) -> NDArray[np.float64]:
         with running(self.precision, self._device):
@@ -341,7 +346,7 @@ class Recalibrate:
         coded = self._fuser.coded if isinstance(self._fuser, Fuser) and self.precision == "int8" else laid_out
 
         def made() -> Iterator[Batch]:
-            for inputs, targets in panel.pick(self._judges.batches(self.batch), places, self.batch):
+            for inputs, targets in panel.pick(self._judges.batches(self._step), places, self._step):
                 yield coded(inputs), targets
 
         return Replay(made)
