@@ -26,6 +26,7 @@ from autoprune.task import Batch
 
 FEWEST = 500  # images of a panel: with fewer it saves nothing that is worth its noise
 _SOFT = 0.1  # margin at which an image is right for three quarters, about, in standard deviations of all margins
+_ALIKE = 1e-6  # variance of an image, on average, up to which probes do not differ but by rounding
 _APART = 0.01  # standard deviation of the probes' top-1 from which on a line is fitted to them
 _SLOPES = (0.7, 1.8)  # within which its slope must lie, times the share of images that are picked: probes are few
 
@@ -86,8 +87,13 @@ def enough(margins: Floats, share: float, step: int) -> int:
     """
     count = int(margins.shape[1])
     carried = np.sort(_differing(margins))[::-1].cumsum()
-    needed = int(np.searchsorted(carried, share * carried[-1])) + 1 if carried[-1] > 0 else count
-    return min(math.ceil(max(needed, FEWEST) / step) * step, count)
+    needed = int(np.searchsorted(carried, share * carried[-1])) + 1 if carried[-1] > _ALIKE * count else count
+    return min(whole(max(needed, FEWEST), step), count)
+
+
+def whole(count: int, step: int) -> int:
+    """`count` images, or a few more, so that they are whole steps."""
+    return math.ceil(count / step) * step
 
 
 def probes(space: SearchSpace, count: int, seed: int) -> list[Policy]:

@@ -69,7 +69,7 @@ class Recalibrate:
         holdout: holdout images that score a trial; 0 takes them all.
         panel: a trial looks at those of them that tell pruned networks apart, in whole batches: at as many, but not
             fewer than 500, as make up this share, in (0, 1], of the variance among probes. The metric on all is
-            estimated from them. 1 looks at all, and so does a metric other than top-1.
+            estimated from them. 1 counts all; so do metrics other than top-1, and so are few.
         probes: random policies that are looked at closely before the first trial: on `reference` training images, and,
             to know which those are, on all holdout images. 0: the dense network alone corrects, and `panel` must be 1.
     """
@@ -148,12 +148,12 @@ class Recalibrate:
             found.append(f"Networks are scored layer by layer: {self._fuser}.")
         elif self.precision == "int8":
             found.append("Networks are scored with weights and activations of 8 bits; the report's figures are not.")
-        drawn = vars(self).get("_panel", ...)  # in the first trial
-        if self._selective and drawn is not None:
+        looked_at = vars(self).get("_panel")  # None, too, before the first trial
+        if looked_at is not None:
             found.append(
-                f"Trials look at {'some' if drawn is ... else f'{len(drawn.picked):,}'} of {len(self._judges):,} "
-                "holdout images, those that tell pruned networks apart, so that their metric is an estimate; the "
-                "report's figures are not."
+                f"Trials look at {len(looked_at.picked):,} of {len(self._judges):,} holdout images, those that tell "
+                "pruned networks apart, and count what is nearly wrong as partly wrong, so that their metric is an "
+                "estimate; the report's figures are not."
             )
         return tuple(found)
 
@@ -203,18 +203,14 @@ class Recalibrate:
         """The images that say what a trial is worth."""
         return self.task.holdout.head(self.holdout) if self.holdout else self.task.holdout
 
-    @property
-    def _selective(self) -> bool:
-        """Whether a trial may look at some of them only."""
-        return self.panel < 1 and len(self._judges) > panel.FEWEST and self.task.metric is top1
-
     @cached_property
     def _panel(self) -> Panel | None:
-        """The images that trials look at; None for all. They are whole batches.
+        """The images that trials look at; None where all are counted. They are whole batches.
 
         One size of batch makes one program of each convolution, and that takes as long as to run it a few times.
         """
-        if not self._selective:
+        fewest = panel.whole(panel.FEWEST, self.batch)
+        if self.panel == 1 or self.task.metric is not top1 or len(self._judges) < fewest + self.batch:
             return None
         found, every = [], Ready(self._judges)
         for policy in self._probes:
@@ -223,13 +219,12 @@ class Recalibrate:
                 found.append(self._margins(ready, every.batches(self._step)))
         if not found:
             raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
-        some = panel.enough(np.stack(found), self.panel, self.batch)
-        return Panel.of(np.stack(found), some) if some < len(self._judges) else None
+        return Panel.of(np.stack(found), panel.enough(np.stack(found), self.panel, self.batch))
 
     @property
     def _step(self) -> int:
-        """Images a step of a panel's score: on a GPU, which waits for launches, all that may be in memory together."""
-        return self.batch if self._device.type == "cpu" else max(self.batch, _AT_ONCE // self._image)
+        """Images a step of a panel's score: on a GPU, which waits for launches, as many as were probed together."""
+        return self.batch if self._device.type == "cpu" else max(self.batch, min(self.reference, self._together))
 
     def _margins(self, ready: nn.Module, batches: Iterable[Batch]) -> NDArray[np.float64]:
         with running(self.precision, self._device):
@@ -303,19 +298,19 @@ class Recalibrate:
     @cached_property
     def _settling(self) -> Fuser | None:
         """What re-estimates statistics, if not the network itself does it batch by batch."""
-        fuser, few = self._fuser, self.images * self._image <= _AT_ONCE
+        fuser, few = self._fuser, self.images <= self._together
         return fuser if isinstance(fuser, Fuser) and self.images and few and fuser.settles(self.task.model) else None
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[list[Batch]]:
         """As many batches as may be in memory at once, again and again."""
-        rest, count = iter(batches), max(1, _AT_ONCE // (self.batch * self._image))
+        rest, count = iter(batches), max(1, self._together // self.batch)
         while part := list(islice(rest, count)):
             yield part
 
     @property
-    def _image(self) -> int:
-        """Bytes of an image."""
-        return max(1, self.task.example[:1].nbytes)
+    def _together(self) -> int:
+        """How many images may be in memory together."""
+        return _AT_ONCE // max(1, self.task.example[:1].nbytes)
 
     @cached_property
     def ranked(self) -> list[Units]:
