@@ -340,6 +340,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         found[f"metric_difference{suffix}"] = statistics.mean(gaps)
         found[f"metric_difference{suffix}_deviation"] = statistics.stdev(gaps) if gaps[1:] else 0.0
         found[f"tau{suffix}_finetune"] = tau(judged, ("metric", ours), ("finetuned", ours))
+        found[f"tau{suffix}_finetune_slow"] = tau(judged, ("slow", ours), ("finetuned", ours))
         found[f"tau{suffix}_finetune_lead"] = lead(judged, ours)
         pair = ("metric", ours), ("slow", ours)
         found[f"tau{suffix}"] = tau(rows, *pair)
@@ -419,17 +420,20 @@ def shown(found: Mapping[str, Any], steps: int) -> Iterator[str]:
         by = said(found[f"tau{suffix}_error"], ".3f")
         yield f"Kendall's tau of {pair}: {said(found[f'tau{suffix}'], '.3f')}, standard error {by}"
     if found["tau_again"] is not None:
-        told = ", ".join(
-            f"{SPOKEN[ours]} {said(found[f'tau{suffix}_again'], '.3f')}" for ours, suffix in SUFFIX.items()
-        )
-        yield f"Kendall's tau of the slow scores and themselves with other calibration images: {told}"
+        yield f"Kendall's tau of the slow scores and themselves with other calibration images: {both(found, '_again')}"
     if found["finetuned"]:
         after = {LOOP: "tau_loop_finetune", **{ours: f"tau{suffix}_finetune" for ours, suffix in SUFFIX.items()}}
         told = ", ".join(f"{SPOKEN[name]} {said(found[k], '.3f')}" for name, k in after.items())
         yield f"Kendall's tau with top-1 after {steps} steps of finetuning, {found['finetuned']} policies: {told}"
+        yield f"Kendall's tau of the slow scores with the same: {both(found, '_finetune_slow')}"
         for ours, suffix in SUFFIX.items():
             if (leads := found[f"tau{suffix}_finetune_lead"]) is not None:
                 yield f"{SPOKEN[ours]} - the loop, that tau: {leads[0]:+.3f}, standard error {leads[1]:.3f}"
+
+
+def both(found: Mapping[str, Any], which: str) -> str:
+    """A tau of both evaluators."""
+    return ", ".join(f"{SPOKEN[ours]} {said(found[f'tau{suffix}{which}'], '.3f')}" for ours, suffix in SUFFIX.items())
 
 
 def said(value: float | None, form: str) -> str:
