@@ -84,7 +84,7 @@ class Recalibrate:
     batch: int = 100
     reference: int = 1024
     holdout: int = 0
-    panel: float = 0.99
+    panel: float = 0.95
     probes: int = 16
     spent: Mapping[str, float] = field(init=False, default_factory=dict)
     _scored: int = field(init=False, repr=False, default=0)

@@ -79,7 +79,7 @@ class Reconstruct:
     batch: int = 100
     reference: int = 1024
     holdout: int = 0
-    panel: float = 0.99
+    panel: float = 0.95
     probes: int = 16
 
     def __post_init__(self) -> None:
