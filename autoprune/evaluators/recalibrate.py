@@ -69,7 +69,7 @@ class Recalibrate:
         holdout: holdout images that score a trial; 0 takes them all.
         panel: a trial looks at those of them that tell pruned networks apart, in whole batches: at as many, but not
             fewer than 500, as make up this share, in (0, 1], of the variance among probes. The metric on all is
-            estimated from them. 1 counts all; so do metrics other than top-1, and so are few.
+            estimated from them. 1 counts all, as do metrics other than top-1, and where less than a batch is saved.
         probes: random policies that are looked at closely before the first trial: on `reference` training images, and,
             to know which those are, on all holdout images. 0: the dense network alone corrects, and `panel` must be 1.
     """
