@@ -324,7 +324,7 @@ class TestPoints:
         task = study.build(config.read(space)).task
         task = dataclasses.replace(task, holdout=toy_images(1000, 2), metric=top1)
         result = api.search(task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1})
-        assert any("of 1,000 holdout images" in note for note in result.report.notes)
+        assert any("Trials look at 500 of 1,000" in note for note in result.report.notes)
         monkeypatch.setattr(Panel, "of", lambda *given: pytest.fail("a panel was made"))
         apply_policy(result.directory, task)
         apply_point(result.directory, {"macs": "50%"}, task)

@@ -219,7 +219,8 @@ class Recalibrate:
                 found.append(self._margins(ready, every.batches(self._step)))
         if not found:
             raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
-        return Panel.of(np.stack(found), panel.enough(np.stack(found), self.panel, self.batch))
+        probed = np.stack(found)
+        return Panel.of(probed, panel.enough(probed, self.panel, self.batch))
 
     @property
     def _step(self) -> int:
