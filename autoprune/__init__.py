@@ -10,18 +10,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.api import Result, resume, search
-    from autoprune.apply import apply_point, apply_policy
-    from autoprune.budget import Budget
     from autoprune.criteria import Units
     from autoprune.errors import AutopruneError, Exhausted, TrialFailed
-    from autoprune.export import load
+    from autoprune.files.export import load
     from autoprune.protocols import Controller, CostModel, Criterion, Evaluator, Reward
-    from autoprune.report import Report
-    from autoprune.run import Run
-    from autoprune.space import Group, Policy, SearchSpace
+    from autoprune.report.facts import Report
+    from autoprune.runs.apply import apply_point, apply_policy
+    from autoprune.runs.journal import Run
+    from autoprune.runs.lifecycle import Result, resume, search
     from autoprune.task import Images, Split, Task
-    from autoprune.trial import Trial
+    from autoprune.values.budget import Budget
+    from autoprune.values.space import Group, Policy, SearchSpace
+    from autoprune.values.trial import Trial
 
 __version__ = "0.1.0"
 
@@ -31,30 +31,30 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
 
 _HOME = {
     "AutopruneError": "errors",
-    "Budget": "budget",
+    "Budget": "values.budget",
     "Controller": "protocols",
     "CostModel": "protocols",
     "Criterion": "protocols",
     "Evaluator": "protocols",
     "Exhausted": "errors",
-    "Group": "space",
+    "Group": "values.space",
     "Images": "task",
-    "Policy": "space",
-    "Report": "report",
-    "Result": "api",
+    "Policy": "values.space",
+    "Report": "report.facts",
+    "Result": "runs.lifecycle",
     "Reward": "protocols",
-    "Run": "run",
-    "SearchSpace": "space",
+    "Run": "runs.journal",
+    "SearchSpace": "values.space",
     "Split": "task",
     "Task": "task",
-    "Trial": "trial",
+    "Trial": "values.trial",
     "TrialFailed": "errors",
     "Units": "criteria",
-    "apply_point": "apply",
-    "apply_policy": "apply",
-    "load": "export",
-    "resume": "api",
-    "search": "api",
+    "apply_point": "runs.apply",
+    "apply_policy": "runs.apply",
+    "load": "files.export",
+    "resume": "runs.lifecycle",
+    "search": "runs.lifecycle",
 }
 
 __all__ = [

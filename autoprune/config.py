@@ -19,11 +19,12 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
-from autoprune import budget, plugins
+from autoprune import plugins
 from autoprune.errors import ConfigError
-from autoprune.space import Group
-from autoprune.trace import restrict
+from autoprune.structure.trace import restrict
 from autoprune.train import Recipe
+from autoprune.values import budget
+from autoprune.values.space import Group
 
 
 def _ceiling(written: str | float) -> str | float:

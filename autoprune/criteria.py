@@ -21,8 +21,8 @@ from autoprune.errors import ConfigError, ModelError
 from autoprune.task import Task
 
 if TYPE_CHECKING:
-    from autoprune.tables import Cut
-from autoprune.trace import Trace
+    from autoprune.structure.edits import Cut
+from autoprune.structure.trace import Trace
 
 CALIBRATION = (16, 32)  # batches, and images in each, that gradients are collected on
 

@@ -78,7 +78,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "params": "autoprune.costs.arithmetic:Params",
         "memory": "autoprune.costs.memory:Memory",
         "size": "autoprune.costs.memory:Size",
-        "latency": "autoprune.costs.latency:Latency",
+        "latency": "autoprune.costs.latency.model:Latency",
     },
     "target": {
         "torch": "autoprune.targets.pytorch:Torch",

@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from autoprune.criteria import Units
-from autoprune.space import Policy
-from autoprune.timing import Figure
-from autoprune.trial import Trial
+from autoprune.targets.timing import Figure
+from autoprune.values.space import Policy
+from autoprune.values.trial import Trial
 
 Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -36,7 +36,7 @@ class Evaluator(Protocol):
     """Makes the pruned model of a policy and says how good it is.
 
     What a reader of the report must know of it, it may say in `notes`, a tuple of sentences. Where it saves time at the
-    cost of truth, `careful()` may give an evaluator like it that does not (see `autoprune.fidelity.Careful`). How long
+    cost of truth, `careful()` may give an evaluator like it that does not (`runs.fidelity.Careful`). How long
     the phases of the last `metric` took, it may say in `spent`, seconds by name.
     """
 

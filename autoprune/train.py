@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, ModelError, TrialFailed
-from autoprune.layout import laid_out, lay_out
 from autoprune.task import Batch, Loss, Split
 
 

@@ -17,14 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune import config, loop, study
+from autoprune import config
 from autoprune.evaluators.reconstruct import Reconstruct
 from autoprune.evaluators.sequential import ReconstructSequential
-from autoprune.run import Run
-from autoprune.space import Policy
-from autoprune.study import Study
+from autoprune.runs import loop, study
+from autoprune.runs.journal import Run
+from autoprune.runs.study import Study
 from autoprune.task import Split
 from autoprune.train import train
+from autoprune.values.space import Policy
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet56_cifar10_amc.toml"
 RULES = ["uniform", "deep", "shallow"]

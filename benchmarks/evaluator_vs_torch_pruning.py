@@ -40,12 +40,14 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from autoprune import api, config, loop, study
+from autoprune import config
 from autoprune.evaluators.recalibrate import Careful
-from autoprune.space import Policy, SearchSpace
-from autoprune.study import Study
+from autoprune.runs import lifecycle as api
+from autoprune.runs import loop, study
+from autoprune.runs.study import Study
 from autoprune.task import Batch, Split, Task, accuracy
 from autoprune.train import train
+from autoprune.values.space import Policy, SearchSpace
 
 try:
     import torch_pruning as tp

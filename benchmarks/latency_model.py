@@ -31,11 +31,11 @@ from torch import nn
 
 from autoprune import plugins
 from autoprune.costs.arithmetic import Macs, Params
-from autoprune.costs.latency import BUILD, Latency, accuracy, drawn, straight
+from autoprune.costs.latency.model import BUILD, Latency, accuracy, drawn, straight
 from autoprune.models.resnet import ResNet
-from autoprune.space import SearchSpace
+from autoprune.structure.trace import restrict, trace
 from autoprune.task import Images, Task
-from autoprune.trace import restrict, trace
+from autoprune.values.space import SearchSpace
 
 Floats = NDArray[np.float64]
 MAX_SPARSITY, EQUAL, TOLERANCE = 0.9, 0.5, 0.01

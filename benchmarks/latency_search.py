@@ -22,12 +22,13 @@ from typing import Any
 
 from torch import nn
 
-from autoprune import config, loop, study
+from autoprune import config
 from autoprune.errors import BudgetError
-from autoprune.run import Run
-from autoprune.study import Study
+from autoprune.runs import loop, study
+from autoprune.runs.journal import Run
+from autoprune.runs.study import Study
+from autoprune.runs.verify import Verifier
 from autoprune.train import train
-from autoprune.verify import Verifier
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 WAYS: dict[str, dict[str, Any]] = {

@@ -29,11 +29,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoprune import agreement, config, loop, study
+from autoprune import config
 from autoprune.protocols import Trains
-from autoprune.prune import prune
-from autoprune.run import Run, write_json
-from autoprune.study import Study
+from autoprune.runs import kendall as agreement
+from autoprune.runs import loop, study
+from autoprune.runs.journal import Run, write_json
+from autoprune.runs.study import Study
+from autoprune.structure.prune import prune
 from autoprune.train import Recipe, restart, train
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet20_cifar10_metapruning.toml"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune import config
-from autoprune.budget import ceiling
 from autoprune.errors import ConfigError
-from autoprune.space import Group
+from autoprune.values.budget import ceiling
+from autoprune.values.space import Group
 
 TASK = '[task]\nuse = "fashion_mnist"\n'
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))

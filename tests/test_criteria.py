@@ -14,11 +14,11 @@ from autoprune import criteria
 from autoprune.criteria import Scoring, Units
 from autoprune.errors import ConfigError, ModelError
 from autoprune.models.resnet import ResNet
-from autoprune.prune import prune
+from autoprune.structure.prune import prune
+from autoprune.structure.trace import Trace, trace
 from autoprune.task import Images, Task
 from autoprune.testing.criteria import toy_units
 from autoprune.testing.evaluators import state_of, toy_setting
-from autoprune.trace import Trace, trace
 
 WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 0.0], [1.0, 1.0]])
 

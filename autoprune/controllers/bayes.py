@@ -23,12 +23,12 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.study import StudyDirection
 from scipy.stats import qmc
 
-from autoprune.budget import Budget
 from autoprune.controllers.uniform import along, flat
-from autoprune.dice import Dice
 from autoprune.errors import ConfigError
-from autoprune.space import Policy, SearchSpace
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget
+from autoprune.values.dice import Dice
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 _UP, _DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 _SCATTER = 0.15  # of the first generation's sparsities, as a share of the largest

@@ -18,11 +18,11 @@ from typing import Any
 
 import stable_baselines3
 
-from autoprune.budget import Budget
-from autoprune.controllers.agent import Agent, Baselined, Marked, OwnRate, at_least, within
-from autoprune.space import Policy, SearchSpace
-from autoprune.trial import Trial
-from autoprune.walk import Walk
+from autoprune.controllers.sb3 import Agent, Baselined, Marked, OwnRate, at_least, within
+from autoprune.controllers.walk.walk import Walk
+from autoprune.values.budget import Budget
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 
 @dataclass

@@ -17,12 +17,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.budget import Budget
 from autoprune.controllers.uniform import along, flat
-from autoprune.dice import Dice
 from autoprune.errors import ConfigError
-from autoprune.space import Policy, SearchSpace
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget
+from autoprune.values.dice import Dice
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 Sparsity = NDArray[np.float64]  # (groups,) or (policies, groups), in [0, 1]
 

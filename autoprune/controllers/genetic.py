@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.budget import Budget
-from autoprune.dice import Dice
 from autoprune.errors import BudgetError, ConfigError, Exhausted
-from autoprune.space import Policy, SearchSpace
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget
+from autoprune.values.dice import Dice
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 Genes = NDArray[np.int64]  # (groups,), units that stay
 

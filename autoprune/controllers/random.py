@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autoprune.budget import Budget
-from autoprune.dice import Dice
-from autoprune.space import Policy, SearchSpace
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget
+from autoprune.values.dice import Dice
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 
 @dataclass

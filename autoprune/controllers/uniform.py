@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.budget import Budget
 from autoprune.errors import Exhausted
-from autoprune.space import Policy, SearchSpace
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 Weights = NDArray[np.float64]  # (groups,), in (0, 1]: how hard each group is pruned relative to the hardest
 _HALVINGS = 50

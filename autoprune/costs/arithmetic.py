@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.flow import plain
-from autoprune.space import Extent, Op, Policy, SearchSpace
+from autoprune.structure.labels import plain
+from autoprune.values.space import Extent, Op, Policy, SearchSpace
 
 Kept = NDArray[np.int64]
 

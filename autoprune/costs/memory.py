@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.costs.arithmetic import Products
-from autoprune.footprint import footprint, peak
-from autoprune.space import Policy, SearchSpace
-from autoprune.trace import Trace
+from autoprune.structure.liveness import footprint, peak
+from autoprune.structure.trace import Trace
+from autoprune.values.space import Policy, SearchSpace
 
 Kept = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -8,12 +8,12 @@ from functools import cached_property
 from torch import nn
 
 from autoprune.criteria import Scoring
+from autoprune.engine.precision import training
 from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.precision import training
-from autoprune.space import Policy, SearchSpace
+from autoprune.structure.trace import Trace
 from autoprune.task import Task
-from autoprune.trace import Trace
 from autoprune.train import Recipe, teacher_of, thaw, train
+from autoprune.values.space import Policy, SearchSpace
 
 
 @dataclass

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.engine.precision import running
 from autoprune.errors import ConfigError
-from autoprune.evaluators.oneshot import OneShot, blended
-from autoprune.evaluators.subnets import Weights
-from autoprune.precision import running
-from autoprune.prune import Units
-from autoprune.space import SearchSpace
-from autoprune.trace import Trace
+from autoprune.evaluators.shared.shared_weights import OneShot, blended
+from autoprune.evaluators.shared.subnets import Weights
+from autoprune.structure.prune import Units
+from autoprune.structure.trace import Trace
 from autoprune.train import teacher_of
+from autoprune.values.space import SearchSpace
 
 Groups = tuple[int, ...]  # positions in the space
 

@@ -6,8 +6,8 @@ pruned network says next to nothing. No weight is trained.
 Few images are enough, because the dense network and some random policies, the *probes*, say what is peculiar about
 them: their statistics on those images and on many are known, and those of other networks differ from one to the other
 in the same way (control variates), the more so the more alike their widths are. The score is computed by
-`autoprune.fused`, where the network's graph can be read. Of many holdout images, a trial looks at those that tell
-pruned networks apart, which the probes also say (`autoprune.evaluators.panel`).
+`engine.fused`, where the network's graph can be read. Of many holdout images, a trial looks at those that tell pruned
+networks apart, which the probes also say (`recovery.panel`).
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune import criteria, heap
+from autoprune import criteria
 from autoprune.criteria import Scoring
+from autoprune.engine import heap
+from autoprune.engine.chains import Unfusable
+from autoprune.engine.fused import PLACES, Fused, Fuser, Moments, Settle, Statistics, moments
+from autoprune.engine.memory import laid_out
+from autoprune.engine.precision import running
 from autoprune.errors import ConfigError, TrialFailed
-from autoprune.evaluators import panel
-from autoprune.evaluators.batchnorm import Peculiar, Seen, mean_of, norms_of, recalibrate, statistics
-from autoprune.evaluators.inputs import Ready, Replay
-from autoprune.evaluators.panel import Panel
-from autoprune.fused import PLACES, Fused, Fuser, Moments, Settle, Statistics, moments
-from autoprune.fusion import Unfusable
-from autoprune.layout import laid_out
-from autoprune.precision import running
-from autoprune.prune import Stay, Units, keep_first, order, slices, staying
-from autoprune.space import Policy, SearchSpace
+from autoprune.evaluators.recovery import panel
+from autoprune.evaluators.recovery.batchnorm import Peculiar, Seen, mean_of, norms_of, recalibrate, statistics
+from autoprune.evaluators.recovery.panel import Panel
+from autoprune.evaluators.recovery.replay import Ready, Replay
+from autoprune.structure.prune import Stay, Units, keep_first, order, slices, staying
+from autoprune.structure.trace import Trace
 from autoprune.task import Batch, Split, Task, top1
-from autoprune.trace import Trace
 from autoprune.train import forked
+from autoprune.values.space import Policy, SearchSpace
 
 _PROBED = 8  # images whose outputs must be finite
 _NOT_FINITE = "the pruned network's outputs are not finite on holdout images"

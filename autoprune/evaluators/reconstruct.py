@@ -21,15 +21,16 @@ from torch import Tensor, nn
 
 from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
-from autoprune.evaluators import least_squares, moments
-from autoprune.evaluators.least_squares import Leading, Solution
-from autoprune.evaluators.moments import Moments, Reader
 from autoprune.evaluators.recalibrate import Careful, Recalibrate
-from autoprune.space import Policy, SearchSpace
-from autoprune.tables import Cut
+from autoprune.evaluators.recovery import columns as moments
+from autoprune.evaluators.recovery import least_squares
+from autoprune.evaluators.recovery.columns import Moments, Reader
+from autoprune.evaluators.recovery.least_squares import Leading, Solution
+from autoprune.structure.edits import Cut
+from autoprune.structure.trace import Trace
 from autoprune.task import Batch, Task
-from autoprune.trace import Trace
 from autoprune.train import forked
+from autoprune.values.space import Policy, SearchSpace
 
 HELD = 2**28  # bytes of solutions that are remembered
 

@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.criteria import Scoring
+from autoprune.engine.memory import laid_out
+from autoprune.engine.precision import running
 from autoprune.errors import ConfigError, TrialFailed
-from autoprune.evaluators import moments
-from autoprune.evaluators.batchnorm import reestimating
 from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.layout import laid_out
-from autoprune.precision import running
-from autoprune.space import Policy, SearchSpace
+from autoprune.evaluators.recovery import columns as moments
+from autoprune.evaluators.recovery.batchnorm import reestimating
+from autoprune.structure.trace import Trace
 from autoprune.task import Task
-from autoprune.trace import Trace
 from autoprune.train import forked
+from autoprune.values.space import Policy, SearchSpace
 
 Rows = Mapping[str, Tensor]  # by layer, which of its dense outputs stay
 Visit = Callable[[nn.Module, Tensor], None]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.oneshot import OneShot, blended
-from autoprune.evaluators.subnets import Weights
-from autoprune.prune import Units
+from autoprune.evaluators.shared.shared_weights import OneShot, blended
+from autoprune.evaluators.shared.subnets import Weights
+from autoprune.structure.prune import Units
 
 
 class Slimmable(Weights):

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from autoprune.errors import TargetError, first_line
-from autoprune.export import portable, quiet
+from autoprune.files.export import portable, quiet
 
 
 def exported(model: nn.Module, inputs: Tensor, target: str) -> onnx.ModelProto:

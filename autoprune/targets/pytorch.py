@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
-from autoprune.layout import laid_out, lay_out
 from autoprune.targets.inputs import batch_of, checked, processor, threads_of
-from autoprune.timing import Sampler
+from autoprune.targets.timing import Sampler
 
 Dtype = Literal["fp32", "bf16"]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.targets.graph import Cutter, exported
 from autoprune.targets.inputs import batch_of, bound_to, checked, own_processors, processor, threads_of
-from autoprune.timing import Sampler
+from autoprune.targets.timing import Sampler
 
 
 class _TakesOnnx:

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.budget import Budget
 from autoprune.errors import Exhausted
 from autoprune.protocols import Controller
-from autoprune.space import Policy, SearchSpace
 from autoprune.testing.surrogate import half, judge, toy_space
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 Make = Callable[..., Controller]
 

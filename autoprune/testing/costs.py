@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoprune.budget import Priced
-from autoprune.prune import prune
-from autoprune.space import SearchSpace
+from autoprune.structure.prune import prune
+from autoprune.structure.trace import Trace
 from autoprune.task import Task
 from autoprune.testing.evaluators import toy_setting
-from autoprune.trace import Trace
+from autoprune.values.budget import Priced
+from autoprune.values.space import SearchSpace
 
 MakeCost = Callable[..., Priced]
 

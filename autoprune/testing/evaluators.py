@@ -21,11 +21,11 @@ from autoprune.costs.arithmetic import Params
 from autoprune.criteria import l2
 from autoprune.errors import TrialFailed
 from autoprune.protocols import Evaluator, Trains
-from autoprune.space import SearchSpace
+from autoprune.structure.trace import Trace, trace
 from autoprune.task import Images, Task
 from autoprune.testing.controllers import global_randomness
-from autoprune.trace import Trace, trace
 from autoprune.train import Recipe, train
+from autoprune.values.space import SearchSpace
 
 MakeEvaluator = Callable[..., Evaluator]
 

@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from autoprune.budget import Budget, Limit
 from autoprune.costs.arithmetic import Macs, Params
-from autoprune.space import Extent, Group, Op, Policy, SearchSpace
-from autoprune.trial import Trial
+from autoprune.values.budget import Budget, Limit
+from autoprune.values.space import Extent, Group, Op, Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 
 def toy_space(depth: int = 8, step: int = 2, width: int = 16, seed: int = 0) -> SearchSpace:

@@ -17,11 +17,11 @@ import pytest
 from torch import Tensor, nn
 
 from autoprune.protocols import Target
-from autoprune.prune import prune
-from autoprune.space import SearchSpace
+from autoprune.structure.prune import prune
+from autoprune.structure.trace import Trace
 from autoprune.task import Task
 from autoprune.testing.evaluators import state_of, toy_setting
-from autoprune.trace import Trace
+from autoprune.values.space import SearchSpace
 
 MakeTarget = Callable[[], Target]
 

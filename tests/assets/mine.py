@@ -7,10 +7,10 @@ import os
 import torch
 from torch import nn
 
-from autoprune.prune import prune
-from autoprune.space import Policy, SearchSpace
+from autoprune.structure.prune import prune
+from autoprune.structure.trace import Trace
 from autoprune.task import Images, Task
-from autoprune.trace import Trace
+from autoprune.values.space import Policy, SearchSpace
 
 
 def network() -> nn.Sequential:

@@ -1,0 +1,326 @@
+"""The command line: search, resume, check, latency, report, apply, plugins. The only file that prints.
+
+What a person got wrong is one line on stderr and exit status 2; Ctrl-C is 130, with the command that goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.command import arguments, terminal
+from autoprune.errors import AutopruneError, ConfigError
+
+if TYPE_CHECKING:
+    from autoprune.runs.journal import Run
+    from autoprune.runs.study import Study
+
+_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target"}
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    asked = arguments.parser().parse_args(given)
+    try:
+        _COMMANDS[asked.command](asked)
+    except AutopruneError as wrong:
+        print(f"autoprune: error: {' '.join(str(wrong).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print("\nautoprune: " + (str(stopped) or "stopped; nothing was written"), file=sys.stderr)
+        return 130
+    return 0
+
+
+# search and resume
+
+
+def _search(asked: argparse.Namespace) -> None:
+    from autoprune.runs import lifecycle as api
+
+    built = _study(asked)
+    with api.begin(built, asked.out) as opened:
+        _complete(built, opened, asked.json)
+
+
+def _resume(asked: argparse.Namespace) -> None:
+    from autoprune.command.progress import Bars
+    from autoprune.runs import lifecycle as api
+
+    with Bars() as bars:
+        built, opened = api.reopen(asked.directory, trials=asked.trials, watch=bars.stage)
+    with opened:
+        _complete(built, opened, asked.json)
+
+
+def _complete(built: Study, opened: Run, as_json: bool) -> None:
+    from autoprune.command.progress import Progress
+    from autoprune.runs import journal as run
+    from autoprune.runs import lifecycle as api
+
+    print(f"{opened.directory}", file=sys.stderr)
+    try:
+        with Progress(built, opened) as shown:
+            api.complete(built, opened, watch=shown.trial, stage=shown.stage)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; go on with: {run.resuming(opened.directory)}") from None
+    _show_report(opened.directory, as_json)
+
+
+# check
+
+
+def _check(asked: argparse.Namespace) -> None:
+    if asked.fidelity:
+        _check_fidelity(asked)
+        return
+    if (asked.policies, asked.steps) != arguments.FIDELITY:
+        raise ConfigError("--policies and --steps are for --fidelity; write that, too")
+    found = _facts(_study(asked))
+    if asked.json:
+        _print_json(found)
+        return
+    print(f"{found['name']}: {len(found['groups'])} groups, {len(found['frozen'])} frozen\n")
+    words = ("name", "of", "lowest", "step", "layers")
+    rows = [[group[word] for word in words[:4]] + [terminal.shortened(group["layers"])] for group in found["groups"]]
+    _print_table(["group", "units", "lowest", "step", "layers"], rows)
+    if found["frozen"]:
+        print()
+        _print_table(["frozen", "units", "reason"], [[f["name"], f["units"], f["reason"]] for f in found["frozen"]])
+    print()
+    costs = [[c["name"], c["dense"], c["smallest"], f"{c['smallest'] / c['dense']:.1%}"] for c in found["costs"]]
+    _print_table(["cost", "dense", "smallest reachable", "of dense"], costs)
+
+
+def _facts(built: Study) -> dict[str, Any]:
+    """What `check` says, as plain values."""
+    thinnest = built.space.thinnest()
+    groups = zip(built.space, built.trace.proofs, strict=True)
+    return {
+        "name": built.name,
+        "groups": [
+            {"name": g.name, "of": g.of, "lowest": g.choices()[0], "step": g.step, "layers": g.layers, "proof": proof}
+            for g, proof in groups
+        ],
+        "frozen": [{"name": f.name, "units": f.units, "reason": f.reason} for f in built.trace.frozen],
+        "costs": [
+            {"name": name, "unit": cost.unit, "dense": built.dense[name], "smallest": cost.predict(thinnest)}
+            for name, cost in built.costs.items()
+        ],
+        "budget": [{"cost": limit.name, "asked": limit.asked, "most": limit.most} for limit in built.budget.limits],
+    }
+
+
+def _check_fidelity(asked: argparse.Namespace) -> None:
+    from autoprune.command.progress import Bars
+    from autoprune.runs import fidelity
+
+    built = _study(asked)
+    with Bars() as bars:
+        found = fidelity.measure(built, policies=asked.policies, steps=asked.steps, watch=bars.stage)
+    if asked.json:
+        _print_json({"name": built.name, "evaluator": built.config.evaluator.use, **found.plain()})
+        return
+    head, *rows = found.table()
+    print(f"{built.name}: how true the score of evaluator {built.config.evaluator.use} is\n")
+    _print_table(head, rows)
+    print("\n" + "\n".join(found.remarks()))
+
+
+# latency
+
+
+def _latency(asked: argparse.Namespace) -> None:
+    from autoprune.runs import journal as run
+
+    built = _study(asked, latency=True)
+    cost: Any = built.costs["latency"]
+    layers = {name: cost.dense * share for name, share in cost.fit.by_layer().items()}
+    if asked.plot:
+        from autoprune.report import latency_plots
+
+        title = f"{built.name} on {cost.target.key['runtime']}"
+        run.write_text(asked.plot, latency_plots.draw(cost.points, layers, title))
+    facts = {"name": built.name, "target": dict(cost.target.key), "dense_ms": cost.dense, "layers_ms": layers}
+    if asked.json:
+        accuracy = {name: getattr(cost.accuracy, name) for name in cost.accuracy.__slots__}
+        _print_json({**facts, "blocks": cost.fit.work.blocks._asdict(), "build_seconds": cost.building, **accuracy})
+        return
+    print(f"{built.name}, dense: {cost.dense:.4g} ms\n")
+    rows = [[name or "whatever is pruned", ms, f"{ms / cost.dense:.1%}"] for name, ms in layers.items()]
+    _print_table(["layer", "ms", "share"], rows)
+    print(f"\n{cost.sentence()[0].upper()}{cost.sentence()[1:]}.")
+    for note in cost.notes:
+        print(note)
+
+
+# report and apply
+
+
+def _report(asked: argparse.Namespace) -> None:
+    from autoprune.report import facts as report
+    from autoprune.runs import journal as run
+
+    if not (asked.directory / "report.json").exists() and (asked.directory / "config.json").exists():
+        raise ConfigError(f"{asked.directory} is not finished; `{run.resuming(asked.directory)}` goes on with it")
+    run.stored(asked.directory, "report.json")
+    report.write_html(asked.directory)
+    _show_report(asked.directory, asked.json)
+
+
+def _apply(asked: argparse.Namespace) -> None:
+    from autoprune import plugins
+    from autoprune.files import export, policy_file
+    from autoprune.runs import apply
+
+    _refuse_unwritable(asked.out)
+    data = str(Path(asked.data).absolute()) if asked.data else ""
+    task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
+    if asked.at:
+        _apply_point(asked, task, data)
+        return
+    model = apply.apply_policy(asked.policy, task, data=data)
+    export.save(model, asked.out, rebuild=policy_file.read(asked.policy).model.rebuild)
+    if asked.json:
+        _print_json({"policy": str(asked.policy), "model": str(asked.out)})
+    else:
+        print(asked.out)
+
+
+def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
+    """One point of a run's front, and what it is."""
+    from autoprune.files import export
+    from autoprune.runs import apply
+
+    point = apply.apply_point(asked.policy, _ceilings(asked.at), task, data=data)
+    export.save(point.model, asked.out, rebuild=point.rebuild)
+    trial = point.trial
+    if asked.json:
+        facts = {"trial": trial.number, "metric": trial.metric, "shares": dict(point.shares)}
+        _print_json({"run": str(asked.policy), "model": str(asked.out), **facts})
+        return
+    shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
+    print(f"trial {trial.number + 1}: {shares}, holdout metric {trial.metric:.4f}\n{asked.out}")
+
+
+def _show_report(directory: Path, as_json: bool) -> None:
+    """The summary of a finished run and where its files are."""
+    from autoprune.report import facts as report
+    from autoprune.runs import journal as run
+
+    written = run.stored(directory, "report.json")
+    if as_json:
+        _print_json({"directory": str(directory), **written})
+        return
+    head, *rows = report.table(written)
+    print(f"{report.headline(written)}\n")
+    _print_table(head, rows)
+    if remarks := report.remarks(written):
+        print("\n" + "\n".join(remarks))
+    files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
+    print(f"\n{directory}/\n  " + "\n  ".join(files))
+
+
+# plugins
+
+
+def _plugins(asked: argparse.Namespace) -> None:
+    from autoprune import plugins
+
+    places = [(kind, name) for kind in plugins.OURS for name in plugins.names(kind)]
+    if ":" in asked.name:
+        raise ConfigError(
+            f"{asked.name!r} is an address; `autoprune plugins` knows names: {terminal.joined(n for _, n in places)}"
+        )
+    chosen = [place for place in places if asked.name in ("", place[1])]
+    if not chosen:
+        hint = plugins.meant(asked.name, (name for _, name in places)) or "; `autoprune plugins` lists them"
+        raise ConfigError(f"no plugin is called {asked.name!r}{hint}")
+    described = [plugins.describe(kind, name) for kind, name in chosen]
+    if asked.json:
+        import dataclasses
+
+        _print_json({"plugins": [dataclasses.asdict(plugin) for plugin in described]})
+    elif asked.name:
+        for plugin in described:
+            _print_plugin(plugin)
+    else:
+        _print_table(["kind", "name", "what it is"], [[p.kind, p.name, p.summary] for p in described])
+
+
+def _print_plugin(plugin: Any) -> None:
+    print(f"{plugin.kind} {plugin.name}: {plugin.summary}\n")
+    if not plugin.settings:
+        print("It has no settings.\n")
+        return
+    rows = [[s.name, s.type, s.default, s.meaning] for s in plugin.settings]
+    _print_table(["setting", "type", "default", "meaning"], rows)
+    print()
+
+
+# shared
+
+
+def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
+    from autoprune import config
+    from autoprune.command.progress import Bars
+    from autoprune.runs import study
+
+    over: dict[str, Any] = {
+        key: {"use": value} if word == "target" else value
+        for word, key in _OVER.items()
+        if (value := getattr(asked, word, None)) is not None
+    }
+    if asked.data:
+        over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
+    if asked.budget:
+        over["budget"] = _ceilings(asked.budget)
+    made = config.find(asked.space, over)
+    controller = getattr(asked, "controller", None)
+    if controller and controller != made.controller.use:
+        made = config.find(asked.space, {**over, "controller": {"use": controller}})
+    extra = ("latency",) if latency else ()
+    with Bars() as bars:
+        return study.build(made, watch=bars.stage, costs=extra)
+
+
+def _ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Ceilings by name of the cost, each given once."""
+    found: dict[str, str] = {}
+    for name, value in given:
+        if name in found:
+            raise ConfigError(f"two ceilings on {name}, {found[name]} and {value}; one is right")
+        found[name] = value
+    return found
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse a place where no file can be written, before any work."""
+    if os.path.isdir(path) or not path.name:
+        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print("\n".join(terminal.table(head, rows)))
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "search": _search,
+    "resume": _resume,
+    "check": _check,
+    "latency": _latency,
+    "report": _report,
+    "apply": _apply,
+    "plugins": _plugins,
+}

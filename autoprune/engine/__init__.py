@@ -1,0 +1,1 @@
+"""Pruned networks, run fast: chains of operators at once, eight bits, precision, memory."""

@@ -1,0 +1,1 @@
+"""What several evaluators recover and score with."""

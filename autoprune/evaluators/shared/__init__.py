@@ -1,0 +1,1 @@
+"""Weights that many networks share, trained once."""

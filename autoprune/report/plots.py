@@ -1,0 +1,209 @@
+"""The pictures of the report, as SVG that takes its colours from the page: light or dark, as the reader likes.
+
+Matplotlib draws with stand-in colours; each is replaced by a CSS variable of the page. Text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+if TYPE_CHECKING:
+    from autoprune.report.facts import Report, TrialFacts
+
+INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
+OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
+VARIABLES = {
+    INK: "--ink", MUTED: "--muted", GRID: "--grid", TRACK: "--track", PAPER: "--paper",
+    OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial",
+}  # fmt: skip
+MARKERS = {
+    "dense": (DENSE, "*", 150),
+    "ours": (OURS, "o", 75),
+    "uniform": (UNIFORM, "s", 52),
+    "random": (RANDOM, "D", 48),
+}
+_STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "autoprune", "font.size": 10, "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED, "text.color": INK, "xtick.color": GRID, "ytick.color": GRID,
+    "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "figure.facecolor": "none",
+    "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False, "legend.fontsize": 9,
+}  # fmt: skip
+
+
+def progress(report: Report) -> str:
+    """Every trial's reward and the best so far; the random baseline's best so far for comparison."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 3.3), layout="constrained")
+        axes = figure.add_subplot()
+        direct = report.plugins.get("reward") == "metric"
+        scale = 100 if direct and report.in_percent else 1
+        done = [t for t in report.trials if t.reward is not None]
+        numbers = [t.number + 1 for t in done]
+        rewards = [scale * (t.reward or 0.0) for t in done]
+        axes.scatter(numbers, rewards, s=16, color=TRIAL, linewidths=0, label="trial", zorder=2)
+        if len(report.random_trials) > 1:
+            _staircase(axes, report.random_trials, scale, RANDOM, "random, best so far", dashed=True)
+        _staircase(axes, report.trials, scale, OURS, f"{report.plugins.get('controller', 'search')}, best so far")
+        _mark_failed(axes, report.trials)
+        best = next(t for t in report.trials if t.number == report.best)
+        axes.scatter(
+            [best.number + 1],
+            [scale * (best.reward or 0.0)],
+            s=75,
+            color=OURS,
+            edgecolors=PAPER,
+            linewidths=1.4,
+            zorder=5,
+        )
+        _focus(axes, rewards)
+        axes.set_xlabel("trial")
+        axes.set_ylabel(f"holdout {report.metric_name}{', %' if scale == 100 else ''}" if direct else "reward")
+        axes.set_xlim(0.2, max(len(report.trials), 2) + 0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=4, handletextpad=0.5)
+        return _svg(figure, "Reward of every trial, and the best so far")
+
+
+def tradeoff(report: Report) -> str:
+    """Metric on the holdout against each cost, for every trial, with the front of those that no other beats."""
+    names = list(dict.fromkeys([report.headline_cost, "macs", "params"]))
+    names = [n for n in names if n in report.units and not (n == "macs" and report.headline_cost == "flops")][:2]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
+        for axes, name in zip(panels, names, strict=True):
+            _tradeoff_panel(axes, report, name)
+        panels[0].set_ylabel(f"holdout {report.metric_name}{', %' if report.in_percent else ''}")
+        shown = {name: mark for axes in panels for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        labels = list(shown)
+        figure.legend(list(shown.values()), labels, loc="outside lower center", ncols=len(labels), handletextpad=0.4)
+        return _svg(figure, "Holdout metric against cost, for every trial")
+
+
+def groups(report: Report) -> str:
+    """A bar for each group: what stays of it, what the uniform baseline keeps, and the numbers."""
+    count = len(report.groups)
+    with mpl.rc_context({**_STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
+        figure = Figure(figsize=(9.2, 0.8 + 0.235 * count), layout="constrained")
+        axes = figure.add_subplot()
+        rows = np.arange(count)
+        of = np.array([g.of for g in report.groups])
+        kept = np.array(report.ours.kept)
+        axes.barh(rows, np.ones(count), height=0.68, color=TRACK)
+        axes.barh(rows, kept / of, height=0.68, color=OURS, label="channels that stay")
+        uniform = report.network("uniform")
+        if uniform:
+            shares = np.array(uniform.kept) / of
+            axes.vlines(shares, rows - 0.42, rows + 0.42, color=UNIFORM, linewidth=2.2, label="uniform keeps")
+        for row in range(count):
+            axes.text(1.012, row, f"{kept[row]} of {of[row]}", va="center", fontsize=8.5, color=MUTED)
+            axes.text(1.135, row, f"{1 - kept[row] / of[row]:.0%}", va="center", ha="right", fontsize=8.5, color=INK)
+        axes.text(1.135, -1.15, "removed", va="center", ha="right", fontsize=8.5, color=MUTED)
+        axes.text(1.012, -1.15, "kept", va="center", fontsize=8.5, color=MUTED)
+        axes.set_yticks(rows, [_shortened(g.name) for g in report.groups], fontsize=8.5)
+        axes.set(xlim=(0, 1.14), ylim=(count - 0.4, -1.6))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=8.5)
+        axes.tick_params(length=0)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        return _svg(figure, "Channels of each group that stay")
+
+
+def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
+    from autoprune.report.facts import label
+
+    scale = 100 if report.in_percent else 1
+    points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.trials) if t.metric is not None])
+    axes.scatter(points[:, 0], points[:, 1], s=18, color=TRIAL, linewidths=0, label="trial", zorder=2)
+    if report.trades(cost):
+        front = np.array([(t.costs[cost], scale * (t.metric or 0.0)) for t in report.front(cost)])
+        axes.step(
+            front[:, 0], front[:, 1], where="post", color=OURS, linewidth=1.3, alpha=0.75, label="front", zorder=3
+        )
+    for network in report.networks:
+        colour, marker, area = MARKERS[network.role]
+        style: Any = {"s": area, "color": colour, "marker": marker, "edgecolors": PAPER, "linewidths": 1.0}
+        name = {"ours": "ours", "dense": "dense"}.get(network.role, f"{network.role} baseline")
+        axes.scatter(
+            [network.costs[cost]], [scale * network.searched], label=name, zorder=4 + (network.role == "ours"), **style
+        )
+    ceiling = next((limit for limit in report.limits if limit.cost == cost), None)
+    if ceiling:
+        axes.axvline(ceiling.most, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            "budget", (ceiling.most, 1), xycoords=("data", "axes fraction"), xytext=(4, -3),
+            textcoords="offset points", va="top", fontsize=8.5, color=MUTED,
+        )  # fmt: skip
+    _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks)])
+    left = min(points[:, 0].min(), *(n.costs[cost] for n in report.networks))
+    right = max(points[:, 0].max(), *(n.costs[cost] for n in report.networks))
+    margin = 0.06 * (right - left) or 0.06 * right
+    axes.set_xlim(left - margin, right + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.set_xlabel(label(cost))
+
+
+def _staircase(
+    axes: Axes, trials: Sequence[TrialFacts], scale: float, colour: str, name: str, *, dashed: bool = False
+) -> None:
+    rewards = np.array([-np.inf if t.reward is None else scale * t.reward for t in trials])
+    best = np.maximum.accumulate(rewards)
+    seen = np.isfinite(best)
+    numbers = np.arange(1, len(trials) + 1)[seen]
+    line = (0, (4, 2)) if dashed else "-"
+    axes.step(
+        numbers,
+        best[seen],
+        where="post",
+        color=colour,
+        linewidth=1.5 if dashed else 2,
+        linestyle=line,
+        label=name,
+        zorder=3,
+    )
+
+
+def _mark_failed(axes: Axes, trials: Iterable[TrialFacts]) -> None:
+    failed = [t.number + 1 for t in trials if t.reward is None]
+    if failed:
+        bottom = axes.get_xaxis_transform()
+        axes.scatter(failed, [0.03] * len(failed), marker="x", s=22, color=MUTED, label="failed", transform=bottom)
+
+
+def _focus(axes: Axes, values: Sequence[float]) -> None:
+    """Fit the axis to nine tenths of the values: a few hopeless trials must not flatten the rest."""
+    low, tenth, high = np.quantile(values, (0.0, 0.1, 1.0))
+    floor = max(low, tenth - 0.5 * max(high - tenth, 1e-9))
+    margin = 0.1 * max(high - floor, 1e-6)
+    axes.set_ylim(floor - 1.2 * margin, high + 1.2 * margin)
+
+
+def _scored(trials: Iterable[TrialFacts]) -> list[TrialFacts]:
+    return [t for t in trials if t.metric is not None]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 38 else f"{name[:14]}…{name[-23:]}"
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an <svg> element whose colours are CSS variables."""
+    text = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    svg = re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"#0[0-9a]0[0-9a]0[0-9a]\b", lambda m: f"var({VARIABLES[m.group(0)]})", svg)
+    prefix = re.sub(r"\W+", "-", title.lower())[:16]
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,142 @@
+"""Prune again, without a search: what a `policy.json` says, or any point of a run's front of metric and cost.
+
+A policy file is enough, unless the evaluator made networks from weights that it trained: these must lie beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune import config
+from autoprune.errors import ConfigError, PolicyError
+from autoprune.files import policy_file
+from autoprune.files.policy_file import PolicyFile
+from autoprune.protocols import Trains
+from autoprune.runs import journal as run
+from autoprune.runs import study
+from autoprune.runs.fidelity import Careful
+from autoprune.runs.study import Study
+from autoprune.task import Task
+from autoprune.values import budget
+from autoprune.values.space import Policy
+from autoprune.values.trial import Trial
+
+
+def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") -> nn.Module:
+    """The pruned network that a policy file (or a run's directory) describes, recovered but not finetuned.
+
+    Args:
+        path: of the file, or of the directory that holds it.
+        task: the network to prune and its images, in place of the file's. Its architecture must be the policy's; its
+            weights may be others, and are then ranked anew, unless the evaluator trained weights of its own for them.
+        data: where the data set of the file's task lies, if elsewhere than the file says.
+
+    Raises PolicyError naming what differs where the policy is for another network, and ModelError where the evaluator
+    trained weights of its own and they do not lie beside the policy.
+    """
+    file = policy_file.read(path)
+    built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, chosen="fp32")
+    policy_file.require_same(file, built.task.model, weights=task is None)
+    policy = file.policy(built.space.groups)
+    return _recovered(built, policy, Path(path) if Path(path).is_dir() else Path(path).parent)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a run's front.
+
+    Attributes:
+        trial: its policy, its metric on the holdout, its costs.
+        shares: the costs that were asked for, as shares of the dense network.
+        model: the pruned network, recovered but not finetuned.
+        rebuild: the built-in architecture that it is of, as `Task.rebuild`.
+    """
+
+    trial: Trial
+    shares: Mapping[str, float]
+    model: nn.Module
+    rebuild: str
+
+
+def apply_point(
+    directory: str | Path, at: Mapping[str, str | float], task: Task | None = None, *, data: str = ""
+) -> Point:
+    """The network of the trial in a run with the best metric among those that cost at most what `at` says.
+
+    Args:
+        directory: of the run, which is only read; it need not be finished.
+        at: ceilings as in a budget, by name of the cost: {"macs": "40%"}.
+        task: the network and its images, where the run was begun with a Task from Python.
+        data: where the data set lies, if elsewhere than the run says.
+
+    Raises PolicyError where no trial is as cheap, naming the cheapest.
+    """
+    directory = Path(directory)
+    if not at:
+        raise ConfigError('at = {}: a ceiling is needed, such as {"macs": "40%"}')
+    over = {"search.device": "cpu", **({"task.data": data} if data else {})}
+    asked = config.parse(run.stored(directory, "config.json"), str(directory / "config.json"), over)
+    if task is None and asked.task.use == study.GIVEN:
+        raise PolicyError(f"{directory} is of a Task from Python; hand it over: apply_point(directory, at, task=...)")
+    machine = run.stored(directory, "machine.json")
+    built = study.build(
+        asked,
+        task=task,
+        chosen="fp32",
+        known=machine.get("costs", {}),
+        costs=list(at),
+        step=int(machine.get("step", 1)),
+    )
+    run.require_same(directory, built.space)
+    trial = _cheap_enough(built, run.trials(directory, len(built.space)), at, directory)
+    model = _recovered(built, trial.policy, directory)
+    shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
+    return Point(trial, shares, model, built.task.rebuild)
+
+
+def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:
+    """The network of `policy`; weights that the evaluator trained for the search are read from `folder`."""
+    if isinstance(built.evaluator, Trains):
+        built.evaluator.take_up(folder)
+    careful = built.evaluator.careful() if isinstance(built.evaluator, Careful) else built.evaluator
+    model = careful.realise(policy)
+    careful.metric(model)  # for its recovery, which for one network need not be fast; the report has the metric
+    return model
+
+
+def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | float], directory: Path) -> Trial:
+    """The best trial below the ceilings `at`; of equals the cheaper, by the first of them."""
+    limits = budget.limits(at, built.costs, built.space)
+    done = [trial for trial in trials if trial.metric is not None]
+    if not done:
+        raise PolicyError(f"no trial of {directory} succeeded yet; `{run.resuming(directory)}` goes on with it")
+    prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
+    fitting = [t for t in done if all(prices[x.name][t.number] <= x.allowed for x in limits)]
+    if not fitting:
+        least = {name: min(of.values()) / built.dense[name] for name, of in prices.items()}
+        said = ", ".join(f"{name}={share:.1%}" for name, share in least.items())
+        wanted = ", ".join(f"{name}={value}" for name, value in at.items())
+        raise PolicyError(f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense")
+    first = limits[0].name
+    return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
+
+
+def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]:
+    """A config that says of the network and of pruning what the file says, and leaves the search aside."""
+    if task is None and file.task.get("use") == study.GIVEN:
+        raise PolicyError("the policy is for a Task from Python; hand it over again: apply_policy(path, task=...)")
+    settings = file.task if task is None else {"use": study.GIVEN}
+    if data and task is None:
+        settings = {**settings, "data": data}
+    return {
+        "name": file.space,
+        "task": settings,
+        "criterion": file.criterion,
+        "evaluator": file.evaluator,
+        "search": {"seed": file.seed},
+    }

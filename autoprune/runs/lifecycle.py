@@ -1,0 +1,172 @@
+"""What Python users call: search, resume, and the result of both. The command line calls the same functions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune import config
+from autoprune.errors import ConfigError
+from autoprune.files.export import load
+from autoprune.protocols import Learns, Watch
+from autoprune.report.facts import Report
+from autoprune.runs import journal as run
+from autoprune.runs import loop, study
+from autoprune.runs.finish import finish, finished
+from autoprune.runs.journal import Run
+from autoprune.runs.study import Study
+from autoprune.task import Task
+from autoprune.values.space import Policy
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a search.
+
+    Attributes:
+        policy: the best one found.
+        model: the network pruned by it and finetuned.
+        report: what `report.json` holds.
+        directory: of the run; everything lies there.
+    """
+
+    policy: Policy
+    model: nn.Module
+    report: Report
+    directory: Path
+
+
+def search(
+    task: Task | str | Path,
+    budget: Mapping[str, str | float] | None = None,
+    controller: str | Mapping[str, Any] = "",
+    trials: int | None = None,
+    seed: int | None = None,
+    out: str | Path = RUNS,
+    **tables: Any,
+) -> Result:
+    """Search, finetune the winner, export it and write a report.
+
+    Args:
+        task: a Task; the name of a built-in one; "file.py:function", which returns one; or a search space's .toml file.
+        budget: ceilings by name of the cost: {"macs": 0.5} is half of dense, {"params": 1e5} is absolute.
+        controller: its name, or a table such as {"use": "evolution", ...} with its settings.
+        trials: policies to evaluate.
+        seed: of everything random.
+        out: the folder in which the run makes its own.
+        tables: further tables of a search space, such as finetune={"epochs": 2}.
+    """
+    over: dict[str, Any] = dict(tables)
+    if budget is not None:
+        over["budget"] = dict(budget)
+    if controller:
+        over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
+    over |= {f"search.{key}": value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
+    given = task if isinstance(task, Task) else None
+    if given:
+        asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
+    else:
+        asked = config.find(str(task), over)
+    built = study.build(asked, task=given)
+    with begin(built, Path(out)) as opened:
+        return complete(built, opened)
+
+
+def resume(directory: str | Path, *, trials: int = 0, task: Task | None = None) -> Result:
+    """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for)."""
+    built, opened = reopen(Path(directory), trials=trials, task=task)
+    with opened:
+        return complete(built, opened)
+
+
+def begin(built: Study, root: Path) -> Run:
+    """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
+    built.rehearse()
+    asked = built.config
+    directory = run.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
+    return Run(directory, asked.plain(), built.space, _machine(built))
+
+
+def reopen(
+    directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = study.silent
+) -> tuple[Study, Run]:
+    """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with."""
+    source = str(directory / "config.json")
+    _refuse_fewer(directory, trials)
+    over = {"search.trials": trials} if trials else {}
+    written = run.stored(directory, "config.json")
+    asked = config.parse(written, source, over)
+    machine = run.stored(directory, "machine.json")
+    if isinstance(threads := machine.get("threads"), int) and threads > 0:
+        torch.set_num_threads(threads)
+    built = study.build(
+        asked,
+        task=task,
+        chosen=str(machine.get("precision", "")),
+        known=machine.get("costs", {}),
+        step=int(machine.get("step", 1)),
+        watch=watch,
+    )
+    now = asked.plain()
+    return built, Run(directory, now, built.space, compared=_as_written(written, now))
+
+
+def complete(
+    built: Study,
+    opened: Run,
+    *,
+    watch: loop.Watch = lambda trial: None,
+    stage: Watch = study.silent,
+) -> Result:
+    """Search until the run holds what was asked for, then finetune, export and report.
+
+    `watch` sees every trial; `stage` hears how far the work before and after the search has come.
+    """
+    if len(opened) < built.config.search.trials or finished(opened) is None:
+        built.prepare(opened.directory, stage)
+    attempt = loop.remembering(built.attempt, opened)
+    loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
+    with run.refused(opened.directory):
+        report = finish(built, opened, watch=stage)
+    best = opened.trials[report.best]
+    return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
+
+
+def _as_written(before: Any, now: Any) -> Any:
+    """`now` without the settings that there were not yet when `before` was written; they are at their defaults."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return {key: _as_written(before[key], value) for key, value in now.items() if key in before}
+    return now
+
+
+def _refuse_fewer(directory: Path, trials: int) -> None:
+    journal = directory / "trials.jsonl"
+    held = journal.read_bytes().count(b"\n") if journal.exists() else 0
+    if 0 < trials < held:
+        raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
+
+
+def _machine(built: Study) -> dict[str, Any]:
+    """What a resumed run goes on with, and what a reader wants to know."""
+    versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
+    return {
+        "precision": built.precision,
+        "step": built.step,
+        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count() or 1,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "costs": {name: dict(cost.state()) for name, cost in built.costs.items() if isinstance(cost, Learns)},
+        **versions,
+    }

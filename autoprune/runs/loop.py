@@ -1,0 +1,123 @@
+"""The one loop: ask, attempt, write down, tell. It knows no controller and no evaluator by name.
+
+Continuing an old run is the same loop, since what the journal holds is told first. (The file is not called `search`,
+because `autoprune.search` is the function that users call, and a package cannot have both.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from autoprune.errors import Exhausted, SearchFailed, TrialFailed
+from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
+from autoprune.runs.journal import Run
+from autoprune.values.space import Policy
+from autoprune.values.trial import Trial
+
+T = TypeVar("T")
+Attempt = Callable[[int, Policy], Trial]
+Watch = Callable[[Trial], None]
+
+HOPELESS = 10  # so many failures in a row end the search
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+
+def search(
+    controller: Controller, attempt: Attempt, run: Run, *, trials: int, watch: Watch = lambda trial: None
+) -> Trial:
+    """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
+
+    `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
+    """
+    for trial in run:
+        controller.tell(trial)
+    journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
+    while len(run) < trials:
+        begun = time.perf_counter()
+        try:
+            policy = controller.ask()
+        except Exhausted:
+            break
+        asked = time.perf_counter() - begun
+        trial = attempt(len(run), policy)
+        trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal, "tell": learnt})
+        begun = time.perf_counter()
+        run.append(trial)
+        journal = time.perf_counter() - begun
+        controller.tell(trial)
+        learnt = time.perf_counter() - begun - journal
+        watch(trial)
+        _stop_if_hopeless(run)
+    return run.best()
+
+
+def attempting(
+    evaluator: Evaluator, costs: Mapping[str, PredictiveCost], reward: Reward, dense: Mapping[str, float]
+) -> Attempt:
+    """An attempt that prunes, evaluates and prices a policy; what goes wrong with one policy fails one trial."""
+
+    def attempt(number: int, policy: Policy) -> Trial:
+        spent: dict[str, float] = {}
+        priced = {name: cost.predict(policy) for name, cost in costs.items()}
+        try:
+            model = _timed(spent, "prune", lambda: evaluator.realise(policy))
+            metric = _timed(spent, "score", lambda: _finite("metric", evaluator.metric(model)))
+            spent.update(getattr(evaluator, "spent", {}))
+            value = _finite("reward", reward(metric, priced, dense))
+        except (TrialFailed, MemoryError, RuntimeError) as failure:
+            if not _belongs_to_the_trial(failure):
+                raise
+            return Trial(number, policy, "failed", costs=priced, error=_one_line(failure), seconds=spent)
+        return Trial(number, policy, "ok", metric, priced, value, seconds=spent)
+
+    return attempt
+
+
+def remembering(attempt: Attempt, run: Run) -> Attempt:
+    """The same, but a policy that once succeeded in `run` is not evaluated again: its outcome is copied."""
+    seen = {trial.policy: trial for trial in run if trial.status == "ok"}
+
+    def remembered(number: int, policy: Policy) -> Trial:
+        if policy in seen:
+            return dataclasses.replace(seen[policy], number=number, seconds={})
+        trial = attempt(number, policy)
+        if trial.status == "ok":
+            seen[policy] = trial
+        return trial
+
+    return remembered
+
+
+def _stop_if_hopeless(run: Run) -> None:
+    last = run.trials[-HOPELESS:]
+    if len(last) == HOPELESS and all(trial.status == "failed" for trial in last):
+        raise SearchFailed(f"{HOPELESS} trials in a row failed, the last with: {last[-1].error}")
+
+
+def _timed(spent: dict[str, float], phase: str, work: Callable[[], T]) -> T:
+    begun = time.perf_counter()
+    try:
+        return work()
+    finally:
+        spent[phase] = time.perf_counter() - begun
+
+
+def _finite(what: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise TrialFailed(f"the {what} is {value}; it should be a finite number")
+    return float(value)
+
+
+def _belongs_to_the_trial(failure: Exception) -> bool:
+    """Whether the policy is to blame (or the memory it needs), rather than a mistake in the program."""
+    if isinstance(failure, TrialFailed | MemoryError):
+        return True
+    return any(words in str(failure).lower() for words in _OUT_OF_MEMORY)
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split()) or type(failure).__name__

@@ -1,0 +1,1 @@
+"""What of a network can be cut, proven, and cutting it."""

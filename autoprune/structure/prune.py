@@ -1,0 +1,163 @@
+"""Make the pruned network: slice its tensors by index tables. The only file that changes the shape of a weight.
+
+Nothing is traced or guessed here: `structure.trace` found which positions of which tensors belong to each unit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.structure.edits import Cut
+
+Units = NDArray[np.int64]
+Stay = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by tensor and dimension, which positions stay
+
+_PLAIN = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Identity)
+_NUMBERS, _EMPTY = (bool, int, float, str, type(None)), (dict, OrderedDict, set)
+
+
+class Traced(Protocol):
+    """What is needed of a trace: the index tables of each group."""
+
+    @property
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """cuts[i] are those of group i."""
+        ...
+
+
+def order(scores: Sequence[Tensor]) -> list[Units]:
+    """The units of each group, most important first; ties go to the lower index."""
+    return [torch.argsort(s.double(), descending=True, stable=True).numpy() for s in scores]
+
+
+def keep_first(ranked: Sequence[Units], kept: Sequence[int]) -> list[Units]:
+    """The `kept[i]` most important units of each group i, in ascending order."""
+    return [np.sort(units[:count]) for units, count in zip(ranked, kept, strict=True)]
+
+
+def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
+    """A new network in which group i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
+    return cut(model, trace.cuts, units)
+
+
+def cut(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
+    """As `prune`, from the index tables alone. With `share`, parameters that stay whole are the dense network's own."""
+    return slices(model, staying(model, cuts, units), share=share)
+
+
+def slices(
+    model: nn.Module, stay: Stay, *, share: bool = False, values: Mapping[str, Tensor] = MappingProxyType({})
+) -> nn.Module:
+    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`."""
+    tensors = _tensors(model)
+    memo: dict[int, object] = {id(t): t for t in model.parameters()} if share else {}
+    for name in dict.fromkeys((*stay, *values)):
+        memo[id(tensors[name])] = _sliced(tensors[name], values.get(name, tensors[name]), stay.get(name, {}))
+    for module in model.modules():
+        if type(module) in _PLAIN:
+            _copy(module, memo)
+    pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
+    for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
+        _match_attributes(new, old)
+    return pruned
+
+
+def staying(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units]) -> Stay:
+    """For each tensor of `model` that is cut and each of its dimensions, which positions stay."""
+    tensors = _tensors(model)
+    masks: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    for group, stay in zip(cuts, units, strict=True):
+        for one in group:
+            if len(stay) == len(one.index):
+                continue
+            gone = np.ones(len(one.index), dtype=np.bool_)
+            gone[stay] = False
+            dims = masks.setdefault(one.tensor, {})
+            mask = dims.setdefault(one.dim, np.ones(tensors[one.tensor].shape[one.dim], dtype=np.bool_))
+            mask[one.index[gone].ravel()] = False
+    return masks
+
+
+def _copy(module: nn.Module, memo: dict[int, object]) -> None:
+    """Put into `memo` what deepcopy would make of `module`, faster: most of what it holds is empty or a number."""
+    made = memo[id(module)] = type(module).__new__(type(module))
+    for name, value in vars(module).items():
+        if isinstance(value, _NUMBERS) or (type(value) is tuple and all(isinstance(one, _NUMBERS) for one in value)):
+            vars(made)[name] = value
+        else:
+            vars(made)[name] = type(value)() if type(value) in _EMPTY and not value else copy.deepcopy(value, memo)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def narrowed(tensor: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+    """The positions of each dimension of `tensor` that stay, with gradients; itself where all do."""
+    for dim, mask in stay.items():
+        tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
+    return tensor
+
+
+def _sliced(tensor: Tensor, value: Tensor, stay: Mapping[int, NDArray[np.bool_]]) -> Tensor:
+    """What stays of `value`, as the kind of tensor that `tensor` is."""
+    with torch.no_grad():
+        part = narrowed(value.detach(), stay) if stay else value.detach().clone()
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            part = part.contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part
+
+
+def _match_attributes(module: nn.Module, dense: nn.Module) -> None:
+    """Make what a module says of its sizes agree with its weights."""
+    weight = getattr(dense, "weight", None)
+    if not isinstance(weight, Tensor) or not isinstance(module.weight, Tensor) or weight.shape == module.weight.shape:
+        return
+    for name, value in sizes(module, dense).items():
+        setattr(module, name, value)
+
+
+def sizes(module: nn.Module, dense: nn.Module) -> dict[str, int | tuple[int, ...]]:
+    """The size attributes that `module` should have, given its weight and the dense module it comes from."""
+    shape, before = _shape(module), _shape(dense)
+    if isinstance(dense, _ConvNd):
+        return _conv_sizes(dense, shape, before)
+    if isinstance(dense, nn.Linear):
+        return {"in_features": shape[1], "out_features": shape[0]}
+    if isinstance(dense, _NormBase):
+        return {"num_features": shape[0]}
+    if isinstance(dense, nn.GroupNorm):
+        groups = dense.num_groups * shape[0] // before[0] if dense.num_groups > 1 else 1
+        return {"num_channels": shape[0], "num_groups": groups}
+    if isinstance(dense, nn.LayerNorm | nn.RMSNorm):
+        return {"normalized_shape": shape}
+    if isinstance(dense, nn.PReLU):
+        return {"num_parameters": shape[0]}
+    if isinstance(dense, nn.Embedding):
+        return {"embedding_dim": shape[1]}
+    return {}
+
+
+def _conv_sizes(dense: _ConvNd, shape: tuple[int, ...], before: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
+    """Of a kernel (out, in / groups, ...), or transposed (in, out / groups, ...)."""
+    groups = dense.groups * shape[0] // before[0] if dense.groups > 1 else 1
+    first, second = shape[0], shape[1] * groups
+    inputs, outputs = (first, second) if dense.transposed else (second, first)
+    return {"in_channels": inputs, "out_channels": outputs, "groups": groups}
+
+
+def _shape(module: nn.Module) -> tuple[int, ...]:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return tuple(weight.shape)

@@ -1,0 +1,373 @@
+"""The command line as a person meets it: what it prints, and one line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoprune import config
+from autoprune.command import cli
+from autoprune.errors import ConfigError, RunError
+from autoprune.runs import lifecycle as api
+from autoprune.runs import study
+from autoprune.runs.journal import Run
+from autoprune.runs.loop import search
+from autoprune.values.trial import Trial
+from tests import ASSETS
+
+MINE = ASSETS / "mine.py"
+SPACE = f"""
+[task]
+use = "{MINE}:make"
+[evaluator]
+use = "{MINE}:Constant"
+[budget]
+macs = "50%"
+[controller]
+use = "random"
+[search]
+trials = 4
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A search space beside which nothing else lies; commands run in its folder."""
+    path = tmp_path / "mine.toml"
+    path.write_text(SPACE)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def replaced(space: Path, old: str, new: str) -> Path:
+    assert old in SPACE
+    space.write_text(SPACE.replace(old, new))
+    return space
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    assert cli.main(arguments) == status
+    captured = capsys.readouterr()
+    if status:
+        assert captured.out == ""
+        return captured.err
+    return captured.out
+
+
+def searched(build: study.Study, directory: Path, trials: int) -> list[Trial]:
+    """What `api.complete` does before it finetunes and reports."""
+    with Run(directory, build.config.plain(), build.space, {"precision": "fp32", "threads": 1}) as run:
+        search(build.controller(), build.attempt, run, trials=trials)
+        return list(run)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("[search]", "[saerch]", "there is no table 'saerch'; did you mean 'search'?"),
+            ("trials = 4", "trials = ", "is no TOML: "),
+            ("50%", "500%", "a budget of '500%' is not in (0%, 100%]"),
+            ("50%", "1%", "the smallest reachable is 4638 MAC, 7.7% of dense"),
+            ("macs", "mcas", "no cost is called 'mcas'; did you mean 'macs'?"),
+            ('"random"', '"rnadom"', "no controller is called 'rnadom'; did you mean 'random'?"),
+            ('"random"', '"random"\nspeed = 3', "controller 'random' has no setting 'speed'"),
+            (":Constant", ":Constnat", "has no 'Constnat'; did you mean 'Constant'?"),
+            (":make", ":wrong", "returns a int; it should return autoprune.Task"),
+            (':make"', ':make"\nnan = true', "'0.weight' holds NaN or infinity"),
+            (
+                ':make"',
+                ':make"\nbroken = true',
+                "the network of mine fails on an input of shape (1, 1, 8, 8) (RuntimeError",
+            ),
+            (':make"', ':make"\nnan = "yes"', "setting 'nan' is 'yes': input should be a valid boolean"),
+            ("mine.py:make", "none.py:make", "none.py does not exist; it should be a Python file"),
+            ("[search]", "[[space.group]]\nmatch = 'zzz'\n[search]", "match = 'zzz' matches no group; there are 0, 3"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["search", "check"])
+    def test_are_one_line_and_leave_nothing(
+        self, space: Path, capsys: pytest.CaptureFixture[str], command: str, old: str, new: str, message: str
+    ) -> None:
+        error = said(capsys, command, str(replaced(space, old, new)), status=2)
+        assert error.startswith("autoprune: error: ")
+        assert error.count("\n") == 1
+        assert message in error
+        assert list(space.parent.iterdir()) == [space]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["search", "none.toml"], "none.toml cannot be read (No such file or directory)"),
+            (["check", "fashion_mnits"], "'fashion_mnits' is no search space"),
+            (["resume", "none"], "none is no run: it has no config.json"),
+            (["report", "none"], "none is no run: it has no report.json"),
+            (["plugins", "evolutoin"], "no plugin is called 'evolutoin'; did you mean 'evolution'?"),
+            (["check", "mine.toml", "--data", "d"], "has no setting 'data'"),
+            (["check", "mine.toml", "--budget", "macs=x%"], "a budget of 'x%' is not understood"),
+        ],
+    )
+    def test_of_arguments_are_one_line(
+        self, space: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        error = said(capsys, *arguments, status=2)
+        assert message in error
+        assert error.count("\n") == 1
+        assert list(space.parent.iterdir()) == [space]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [["search"], [], ["serach", "x"], ["search", "x", "--budget", "macs"], ["resume", "x", "--trials", "0"]],
+    )
+    def test_of_usage_have_the_same_status(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("autoprune")
+        assert error.count("\n") == 1
+
+
+class TestCheck:
+    def test_names_groups_frozen_layers_and_costs(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        found = json.loads(said(capsys, "check", str(space), "--json"))
+        assert [(g["name"], g["of"], g["lowest"]) for g in found["groups"]] == [("0", 8, 2), ("3", 12, 3)]
+        assert found["frozen"] == [{"name": "7", "units": 10, "reason": "is the network's output"}]
+        macs = {"name": "macs", "unit": "MAC", "dense": 60024.0, "smallest": 4638.0}
+        assert macs in found["costs"]
+        assert found["budget"] == [{"cost": "macs", "asked": "50%", "most": 30012.0}]
+
+    def test_reads_well(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        text = said(capsys, "check", str(space))
+        assert "2 groups, 1 frozen" in text
+        assert "macs    60,024               4,638  7.7%" in text
+
+    def test_takes_the_command_line_budget(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        found = json.loads(
+            said(capsys, "check", str(space), "--budget", "params=25%", "--budget", "flops=100e3", "--json")
+        )
+        assert [(b["cost"], b["most"]) for b in found["budget"]] == [("params", 273.5), ("flops", 100_000)]
+
+    def test_writes_nothing(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        said(capsys, "check", str(space))
+        assert list(space.parent.iterdir()) == [space]
+
+
+class TestFidelity:
+    """The evaluator of these tests says 0.5 of everything, unless told otherwise."""
+
+    @pytest.fixture
+    def real(self, space: Path) -> Path:
+        """With an evaluator that tells networks apart, and without a budget that leaves few of them."""
+        text = SPACE.replace(f'use = "{MINE}:Constant"', f'use = "{MINE}:Careful"').replace('macs = "50%"', "")
+        space.write_text(text)
+        return space
+
+    def test_is_shown_as_a_table(self, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["check", str(real), "--fidelity", "--policies", "6", "--steps", "1"]) == 0
+        out, err = capsys.readouterr()
+        head, empty, *lines = out.splitlines()
+        assert (head, empty) == (f"mine: how true the score of evaluator {MINE}:Careful is", "")
+        assert lines[0].split("  ")[0] == "score"
+        assert [line.split()[:3] for line in lines[1:4]] == [
+            ["fast", "slow", "-1.000"],
+            ["fast", "finetuned", lines[2].split()[2]],
+            ["slow", "finetuned", lines[3].split()[2]],
+        ]
+        assert lines[1].split()[3:] == ["-1.000", "to", "-1.000", "0%"]
+        assert lines[5] == "6 random policies on the holdout; 0 failed and left out."
+        assert lines[6].startswith("Fast less slow score: mean +")
+        assert lines[7].startswith("Seconds from a policy to its score, median: fast ")
+        assert "policy 6/6" in err
+        assert list(real.parent.iterdir()) == [real]
+
+    def test_is_one_object(self, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        found = json.loads(said(capsys, "check", str(real), "--fidelity", "--policies", "6", "--steps", "0", "--json"))
+        (pair,) = found["agreements"]
+        assert (pair["score"], pair["against"], round(pair["tau"], 9), pair["policies"]) == ("fast", "slow", -1, 6)
+        assert (found["name"], found["evaluator"], found["policies"]) == ("mine", f"{MINE}:Careful", 6)
+        assert [-value for value in found["scores"]["slow"]] == found["scores"]["fast"]
+        mean = sum(found["scores"]["fast"]) * 2 / 6
+        assert found["fast_less_slow"]["mean"] == pytest.approx(mean)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--fidelity", "--policies", "3"], "--policies 3: at least 5 are needed"),
+            (["--fidelity", "--steps", "-2"], "--steps -2: a number of gradient steps is needed, or 0"),
+            (["--policies", "7"], "--policies and --steps are for --fidelity; write that, too"),
+            (["--fidelity", "--budget", "macs=8%"], "the space holds 1 different policies at random"),
+        ],
+    )
+    def test_refuses_in_one_line(
+        self, real: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        error = said(capsys, "check", str(real), *arguments, status=2)
+        assert message in error
+        assert error.count("\n") == 1
+
+    def test_needs_something_to_compare_with(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        error = said(capsys, "check", str(space), "--fidelity", "--steps", "0", status=2)
+        assert "Constant' has no slow score and --steps is 0; write --steps 50, or another evaluator" in error
+
+    def test_refuses_what_is_no_number(self, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["check", str(real), "--fidelity", "--policies", "many"])
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+class TestPlugins:
+    def test_lists_every_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
+        found = json.loads(said(capsys, "plugins", "random", "--json"))["plugins"]
+        assert [plugin["kind"] for plugin in found] == ["controller", "criterion"]
+
+    def test_explains_settings(self, capsys: pytest.CaptureFixture[str]) -> None:
+        text = said(capsys, "plugins", "mnasnet")
+        assert "exponent  float  -0.07" in text
+        assert "share of the dense network's" in text
+
+
+class TestStudy:
+    def test_of_a_reward_that_trades_need_not_use_the_budget_up(self, space: Path) -> None:
+        assert study.build(config.read(space)).budget.fill
+        assert not study.build(config.read(space, {"reward": {"use": "r_flops"}})).budget.fill
+
+    def test_tells_a_reward_that_asks_for_it_the_dense_metric(self, space: Path) -> None:
+        built = study.build(config.read(space, {"reward": {"use": "guaranteed", "tolerance": 1.0}, "budget": {}}))
+        thinnest = built.space.thinnest()
+        trial = built.attempt(0, thinnest)
+        assert trial.reward == 1 - built.costs["macs"].predict(thinnest) / built.dense["macs"]
+        assert "metric" not in built.dense
+
+    def test_records_the_costs_that_budget_and_reward_name(self, space: Path) -> None:
+        over = {"reward": {"use": "mnasnet", "cost": "flops"}, "budget": {}}
+        assert set(study.build(config.read(space, over)).costs) == {"macs", "params", "flops"}
+
+    def test_leaves_the_network_as_it_was(self, space: Path) -> None:
+        task = study.build(config.read(space)).task
+        before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+        task.model.train()
+        study.build(config.parse({"task": {"use": "given"}, "evaluator": {"use": f"{MINE}:Constant"}}, "x"), task=task)
+        assert task.model.training
+        assert all(torch.equal(before[name], tensor) for name, tensor in task.model.state_dict().items())
+
+    def test_runs_as_asked(self, space: Path, tmp_path: Path) -> None:
+        trials = searched(study.build(config.read(space)), tmp_path / "run", 4)
+        assert [t.status for t in trials] == ["ok"] * 4
+        assert all(t.costs["macs"] <= 30_012 for t in trials)
+
+    def test_comes_back_from_the_run_with_its_precision(self, space: Path, tmp_path: Path) -> None:
+        directory = tmp_path / "run"
+        threads = torch.get_num_threads()
+        try:
+            first = searched(study.build(config.read(space)), directory, 2)
+            machine = directory / "machine.json"
+            machine.write_text(machine.read_text().replace("fp32", "bf16"))
+            built, opened = api.reopen(directory, trials=9)
+            with opened:
+                assert (list(opened), built.precision, built.config.search.trials) == (first, "bf16", 9)
+            assert torch.get_num_threads() == 1
+        finally:
+            torch.set_num_threads(threads)
+
+    def test_of_another_network_is_refused(self, space: Path, tmp_path: Path) -> None:
+        searched(study.build(config.read(space)), tmp_path / "run", 1)
+        other = study.build(config.read(space, {"space.max_sparsity": 0.5}))
+        with pytest.raises(RunError, match=r"begun with another space.max_sparsity"):
+            searched(other, tmp_path / "run", 1)
+
+    def test_of_a_task_from_python_is_resumed_from_python(self) -> None:
+        with pytest.raises(ConfigError, match=r"autoprune.resume\(directory, task=...\)"):
+            study.build(config.parse({"task": {"use": study.GIVEN}}, "config.json"))
+
+
+class TestStopping:
+    """The file under tests/assets stops the process at its fourth network: the first is the rehearsal's."""
+
+    def stop(self, space: Path, how: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "autoprune", "search", str(space)]
+        environment = {**os.environ, "MINE_STOP": f"{how}:4"}
+        return subprocess.run(command, cwd=space.parent, env=environment, capture_output=True, text=True, check=False)
+
+    def test_by_hand_says_how_to_go_on(self, space: Path) -> None:
+        done = self.stop(space, "interrupt")
+        (directory,) = (space.parent / "runs" / "mine").iterdir()
+        assert done.returncode == 130
+        assert f"go on with: autoprune resume runs/mine/{directory.name}" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len((directory / "trials.jsonl").read_text().splitlines()) == 2
+
+    def test_by_force_loses_one_trial_and_changes_none(self, space: Path, tmp_path: Path) -> None:
+        assert self.stop(space, "kill").returncode == -9
+        (directory,) = (space.parent / "runs" / "mine").iterdir()
+        whole = searched(study.build(config.read(space)), tmp_path / "whole", 4)
+        built, opened = api.reopen(directory)
+        with opened:
+            assert [t.policy for t in opened] == [t.policy for t in whole[:2]]
+            search(built.controller(), built.attempt, opened, trials=4)
+            assert [t.policy for t in opened] == [t.policy for t in whole]
+
+
+class TestFromEndToEnd:
+    QUICK = "[finetune]\nepochs = 0.5\n[report]\nrandom_trials = 1\n"
+
+    def test_a_search_is_finished_reported_and_applied(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        space.write_text(SPACE.replace(f'[evaluator]\nuse = "{MINE}:Constant"', "") + self.QUICK)
+        found = json.loads(said(capsys, "search", str(space), "--trials", "2", "--out", "out", "--json"))
+        directory = Path(found["directory"])
+        assert directory.parent == Path("out/mine")
+        assert len((directory / "trials.jsonl").read_text().splitlines()) == 2
+        (directory / "report.html").unlink()
+        text = said(capsys, "report", str(directory))
+        assert "of the MACs" in text
+        assert "\nThe search took " in text
+        assert " policies/s: ask " in text
+        assert (directory / "report.html").exists()
+        assert said(capsys, "apply", str(directory / "policy.json"), "--out", "p.safetensors") == "p.safetensors\n"
+        assert Path("p.safetensors").stat().st_size < (directory / "model.onnx").stat().st_size
+        refusal = said(capsys, "resume", str(directory), "--trials", "1", status=2)
+        assert refusal == f"autoprune: error: {directory} holds 2 trials already; write --trials 2 or more\n"
+
+    def test_python_gets_policy_model_and_report(self, space: Path, tmp_path: Path) -> None:
+        task = study.build(config.read(space)).task
+        result = api.search(
+            task,
+            budget={"macs": 0.5},
+            controller={"use": "random"},
+            trials=2,
+            seed=5,
+            out=tmp_path / "runs",
+            finetune={"epochs": 0.0},
+            report={"random_trials": 1},
+        )
+        assert result.directory.name.endswith("-random-s5")
+        assert result.model(task.example).shape == (1, 10)
+        assert sum(p.numel() for p in result.model.parameters()) == result.report.ours.costs["params"]
+        assert result.report.ours.costs["macs"] <= 30_012
+        assert len(result.policy) == 2
+
+
+def test_importing_autoprune_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, autoprune, autoprune.command.cli; print(autoprune.__version__);"
+        "print(sorted({'torch', 'numpy', 'optuna', 'pydantic', 'matplotlib', 'tqdm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.1.0\n[]\n"
+
+
+def test_the_package_names_what_it_has() -> None:
+    import autoprune
+
+    assert autoprune.__all__ == sorted(autoprune.__all__)
+    for name in autoprune.__all__:
+        assert getattr(autoprune, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'serach'"):
+        autoprune.serach  # noqa: B018

@@ -1,0 +1,454 @@
+"""After the search: the comparison is fair, the test split is read once, and the page shows the facts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune import config
+from autoprune.errors import ModelError, PolicyError, RunError
+from autoprune.evaluators.recalibrate import Recalibrate
+from autoprune.files import export, policy_file
+from autoprune.protocols import Evaluator
+from autoprune.report import facts as report
+from autoprune.report import plots as report_plots
+from autoprune.report.facts import FrozenFacts, GroupFacts, Limit, Network, Report, TrialFacts
+from autoprune.runs import finish, loop, study
+from autoprune.runs import lifecycle as api
+from autoprune.runs.apply import apply_policy
+from autoprune.runs.journal import Run
+from autoprune.runs.kendall import Agreement
+from autoprune.runs.study import Study
+from autoprune.task import Images, Split, Task, top1
+
+
+def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", reward: str = "metric") -> Report:
+    """A report made up by hand: the third trial failed, the fifth is hopeless, the last is best."""
+    metrics = [None if i == 2 else 0.2 if i == 4 else 0.8 + 0.01 * i for i in range(trials)]
+    costs = {"macs": 15.4e6, "params": 140e3}
+    tried = tuple(
+        TrialFacts(i, m, m, {**costs, "params": 140e3 + 1e3 * i}, "" if m else "NaN") for i, m in enumerate(metrics)
+    )
+    dense = {"macs": 31_021_952.0, "params": 269_722.0}
+    rows = (
+        Network("dense", 0.94, 0.94, 0.9364, dense, 1_090_000, (16, 64)),
+        Network("ours", 0.91, 0.936, 0.9312, costs, 640_000, (8, 60)),
+        Network("uniform", 0.84, 0.929, 0.9268, costs, 560_000, (11, 45)),
+        Network("random", 0.86, 0.931, 0.9279, costs, 600_000, (14, 40)),
+    )
+    ceiling = Limit("macs", "MAC", "50%", 15_510_976, 31_021_952, 15.4e6, 15.4e6)
+    return Report(
+        name="demo <space>",
+        task="demo",
+        metric_name=metric_name,
+        images={"train": 10, "holdout": 5, "test": 5},
+        plugins={"controller": "evolution", "evaluator": "recalibrate", "criterion": "l1", "reward": reward},
+        units={"macs": "MAC", "params": "param"},
+        networks=rows,
+        limits=(ceiling,) if limits else (),
+        groups=(GroupFacts("a", ("a", "bn_a"), 16, 4, "exact"), GroupFacts("b" * 60, ("b",), 64, 13, "shapes")),
+        frozen=(FrozenFacts("stem", 16, "a padded shortcut & more"),),
+        trials=tried,
+        random_trials=tried[:4],
+        best=trials - 1,
+        seconds={"search: score": 61.0, "search: journal": 1.0, "search: ask": 3.0, "finetune": 120.0},
+        exports=(export.Exported("model.onnx", 2**20, 3e-7, 32),),
+        finetune={"steps": 3, "lr": 0.1},
+        seed=0,
+        versions={"torch": "2"},
+        machine={"threads": "2"},
+        command="autoprune search demo.toml --seed 0",
+        made="2026-01-01 00:00 UTC",
+        notes=("A note.",),
+        policies_per_second=0.25,
+        fidelity=Agreement(0.75, 0.5, 0.875, 0.5, 18, 2),
+    )
+
+
+def test_facts_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
+    report.write(facts(), tmp_path)
+    assert report.read(tmp_path) == facts()
+    path = tmp_path / report.FACTS
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": "x"}))
+    with pytest.raises(RunError, match=r"report\.json is damaged at seed"):
+        report.read(tmp_path)
+    path.unlink()
+    with pytest.raises(RunError, match=r"has no report\.json"):
+        report.read(tmp_path)
+
+
+def test_the_sentence_and_the_table_say_the_result() -> None:
+    said = report.headline(facts().plain())
+    assert said.startswith("49.6% of the MACs (15.40 M of 31.02 M): test top-1 93.12 %, dense 93.64 %")
+    assert "uniform pruning at equal finetuning 92.68 %" in said
+    head, *rows = report.table(facts().plain())
+    assert [row[0] for row in rows] == ["dense", "found by evolution", "uniform", "best of 4 random"]
+    assert {len(row) for row in rows} == {len(head)}
+    assert "269.7 k (100.0%)" in rows[0]
+
+
+def test_the_summary_says_how_true_the_score_is_and_where_the_time_went() -> None:
+    assert report.remarks(facts().plain()) == [
+        "Score of the search against the slow score: Kendall's tau 0.750 (90 % interval 0.500 to 0.875) "
+        "over 18 random policies, 2 failed and left out.",
+        "The search took 1 min 05 s, 0.25 policies/s: ask 3.0 s (5%), score 1 min 01 s (94%), journal 1.0 s (2%).",
+    ]
+    assert facts().stages == {"search": 65.0, "finetune": 120.0}
+    older = {k: v for k, v in facts().plain().items() if k not in ("fidelity", "policies_per_second")}
+    assert report.remarks(older) == [report.remarks(facts().plain())[1].replace(", 0.25 policies/s", "")]
+    assert report.remarks({**older, "seconds": {}}) == []
+
+
+def test_phases_of_a_trial_come_in_its_order_and_unknown_ones_last() -> None:
+    phases = ("own", "journal", "score", "recover", "prune", "ask")
+    made = dataclasses.replace(facts(), seconds={"export": 9.0, **{f"search: {phase}": 1.0 for phase in phases}})
+    assert list(made.searching) == ["ask", "prune", "recover", "score", "journal", "own"]
+    assert made.stages == {"search": 6.0, "export": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        (report.quantity(20_460_000), "20.46 M"),
+        (report.quantity(135_000), "135.0 k"),
+        (report.quantity(12), "12"),
+        (report.size(2**20), "1.00 MiB"),
+        (report.size(2048), "2 KiB"),
+        (report.duration(9.04), "9.0 s"),
+        (report.duration(119.6), "2 min 00 s"),
+        (report.duration(3_700), "1 h 01 min"),
+        (facts().gap(-0.0052), "−0.52 points"),  # noqa: RUF001
+        (facts(metric_name="F1").gap(0.5), "+0.5"),
+        (facts(metric_name="F1").shown(0.51234), "0.5123"),
+    ],
+)
+def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
+    assert shown == wanted
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        facts(),
+        facts(limits=False),
+        facts(trials=1),
+        facts(metric_name="F1", reward="r_flops"),
+        dataclasses.replace(facts(), networks=facts().networks[:2], random_trials=(), frozen=(), notes=()),
+        dataclasses.replace(facts(), seconds={}, policies_per_second=0.0, fidelity=None),
+    ],
+    ids=["full", "no budget", "one trial", "other metric", "no baselines", "no times"],
+)
+def test_the_page_is_one_file_without_references(made: Report) -> None:
+    page = report.render(made)
+    assert page.count("<svg ") == 3
+    assert "demo &lt;space&gt;" in page
+    assert "<space>" not in page
+    assert not re.search(r'(?:src|href)="(?!#)', page)
+    assert "@import" not in page
+    assert "url(" not in page.replace("url(#", "")
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(identifiers)
+
+
+def test_the_page_shows_what_it_must() -> None:
+    page = report.render(facts())
+    for words in ("93.12 %", "found by evolution", "best of 4 random", "15,510,976", "50%", "A note.", "2 min 00 s",
+                  "a padded shortcut &amp; more", "autoprune search demo.toml --seed 0", "3.0e-07",
+                  "Within the search: 0.25 policies/s",
+                  "tau 0.750 (90 % interval 0.500 to 0.875) over 18 random policies"):  # fmt: skip
+        assert words in page
+    assert ">met<" in page
+    assert "slow score" not in report.render(dataclasses.replace(facts(), fidelity=None))
+    over = dataclasses.replace(facts().limits[0], counted=15_510_977)
+    assert ">exceeded<" in report.render(dataclasses.replace(facts(), limits=(over,)))
+
+
+@pytest.mark.parametrize("draw", [report_plots.progress, report_plots.tradeoff, report_plots.groups])
+def test_pictures_are_svg_in_the_colours_of_the_page(draw: object) -> None:
+    svg = draw(facts())  # type: ignore[operator]
+    ET.fromstring(svg)
+    assert "var(--ours)" in svg
+    assert not set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(report_plots.VARIABLES)
+    assert svg == draw(facts())  # type: ignore[operator]
+
+
+def test_the_front_holds_what_no_cheaper_trial_beats() -> None:
+    points = [(3.0, 0.5), (1.0, 0.2), (2.0, 0.1), (2.0, 0.4), (4.0, 0.5), (5.0, None)]
+    tried = tuple(TrialFacts(i, m, m, {"macs": cost, "params": 1.0}) for i, (cost, m) in enumerate(points))
+    found = dataclasses.replace(facts(), trials=tried)
+    assert [t.number for t in found.front("macs")] == [1, 3, 0]
+    assert [t.number for t in found.front("macs", most=2)] == [1, 0]
+
+
+def test_a_front_is_shown_where_quality_is_traded_for_cost() -> None:
+    made = facts(limits=False)
+    assert not made.trades("macs")  # every trial costs the same
+    assert "The front" not in report.render(made) + " ".join(made.remarks())
+    spread = tuple(dataclasses.replace(t, costs={**t.costs, "macs": 1e6 * (t.number + 5)}) for t in made.trials)
+    trading = dataclasses.replace(made, trials=spread)
+    assert trading.trades("macs")
+    assert "--at macs=40%" in report.render(trading)
+    assert "The front has" in trading.remarks()[-1]
+
+
+def test_networks_that_were_trained_from_scratch_are_not_called_finetuned() -> None:
+    made = dataclasses.replace(facts(), finetune={"start": "scratch", "steps": 3}, seconds={"training": 1.0})
+    page = report.render(made)
+    assert "was trained from scratch by the same recipe" in page
+    assert "finetune" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert "at equal training" in made.sentence()
+
+
+# the whole way, on a small network
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bn_a = nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.b, self.bn_b = nn.Conv2d(12, 16, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn_a(self.a(x)))
+        return self.head(torch.relu(self.bn_b(self.b(x))).mean((2, 3)))
+
+
+class Counted(Images):
+    """A split that counts how often it is read."""
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        reads.append(len(self))
+        yield from super().batches(size)
+
+
+reads: list[int] = []
+
+
+def split(count: int, seed: int, kind: type[Images] = Images) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return kind(pixels, torch.randint(0, 4, (count,), generator=generator), (0.5,), (0.3,))
+
+
+def small_task(seed: int = 0) -> Task:
+    torch.manual_seed(seed)
+    return Task(
+        model=Net(),
+        example=torch.zeros(1, 1, 8, 8),
+        train=split(64, 1),
+        holdout=split(40, 2),
+        test=split(48, 3, Counted),
+        name="small",
+        holdout_seen=True,
+    )
+
+
+def searched(task: Task, root: Path, controller: str = "random", trials: int = 4) -> tuple[Study, Run]:
+    tables = {
+        "name": "small",
+        "task": {"use": study.GIVEN},
+        "budget": {"macs": "60%"},
+        "criterion": {"use": "l1"},
+        "evaluator": {"use": "recalibrate", "images": 32, "batch": 16},
+        "controller": {"use": controller},
+        "search": {"trials": trials},
+        "finetune": {"epochs": 1, "batch": 32, "distill": 0.5},
+        "report": {"random_trials": 3},
+    }
+    built = study.build(config.parse(tables, "test"), task=task, chosen="fp32")
+    run = api.begin(built, root)
+    loop.search(built.controller(), loop.remembering(built.attempt, run), run, trials=trials)
+    return built, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Run, Report, list[str]]:
+    built, run = searched(small_task(), tmp_path_factory.mktemp("runs"))
+    reads.clear()
+    stages: list[str] = []
+    made = finish.finish(built, run, watch=lambda what, done, of: stages.append(f"{what} {done}/{of}"))
+    return built, run, made, stages
+
+
+def test_the_test_split_is_read_once_for_each_network(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, made, _ = finished
+    different = {n.kept for n in made.networks}
+    assert reads == [48] * len(different)
+    assert finish.finish(built, run) == made
+    assert reads == [48] * len(different)
+
+
+def test_the_comparison_holds_what_it_promises(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, made, stages = finished
+    assert [n.role for n in made.networks] == ["dense", "ours", "uniform", "random"]
+    assert made.ours.kept == built.space.kept(run.best().policy)
+    assert made.ours.searched == run.best().metric
+    assert made.limits[0].predicted == made.limits[0].counted == made.ours.costs["macs"]
+    assert all(n.costs["macs"] <= made.limits[0].most for n in made.networks[1:])
+    assert all(n.costs["params"] == built.costs["params"].predict(built.space.policy(n.kept)) for n in made.networks)
+    assert "trained on the holdout" in made.notes[0]
+    assert "finetune ours 2/2" in stages
+    assert stages[-1] == "export 3/3"
+
+
+def test_the_files_are_the_network_of_the_report(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, made, _ = finished
+    names = {p.name for p in run.directory.iterdir()}
+    assert {policy_file.NAME, export.WEIGHTS, export.PROGRAM, export.ONNX, report.FACTS, report.PAGE} <= names
+    assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM, export.ONNX]
+    back = export.load(run.directory, built.task.model)
+    assert built.costs["macs"].measure(back, built.task.example) == made.ours.costs["macs"]
+    assert top1(back, split(48, 3)) == made.ours.test
+    assert report.read(run.directory) == made
+
+
+def test_finishing_leaves_the_dense_network_alone(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, _, _, _ = finished
+    fresh = small_task().model.state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in built.task.model.state_dict().items())
+
+
+def test_a_policy_is_applied_again_from_its_file(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    built, run, _, _ = finished
+    again = apply_policy(run.directory, small_task())
+    careful = built.evaluator.careful()  # type: ignore[attr-defined]
+    wanted = careful.realise(run.best().policy)
+    careful.metric(wanted)
+    found = again.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.state_dict().items())
+    other = apply_policy(run.directory / policy_file.NAME, small_task(seed=5))
+    assert [p.shape for p in other.parameters()] == [p.shape for p in again.parameters()]
+    with pytest.raises(PolicyError, match="hand it over again"):
+        apply_policy(run.directory)
+
+
+def test_a_policy_for_another_network_is_refused(finished: tuple[Study, Run, Report, list[str]]) -> None:
+    _, run, _, _ = finished
+    wider = small_task()
+    wider.model.b = nn.Conv2d(12, 20, 3, padding=1, stride=2, bias=False)
+    wider.model.bn_b, wider.model.head = nn.BatchNorm2d(20), nn.Linear(20, 4)
+    with pytest.raises(PolicyError, match="the policy is for another network"):
+        apply_policy(run.directory, wider)
+
+
+def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> export.Exported:
+        raise ModelError("model.onnx cannot be written for this network: Unsupported: no")
+
+    monkeypatch.setattr(export, "export_onnx", refuse)
+    built, run = searched(small_task(), tmp_path, controller="uniform", trials=2)
+    monkeypatch.setattr(Recalibrate, "notes", ("The evaluator left a layer alone.",))
+    made = finish.finish(built, run)
+    assert "The evaluator left a layer alone." in made.notes
+    assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM]
+    assert any("model.onnx cannot be written" in note for note in made.notes)
+    assert made.network("uniform") == dataclasses.replace(made.ours, role="uniform")
+    assert not (run.directory / export.ONNX).exists()
+
+
+# how true the score of the search is
+
+
+@dataclasses.dataclass
+class Careful(Recalibrate):
+    """`recalibrate`, whose slow score is the fast one; it counts the networks that were scored slowly."""
+
+    counted: ClassVar[list[int]] = []
+
+    def careful(self) -> Recalibrate:
+        Careful.counted.append(0)
+        return Counting(self.task, self.trace, self.space, self.criterion, images=self.images, batch=self.batch)
+
+
+class Counting(Recalibrate):
+    def metric(self, model: nn.Module) -> float:
+        Careful.counted[-1] += 1
+        return super().metric(model)
+
+
+def with_care(built: Study, over: dict[str, object] | None = None) -> Study:
+    """The study with an evaluator that has a slow score, twelve random policies, and `over` in [report]."""
+    own = built.evaluator
+    assert isinstance(own, Recalibrate)
+    careful = Careful(own.task, own.trace, own.space, own.criterion, images=32, batch=16)
+    asked = built.config.model_copy(update={"report": config.Report(**{"random_trials": 12, **(over or {})})})  # type: ignore[arg-type]
+    return dataclasses.replace(built, evaluator=careful, config=asked)
+
+
+def confidence(model: nn.Module, split: Split) -> float:
+    """Differs from policy to policy, as the accuracy of a network that was never trained need not."""
+    with torch.inference_mode():
+        return float(torch.cat([model(inputs).softmax(1)[:, 0] for inputs, _ in split.batches(20)]).mean())
+
+
+def test_the_score_of_the_search_is_compared_with_the_slow_one_and_kept(tmp_path: Path) -> None:
+    built, run = searched(dataclasses.replace(small_task(), metric=confidence), tmp_path, trials=2)
+    Careful.counted.clear()
+    made = finish.finish(with_care(built), run)
+    assert made.fidelity is not None
+    assert [made.fidelity.tau, made.fidelity.low, made.fidelity.high] == pytest.approx([1, 1, 1])
+    different = {t.metric for t in made.random_trials}
+    assert len(different) <= made.fidelity.policies <= 12
+    assert Careful.counted == [made.fidelity.policies]
+    assert made.seconds["fidelity"] > 0
+    spent = [sum(t.seconds.values()) for t in run]
+    assert made.policies_per_second == pytest.approx(2 / sum(spent))
+    assert sum(made.searching.values()) == pytest.approx(sum(spent))
+    assert finish.finish(with_care(built), run) == report.read(run.directory) == made
+    assert len(Careful.counted) == 1
+    page = (run.directory / report.PAGE).read_text()
+    report.write_html(run.directory)
+    assert (run.directory / report.PAGE).read_text() == page
+    assert made.fidelity.sentence() in page.replace("&#39;", "'")
+
+
+def test_the_comparison_of_scores_is_cut_short_or_left_out_as_asked(tmp_path: Path) -> None:
+    built, run = searched(small_task(), tmp_path, trials=2)
+    Careful.counted.clear()
+    few = finish.finish(with_care(built, {"fidelity": 5}), run)
+    assert few.fidelity is not None
+    assert (few.fidelity.policies, Careful.counted) == (5, [5])
+    (run.directory / report.FACTS).unlink()
+    none = finish.finish(with_care(built, {"fidelity": 0}), run)
+    assert (none.fidelity, Careful.counted) == (None, [5])
+    assert "fidelity" not in none.seconds
+    (run.directory / report.FACTS).unlink()
+    too_few = finish.finish(with_care(built, {"random_trials": 4}), run)
+    assert too_few.fidelity is None
+    assert any("fewer than 5 random policies have a slow score" in note for note in too_few.notes)
+
+
+def test_an_evaluator_without_a_slow_score_is_not_compared(tmp_path: Path) -> None:
+    class Only:
+        def __init__(self, evaluator: Evaluator) -> None:
+            self.realise, self.metric = evaluator.realise, evaluator.metric
+
+    built, run = searched(small_task(), tmp_path, trials=2)
+    made = finish.finish(dataclasses.replace(with_care(built), evaluator=Only(built.evaluator)), run)
+    assert made.fidelity is None
+    assert not any("slow score" in note for note in made.notes)
+    assert made.policies_per_second > 0
+
+
+def test_a_run_begun_before_the_comparison_existed_goes_on(tmp_path: Path) -> None:
+    built, run = searched(small_task(), tmp_path, trials=2)
+    run.close()
+    path = run.directory / "config.json"
+    before = json.loads(path.read_text())
+    del before["report"]["fidelity"]
+    path.write_text(json.dumps(before))
+    again, opened = api.reopen(run.directory, trials=3, task=built.task)
+    with opened:
+        assert (len(opened), again.config.report.fidelity) == (2, 20)
+    assert json.loads(path.read_text())["report"]["fidelity"] == 20

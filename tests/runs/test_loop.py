@@ -1,0 +1,235 @@
+"""The loop: what it writes, what it survives, when it stops, and that it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from autoprune import plugins
+from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
+from autoprune.runs.journal import Run
+from autoprune.runs.loop import HOPELESS, Attempt, attempting, remembering, search
+from autoprune.testing.surrogate import half, metric, toy_space
+from autoprune.values.space import Policy
+from autoprune.values.trial import Trial
+
+SPACE = toy_space()
+BUDGET = half(SPACE)
+COSTS = {limit.name: limit.cost for limit in BUDGET.limits}
+DENSE = {name: cost.predict(SPACE.dense()) for name, cost in COSTS.items()}
+
+
+class Judge:
+    """An evaluator whose network is its policy."""
+
+    def __init__(self, judge: Callable[[Policy], float] = lambda policy: metric(SPACE, policy)) -> None:
+        self.judge = judge
+        self.realised: list[Policy] = []
+
+    def realise(self, policy: Policy) -> nn.Module:
+        self.realised.append(policy)
+        return nn.Identity()
+
+    def metric(self, model: nn.Module) -> float:
+        return self.judge(self.realised[-1])
+
+
+@dataclass
+class Countdown:
+    """A controller that asks for ever thinner networks and writes down what it was told."""
+
+    last: int = 100
+    told: list[Trial] = field(default_factory=list)
+
+    def ask(self) -> Policy:
+        if len(self.told) >= self.last:
+            raise Exhausted("that was all")
+        return SPACE.snap([min(0.01 * len(self.told), 0.9)] * len(SPACE))
+
+    def tell(self, trial: Trial) -> None:
+        self.told.append(trial)
+
+
+def plain(value: float, costs: object, dense: object) -> float:
+    return value
+
+
+def attempt(judge: Judge) -> Attempt:
+    return attempting(judge, COSTS, plain, DENSE)
+
+
+def open_run(directory: Path) -> Run:
+    return Run(directory, {"name": "toy"}, SPACE)
+
+
+def fail(*_: object) -> float:
+    raise TrialFailed("the training loss is nan at step 3 of 10")
+
+
+class TestTheLoop:
+    def test_tells_what_it_wrote_and_returns_the_best(self, tmp_path: Path) -> None:
+        controller = Countdown()
+        with open_run(tmp_path) as run:
+            best = search(controller, attempt(Judge()), run, trials=12)
+            assert controller.told == list(run)
+            assert best == max(run, key=lambda t: t.reward or 0)
+        with open_run(tmp_path) as again:
+            assert list(again) == controller.told
+
+    def test_writes_before_it_tells(self, tmp_path: Path) -> None:
+        lines: list[int] = []
+
+        class Reader(Countdown):
+            def tell(self, trial: Trial) -> None:
+                lines.append(len((tmp_path / "trials.jsonl").read_text().splitlines()))
+                super().tell(trial)
+
+        with open_run(tmp_path) as run:
+            search(Reader(), attempt(Judge()), run, trials=3)
+        assert lines == [1, 2, 3]
+
+    def test_says_where_the_time_went(self, tmp_path: Path) -> None:
+        with open_run(tmp_path) as run:
+            search(Countdown(), attempt(Judge()), run, trials=2)
+            first, second = run
+        assert set(first.seconds) == {"ask", "prune", "score", "journal", "tell"}
+        assert first.seconds["journal"] == 0.0 < second.seconds["journal"]
+        assert first.seconds["tell"] == 0.0 < second.seconds["tell"]
+
+    def test_an_evaluator_may_say_more_of_its_time(self) -> None:
+        judge = Judge()
+        judge.spent = {"recover": 2.0, "score": 1.0}  # type: ignore[attr-defined]
+        trial = attempt(judge)(0, SPACE.dense())
+        assert {k: v for k, v in trial.seconds.items() if k != "prune"} == {"recover": 2.0, "score": 1.0}
+
+    def test_shows_every_new_trial_once(self, tmp_path: Path) -> None:
+        seen: list[int] = []
+        for trials in (2, 5):
+            with open_run(tmp_path) as run:
+                search(Countdown(), attempt(Judge()), run, trials=trials, watch=lambda t: seen.append(t.number))
+        assert seen == [0, 1, 2, 3, 4]
+
+    def test_ends_when_the_controller_does(self, tmp_path: Path) -> None:
+        with open_run(tmp_path) as run:
+            search(Countdown(last=3), attempt(Judge()), run, trials=12)
+            assert len(run) == 3
+
+    def test_an_interrupt_loses_the_trial_under_way_and_no_other(self, tmp_path: Path) -> None:
+        def interrupted(policy: Policy) -> float:
+            if len(judge.realised) == 4:
+                raise KeyboardInterrupt
+            return 0.5
+
+        judge = Judge(interrupted)
+        with open_run(tmp_path) as run, pytest.raises(KeyboardInterrupt):
+            search(Countdown(), attempt(judge), run, trials=12)
+        with open_run(tmp_path) as again:
+            assert len(again) == 3
+
+    @pytest.mark.parametrize("name", [n for n in plugins.OURS["controller"] if n != "bayes-gp"])
+    @pytest.mark.parametrize("stop", [1, 7])
+    def test_a_stopped_search_goes_on_as_if_nothing_had_happened(self, tmp_path: Path, name: str, stop: int) -> None:
+        def go(directory: Path, trials: int) -> list[Policy]:
+            controller = plugins.build("controller", {"use": name}, space=SPACE, budget=BUDGET, seed=3)
+            with open_run(directory) as run:
+                search(controller, attempt(Judge()), run, trials=trials)
+                return [t.policy for t in run]
+
+        whole = go(tmp_path / "whole", 14)
+        go(tmp_path / "stopped", stop)
+        if len(whole) > stop:
+            with (tmp_path / "stopped" / "trials.jsonl").open("a") as journal:
+                journal.write('{"number": 7, "pol')  # the crash
+        assert go(tmp_path / "stopped", 14) == whole
+
+
+class TestFailures:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_a_metric_that_is_no_number_fails_the_trial(self, value: float) -> None:
+        trial = attempt(Judge(lambda policy: value))(0, SPACE.dense())
+        assert (trial.status, trial.metric, trial.reward) == ("failed", None, None)
+        assert trial.error == f"the metric is {value}; it should be a finite number"
+        assert trial.costs == DENSE
+
+    def test_a_reward_that_is_no_number_fails_the_trial(self) -> None:
+        made = attempting(Judge(), COSTS, lambda value, costs, dense: math.nan, DENSE)
+        assert made(0, SPACE.dense()).error.startswith("the reward is nan")
+
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            TrialFailed("no good"),
+            MemoryError("no room"),
+            RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB"),
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        ],
+    )
+    def test_what_one_policy_did_fails_one_trial_in_one_line(self, failure: Exception) -> None:
+        def judge(policy: Policy) -> float:
+            raise failure
+
+        trial = attempt(Judge(judge))(0, SPACE.dense())
+        assert trial.status == "failed"
+        assert trial.error == " ".join(str(failure).split())
+        assert set(trial.seconds) == {"prune", "score"}
+
+    @pytest.mark.parametrize("mistake", [RuntimeError("mat1 and mat2 shapes"), ConfigError("no gamma"), KeyError("x")])
+    def test_mistakes_are_not_hidden_in_the_journal(self, tmp_path: Path, mistake: Exception) -> None:
+        def judge(policy: Policy) -> float:
+            raise mistake
+
+        with open_run(tmp_path) as run:
+            with pytest.raises(type(mistake)):
+                search(Countdown(), attempt(Judge(judge)), run, trials=3)
+            assert len(run) == 0
+
+    def test_are_told_and_the_search_goes_on(self, tmp_path: Path) -> None:
+        judge = Judge(lambda policy: fail() if len(judge.realised) % 3 else 0.5)
+        controller = Countdown()
+        with open_run(tmp_path) as run:
+            search(controller, attempt(judge), run, trials=9)
+        assert [t.status for t in controller.told].count("failed") == 6
+
+    def test_in_a_row_stop_it_with_the_cause(self, tmp_path: Path) -> None:
+        judge = Judge(lambda policy: 0.5 if len(judge.realised) == 1 else fail())
+        with open_run(tmp_path) as run:
+            with pytest.raises(
+                SearchFailed, match="10 trials in a row failed, the last with: the training loss is nan"
+            ):
+                search(Countdown(), attempt(judge), run, trials=99)
+            assert len(run) == 1 + HOPELESS
+
+    def test_of_every_trial_leave_no_best(self, tmp_path: Path) -> None:
+        with open_run(tmp_path) as run, pytest.raises(SearchFailed, match="none of 3 trials"):
+            search(Countdown(), attempt(Judge(fail)), run, trials=3)
+
+
+class TestRemembering:
+    def test_a_policy_is_evaluated_once(self, tmp_path: Path) -> None:
+        judge = Judge()
+        with open_run(tmp_path) as run:
+            remembered = remembering(attempt(judge), run)
+            first, second = remembered(0, SPACE.dense()), remembered(1, SPACE.dense())
+        assert len(judge.realised) == 1
+        assert (second.number, second.reward, second.costs) == (1, first.reward, first.costs)
+        assert not second.seconds
+
+    def test_what_an_earlier_life_evaluated_counts(self, tmp_path: Path) -> None:
+        judge = Judge()
+        with open_run(tmp_path) as run:
+            run.append(attempt(judge)(0, SPACE.dense()))
+        with open_run(tmp_path) as run:
+            assert remembering(attempt(judge), run)(1, SPACE.dense()).metric == run.best().metric
+        assert len(judge.realised) == 1
+
+    def test_a_failure_is_worth_another_try(self, tmp_path: Path) -> None:
+        judge = Judge(fail)
+        with open_run(tmp_path) as run:
+            remembered = remembering(attempt(judge), run)
+            assert remembered(0, SPACE.dense()).status == remembered(1, SPACE.dense()).status == "failed"
+        assert len(judge.realised) == 2

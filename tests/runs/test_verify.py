@@ -1,0 +1,237 @@
+"""A ceiling on latency from the command to the report, on targets without a clock, some of which mislead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+import autoprune
+from autoprune import config
+from autoprune.command.cli import main
+from autoprune.errors import ConfigError
+from autoprune.report.facts import Network
+from autoprune.runs import finish, study
+from autoprune.runs.journal import stored
+from autoprune.runs.verify import Verifier
+from autoprune.targets.timing import Figure
+from autoprune.testing.evaluators import toy_task
+from autoprune.testing.targets import Arithmetic
+from autoprune.values.budget import Limit, ceiling
+from autoprune.values.space import Policy
+from autoprune.values.trial import Trial
+
+HERE = str(Path(__file__).resolve())
+SMALL: dict[str, Any] = {
+    "evaluator": {"use": "recalibrate", "images": 64, "batch": 32},
+    "finetune": {"epochs": 0},
+    "report": {"random_trials": 3, "fidelity": 0},
+}
+
+
+class Optimist(Arithmetic):
+    """Networks with an odd number of parameters are slower than it says of a family."""
+
+    slower = 1.3
+
+    def ready(self, model: nn.Module, example: Tensor) -> Callable[[], float]:
+        spent = super().ready(model, example)()
+        odd = model.get_submodule("conv2").out_channels % 2  # type: ignore[operator]
+        return lambda: spent * (self.slower if odd else 1.0)
+
+    def family(self, dense: nn.Module, example: Tensor) -> Callable[[nn.Module], Callable[[], float]]:
+        return lambda model: super(Optimist, self).ready(model, example)
+
+
+class Hopeless(Optimist):
+    """Every pruned network takes as long as the dense one."""
+
+    def ready(self, model: nn.Module, example: Tensor) -> Callable[[], float]:
+        return lambda: 1.0
+
+
+class Blocked(Arithmetic):
+    """Widths take as long as the multiple of four that they fill."""
+
+    def ready(self, model: nn.Module, example: Tensor) -> Callable[[], float]:
+        widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+        return lambda: sum(-(-width // 4) * 4 for width in widths) / 28
+
+
+def searched(tmp_path: Path, target: str, budget: Any = "75%", **tables: Any) -> autoprune.Result:
+    given = {**SMALL, "target": {"use": f"{HERE}:{target}"}, **tables}
+    return autoprune.search(
+        toy_task(), budget={"latency": budget}, controller="random", trials=12, seed=0, out=tmp_path, **given
+    )
+
+
+class TestSearch:
+    def test_the_network_that_comes_out_meets_the_ceiling_when_it_is_measured(self, tmp_path: Path) -> None:
+        result = searched(tmp_path, "Optimist")
+        (limit,) = result.report.limits
+        assert limit.counted <= limit.most
+        assert limit.unit == "ms"
+        assert "unseen policies" in limit.about
+        best = result.report.trials[result.report.best]
+        assert best.reward == max(t.reward or 0 for t in result.report.trials) or any(
+            "the next that meets it" in note for note in result.report.notes
+        )
+        assert result.model.get_submodule("conv2").out_channels % 2 == 0 or limit.counted <= limit.most
+
+    def test_the_best_that_misses_is_passed_over_and_that_is_told(self, tmp_path: Path) -> None:
+        notes, passed = [], 0
+        for seed in range(4):
+            result = searched(tmp_path / str(seed), "Optimist", search={"seed": seed})
+            notes = [note for note in result.report.notes if "misses the budget" in note]
+            if notes:
+                passed += 1
+                rewards = [t.reward or 0 for t in result.report.trials]
+                assert rewards[result.report.best] <= max(rewards)
+                assert result.report.limits[0].counted <= result.report.limits[0].most
+        assert passed
+
+    def test_a_ceiling_that_nothing_meets_is_told_loudly(self, tmp_path: Path) -> None:
+        result = searched(tmp_path, "Hopeless")
+        assert any("MISSED" in note for note in result.report.notes)
+        assert result.report.limits[0].counted > result.report.limits[0].most
+
+    def test_goes_on_as_if_it_had_not_stopped_and_times_nothing_for_that(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = searched(tmp_path / "a", "Arithmetic_")
+        monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "elsewhere"))
+        journal = whole.directory / "trials.jsonl"
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(lines[:5]))
+        (whole.directory / "report.json").unlink()
+        again = autoprune.resume(whole.directory, task=toy_task())
+        assert again.policy == whole.policy
+        assert [t.costs for t in again.report.trials] == [t.costs for t in whole.report.trials]
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_absolute_ceilings_are_in_milliseconds(self, tmp_path: Path) -> None:
+        result = searched(tmp_path, "Arithmetic_", "0.22ms")
+        assert result.report.limits[0].most == 0.22
+        assert result.report.limits[0].counted <= 0.22
+
+
+Arithmetic_ = Arithmetic  # under an address of this file
+
+
+class TestStep:
+    def built(self, tables: dict[str, Any]) -> study.Study:
+        asked = {"name": "x", "task": {"use": study.GIVEN}, "target": {"use": f"{HERE}:Blocked"}, **SMALL, **tables}
+        return study.build(config.parse(asked, "test"), task=toy_task(), chosen="fp32")
+
+    def test_finds_the_multiple_that_the_target_is_fast_with(self) -> None:
+        built = self.built({"space": {"step": "auto", "max_sparsity": 0.9}, "budget": {"latency": "80%"}})
+        assert built.step == 4
+        assert {g.step for g in built.space} == {4}
+        assert built.budget.admits(built.controller("uniform").ask())
+
+    def test_a_rule_may_ask_for_it_alone(self) -> None:
+        rules = [{"match": "conv2", "step": "auto"}]
+        built = self.built({"space": {"group": rules, "max_sparsity": 0.9}, "budget": {"macs": "80%"}})
+        assert [g.step for g in built.space] == [1, 4]
+
+    def test_where_every_width_is_alike_it_is_one(self) -> None:
+        tables = {"space": {"step": "auto"}, "budget": {"macs": "80%"}, "target": {"use": f"{HERE}:Arithmetic_"}}
+        assert self.built(tables).step == 1
+
+
+class TestCommandLine:
+    def space(self, tmp_path: Path) -> Path:
+        path = tmp_path / "toy.toml"
+        task, target = json.dumps("autoprune.testing.evaluators:toy_task"), json.dumps(f"{HERE}:Arithmetic_")
+        path.write_text(f"[task]\nuse = {task}\n[target]\nuse = {target}\n")
+        return path
+
+    def test_latency_shows_the_layers_and_how_true_it_is(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["latency", str(self.space(tmp_path)), "--plot", str(tmp_path / "x.svg")]) == 0
+        out = capsys.readouterr().out
+        assert "conv2" in out
+        assert "unseen policies are predicted within" in out
+        assert (tmp_path / "x.svg").read_text().count("<svg") == 1
+
+    def test_latency_as_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["latency", str(self.space(tmp_path)), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["target"]["runtime"] == "arithmetic"
+        assert found["mape"] < 0.05
+        assert sum(found["layers_ms"].values()) == pytest.approx(found["dense_ms"])
+
+    def test_an_unknown_target_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["latency", str(self.space(tmp_path)), "--target", "onxruntime"]) == 2
+        assert "did you mean 'onnxruntime'?" in capsys.readouterr().err
+
+
+class TestWhatIsSaidOfNetworks:
+    def network(self, role: Any, latency: float, kept: int) -> Network:
+        return Network(role, 0.9, 0.9, 0.9, {"latency": latency, "macs": 1.0}, 100, (kept,))
+
+    def test_closer_than_the_noise_is_equal(self) -> None:
+        class Noisy:
+            margin = 0.02
+
+        networks = [self.network("ours", 1.0, 1), self.network("uniform", 1.01, 2), self.network("random", 1.05, 3)]
+        said = finish.alike(networks, {"macs": object(), "latency": Noisy()})
+        assert said == ["The latency of ours and uniform are equal within the noise of 2.0%."]
+        assert finish.alike([networks[0], networks[0]], {"latency": Noisy()}) == []
+
+    def test_baselines_beyond_a_ceiling_are_named(self) -> None:
+        limit: Any = Limit("latency", None, 1.02, "75%")  # type: ignore[arg-type]
+        networks = [self.network("uniform", 1.01, 2), self.network("random", 1.05, 3)]
+        assert finish.beyond(networks, [limit]) == ["The random baseline takes 102.9% of the latency ceiling."]
+
+
+class Trials(list[Trial]):
+    """What a verifier needs of a run."""
+
+    def best(self) -> Trial:
+        return max(self, key=lambda trial: trial.reward or 0)
+
+
+def test_a_policy_that_was_lucky_once_is_not_taken() -> None:
+    measured = [[0.70, 0.70], [0.90], [0.72]]  # both together, the first once more, the second once more
+
+    class Cost:
+        def figures(self, models: Any) -> list[Figure]:
+            return [Figure(ratio, 0.01) for ratio in measured.pop(0)]
+
+    limit: Any = Limit("latency", Cost(), 0.75, "75%")  # type: ignore[arg-type]
+    built: Any = SimpleNamespace(
+        budget=SimpleNamespace(limits=(limit,)), evaluator=SimpleNamespace(realise=lambda policy: None),
+        dense={"latency": 1.0},
+    )  # fmt: skip
+    trials = Trials(Trial(n, Policy((0.1 * n,)), metric=0.9, reward=0.9 - n / 10) for n in range(2))
+    verifier = Verifier(built)
+    best, said = verifier.best(trials, study.silent)  # type: ignore[arg-type]
+    assert best.number == 1
+    assert "trial 1 takes 106.7%" in said
+    assert verifier.figures[best.policy, "latency"].ratio == pytest.approx(0.71)
+    assert measured == []
+
+
+@pytest.mark.parametrize(("written", "means"), [("3ms", 3.0), ("0.5ms", 0.5), ("3 ms", 3.0), ("60%", 6.0), (0.5, 5.0)])
+def test_ceilings_with_a_unit(written: str | float, means: float) -> None:
+    assert ceiling(written, dense=10.0, unit="ms") == means
+
+
+def test_a_ceiling_in_another_unit() -> None:
+    with pytest.raises(ConfigError, match="in ms, but that cost is in MiB"):
+        ceiling("3ms", dense=10.0, unit="MiB")
+
+
+def test_a_run_writes_down_what_was_learnt(tmp_path: Path) -> None:
+    result = searched(tmp_path, "Arithmetic_")
+    written = stored(result.directory, "machine.json")["costs"]["latency"]
+    assert written["target"]["runtime"] == "arithmetic"
+    assert np.isfinite(written["coefficients"]).all()
