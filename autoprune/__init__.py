@@ -10,18 +10,28 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.criteria import Units
-    from autoprune.errors import AutopruneError, Exhausted, TrialFailed
-    from autoprune.files.export import load
-    from autoprune.protocols import Controller, CostModel, Criterion, Evaluator, Reward
-    from autoprune.report.facts import Report
-    from autoprune.runs.apply import apply_point, apply_policy
-    from autoprune.runs.journal import Run
-    from autoprune.runs.lifecycle import Result, resume, search
-    from autoprune.task import Images, Split, Task
-    from autoprune.values.budget import Budget
-    from autoprune.values.space import Group, Policy, SearchSpace
-    from autoprune.values.trial import Trial
+    from autoprune.errors import AutopruneError as AutopruneError, Exhausted as Exhausted, TrialFailed as TrialFailed
+    from autoprune.evaluators.bench import Bench as Bench
+    from autoprune.files.export import load as load
+    from autoprune.protocols import (
+        Controller as Controller,
+        CostModel as CostModel,
+        Criterion as Criterion,
+        Evaluator as Evaluator,
+        Reward as Reward,
+        Score as Score,
+        Units as Units,
+    )
+    from autoprune.report.facts import Report as Report
+    from autoprune.runs.apply import apply_point as apply_point, apply_policy as apply_policy
+    from autoprune.runs.journal import Run as Run
+    from autoprune.runs.lifecycle import Result as Result, resume as resume, search as search
+    from autoprune.structure.prune import Candidate as Candidate
+    from autoprune.task import Images as Images, Split as Split, Task as Task
+    from autoprune.values.budget import Budget as Budget
+    from autoprune.values.space import Choice as Choice, Policy as Policy, SearchSpace as SearchSpace
+    from autoprune.values.trial import Failure as Failure, Outcome as Outcome, Trial as Trial
+
 
 __version__ = "0.1.0"
 
@@ -29,67 +39,30 @@ __version__ = "0.1.0"
 # 1,024 a twelfth of a trial of ResNet-56 went into compiling. It is read when the first operator runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
 
-_HOME = {
-    "AutopruneError": "errors",
-    "Budget": "values.budget",
-    "Controller": "protocols",
-    "CostModel": "protocols",
-    "Criterion": "protocols",
-    "Evaluator": "protocols",
-    "Exhausted": "errors",
-    "Group": "values.space",
-    "Images": "task",
-    "Policy": "values.space",
-    "Report": "report.facts",
-    "Result": "runs.lifecycle",
-    "Reward": "protocols",
-    "Run": "runs.journal",
-    "SearchSpace": "values.space",
-    "Split": "task",
-    "Task": "task",
-    "Trial": "values.trial",
-    "TrialFailed": "errors",
-    "Units": "criteria",
-    "apply_point": "runs.apply",
-    "apply_policy": "runs.apply",
-    "load": "files.export",
-    "resume": "runs.lifecycle",
-    "search": "runs.lifecycle",
+_HOME = {  # the names of each module
+    "errors": "AutopruneError Exhausted TrialFailed",
+    "evaluators.bench": "Bench",
+    "files.export": "load",
+    "protocols": "Controller CostModel Criterion Evaluator Reward Score Units",
+    "report.facts": "Report",
+    "runs.apply": "apply_point apply_policy",
+    "runs.journal": "Run",
+    "runs.lifecycle": "Result resume search",
+    "structure.prune": "Candidate",
+    "task": "Images Split Task",
+    "values.budget": "Budget",
+    "values.space": "Choice Policy SearchSpace",
+    "values.trial": "Failure Outcome Trial",
 }
+_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
-__all__ = [
-    "AutopruneError",
-    "Budget",
-    "Controller",
-    "CostModel",
-    "Criterion",
-    "Evaluator",
-    "Exhausted",
-    "Group",
-    "Images",
-    "Policy",
-    "Report",
-    "Result",
-    "Reward",
-    "Run",
-    "SearchSpace",
-    "Split",
-    "Task",
-    "Trial",
-    "TrialFailed",
-    "Units",
-    "apply_point",
-    "apply_policy",
-    "load",
-    "resume",
-    "search",
-]
+__all__ = sorted(_MODULE)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE:
         raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"autoprune.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"autoprune.{_MODULE[name]}"), name)
 
 
 def __dir__() -> list[str]:

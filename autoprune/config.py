@@ -24,7 +24,7 @@ from autoprune.errors import ConfigError
 from autoprune.structure.trace import restrict
 from autoprune.train import Recipe
 from autoprune.values import budget
-from autoprune.values.space import Group
+from autoprune.values.space import Choice
 
 
 def _ceiling(written: str | float) -> str | float:
@@ -147,7 +147,7 @@ class Finetune(Table):
     def recipe(self, images: int, precision: str) -> Recipe:
         """The recipe for a training split of `images` images."""
         steps = math.ceil(self.epochs * images / self.batch)
-        return Recipe(steps, precision=precision, **self.model_dump(exclude={"epochs", "start"}))
+        return Recipe.of(self, steps=steps, precision=precision)
 
 
 class Report(Table):
@@ -194,18 +194,18 @@ class Config(Table):
         """Whether a multiple is to be found by timing."""
         return AUTO in (self.space.step, *(rule.step for rule in self.space.group))
 
-    def groups(self, traced: Iterable[Group], auto: int = 1) -> tuple[Group, ...]:
-        """The traced groups within the limits that [space] sets, where `auto` is the multiple that was found.
+    def choices(self, traced: Iterable[Choice], auto: int = 1) -> tuple[Choice, ...]:
+        """The traced choices within the limits that [space] sets, where `auto` is the multiple that was found.
 
-        Raises ConfigError for a rule that matches no group.
+        Raises ConfigError for a rule that matches none.
         """
-        groups = tuple(traced)
+        choices = tuple(traced)
         for rule in self.space.group:
-            if not any(fnmatchcase(g.name, rule.match) for g in groups):
-                names = ", ".join(g.name for g in groups)
-                hint = plugins.meant(rule.match, (g.name for g in groups))
+            if not any(fnmatchcase(c.name, rule.match) for c in choices):
+                names = ", ".join(c.name for c in choices)
+                hint = plugins.meant(rule.match, (c.name for c in choices))
                 raise ConfigError(f"[[space.group]] match = {rule.match!r} matches no group{hint}; there are {names}")
-        return tuple(_limited(group, self.space, auto) for group in groups)
+        return tuple(_limited(choice, self.space, auto) for choice in choices)
 
 
 def find(source: str, over: Mapping[str, Any] | None = None) -> Config:
@@ -242,14 +242,14 @@ def parse(tables: Mapping[str, Any], source: str, over: Mapping[str, Any] | None
         raise ConfigError(f"{source}: {wrong}") from None
 
 
-def _limited(group: Group, space: Space, auto: int) -> Group:
-    """`group` with the last word on each setting."""
+def _limited(choice: Choice, space: Space, auto: int) -> Choice:
+    """`choice` with the last word on each setting."""
     words: dict[str, Any] = {"max_sparsity": space.max_sparsity, "step": space.step}
     for rule in space.group:
-        if fnmatchcase(group.name, rule.match):
+        if fnmatchcase(choice.name, rule.match):
             words |= rule.model_dump(exclude={"match"}, exclude_none=True)
-    step = min(auto, group.of * group.width) if words["step"] == AUTO else words["step"]
-    return restrict(group, max_sparsity=words["max_sparsity"], step=step)
+    step = min(auto, choice.dense * choice.width) if words["step"] == AUTO else words["step"]
+    return restrict(choice, max_sparsity=words["max_sparsity"], step=step)
 
 
 def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:

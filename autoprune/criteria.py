@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,54 +16,28 @@ from torch.linalg import vector_norm
 from torch.nn.modules.batchnorm import _NormBase
 
 from autoprune.errors import ConfigError, ModelError
-from autoprune.task import Task
-
-if TYPE_CHECKING:
-    from autoprune.structure.edits import Cut
+from autoprune.inputs import call, device_of, moved
+from autoprune.protocols import Criterion, Needs, Units
+from autoprune.structure.edits import Slice
 from autoprune.structure.trace import Trace
+from autoprune.task import Task
 
 CALIBRATION = (16, 32)  # batches, and images in each, that gradients are collected on
 
 
-@dataclass(frozen=True, slots=True)
-class Units:
-    """The n units of one group, one row each.
-
-    Attributes:
-        weight: (n, k), the rows of every layer that produces the units.
-        coupled: (n, K), all weights that leave with a unit, the columns of its consumers among them; needs "coupled".
-        scale: (n, m), the BatchNorm gammas behind a unit; needs "scale".
-        grad: (n, K), the root mean square over calibration batches of the loss's gradient, matching `coupled` element
-            by element (a trained network's mean gradient is nearly zero and says little); needs "grad".
-        generator: the randomness a criterion may use; needs "generator".
-    """
-
-    weight: Tensor
-    coupled: Tensor | None = None
-    scale: Tensor | None = None
-    grad: Tensor | None = None
-    generator: torch.Generator | None = None
-
-    def __len__(self) -> int:
-        return len(self.weight)
-
-
-Scoring = Callable[[Units], Tensor]
-
-
-def needs(*fields: str) -> Callable[[Scoring], Scoring]:
+def needs(*fields: str) -> Callable[[Criterion], Criterion]:
     """Say which optional fields of `Units` a criterion reads, so that they are filled in."""
 
-    def mark(criterion: Scoring) -> Scoring:
-        criterion.needs = frozenset(fields)  # type: ignore[attr-defined]
+    def mark(criterion: Criterion) -> Criterion:
+        criterion.needs = frozenset(fields)  # type: ignore[attr-defined]  # now it is a `Needs`
         return criterion
 
     return mark
 
 
-def needed(criterion: Scoring) -> frozenset[str]:
+def needed(criterion: Criterion) -> frozenset[str]:
     """The optional fields of `Units` that `criterion` reads."""
-    return frozenset(getattr(criterion, "needs", ()))
+    return criterion.needs if isinstance(criterion, Needs) else frozenset()
 
 
 @needs("generator")
@@ -119,8 +91,8 @@ def _present(field: Tensor | None, name: str) -> Tensor:
     return field
 
 
-def scores(model: nn.Module, trace: Trace, criterion: Scoring, *, task: Task, seed: int) -> list[Tensor]:
-    """One score a unit for every group of `trace`, on the CPU; `model` is only read.
+def scores(model: nn.Module, trace: Trace, criterion: Criterion, *, task: Task, seed: int) -> list[Tensor]:
+    """One score a unit for every choice of `trace`, on the CPU; `model` is only read.
 
     Raises ConfigError where the criterion needs what a group lacks, or returns anything but one finite number a unit.
     """
@@ -128,8 +100,10 @@ def scores(model: nn.Module, trace: Trace, criterion: Scoring, *, task: Task, se
     gradients = collect_gradients(model, task, seed) if "grad" in fields else {}
     generator = torch.Generator().manual_seed(seed)
     return [
-        _checked(criterion(units_of(model, trace, i, fields, gradients, generator)), criterion, group.name, group.of)
-        for i, group in enumerate(trace.groups)
+        _checked(
+            criterion(units_of(model, trace, i, fields, gradients, generator)), criterion, choice.name, choice.dense
+        )
+        for i, choice in enumerate(trace.choices)
     ]
 
 
@@ -143,13 +117,13 @@ def units_of(
 ) -> Units:
     """The units of group `i` as a criterion that needs `fields` sees them."""
     tensors = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
-    cuts = [cut for cut in trace.cuts[i] if cut.tensor in tensors]
+    cuts = [cut for cut in trace.edits[i] if cut.tensor in tensors]
     weights = [cut for cut in cuts if tensors[cut.tensor].dim() > 1] or cuts
     produced = [cut for cut in weights if cut.role == "out"] or weights
     return Units(
         weight=_rows(tensors, produced),
         coupled=_rows(tensors, weights) if "coupled" in fields else None,
-        scale=_rows(tensors, _gammas(model, cuts, trace.groups[i].name)) if "scale" in fields else None,
+        scale=_rows(tensors, _gammas(model, cuts, trace.choices[i].name)) if "scale" in fields else None,
         grad=_rows(gradients or {}, weights) if "grad" in fields else None,
         generator=generator if "generator" in fields else None,
     )
@@ -162,13 +136,13 @@ def collect_gradients(model: nn.Module, task: Task, seed: int) -> dict[str, Tens
     """
     twin = copy.deepcopy(model).eval().requires_grad_(True)
     named = dict(twin.named_parameters(remove_duplicate=False))
-    device = next(iter(named.values())).device
+    device = device_of(twin)
     count, size = CALIBRATION
     batches = list(islice(task.train.shuffled(size, torch.Generator().manual_seed(seed)), count))
     total = {name: torch.zeros_like(p) for name, p in named.items()}
     for inputs, targets in batches:
         with torch.enable_grad():
-            loss = task.loss(twin(inputs.to(device)), targets.to(device))
+            loss = task.loss(call(twin, moved(inputs, device)), moved(targets, device))
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found):
             if gradient is not None:
@@ -176,17 +150,17 @@ def collect_gradients(model: nn.Module, task: Task, seed: int) -> dict[str, Tens
     return {name: square.sqrt() for name, square in total.items()}
 
 
-def _rows(tensors: Mapping[str, Tensor], cuts: Collection[Cut]) -> Tensor:
+def _rows(tensors: Mapping[str, Tensor], cuts: Collection[Slice]) -> Tensor:
     """What `cuts` take from `tensors`, one row a unit: (units, everything that leaves with it)."""
     return torch.cat([_taken(tensors[cut.tensor], cut) for cut in cuts], dim=1)
 
 
-def _taken(tensor: Tensor, cut: Cut) -> Tensor:
+def _taken(tensor: Tensor, cut: Slice) -> Tensor:
     index = torch.from_numpy(cut.index).to(tensor.device)  # (units, m)
     return tensor.index_select(cut.dim, index.flatten()).movedim(cut.dim, 0).reshape(len(index), -1).float().cpu()
 
 
-def _gammas(model: nn.Module, cuts: Collection[Cut], group: str) -> list[Cut]:
+def _gammas(model: nn.Module, cuts: Collection[Slice], group: str) -> list[Slice]:
     owners = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _NormBase)}
     found = [cut for cut in cuts if cut.tensor in owners]
     if not found:
@@ -196,7 +170,7 @@ def _gammas(model: nn.Module, cuts: Collection[Cut], group: str) -> list[Cut]:
     return found
 
 
-def _checked(found: Tensor, criterion: Scoring, group: str, units: int) -> Tensor:
+def _checked(found: Tensor, criterion: Criterion, group: str, units: int) -> Tensor:
     name = getattr(criterion, "__name__", type(criterion).__name__)
     if found.shape != (units,):
         raise ConfigError(f"criterion {name!r} gave shape {tuple(found.shape)} for {group!r}; ({units},) is needed")

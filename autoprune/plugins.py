@@ -20,11 +20,9 @@ import importlib.util
 import inspect
 import json
 import math
-import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -37,19 +35,19 @@ from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin
 OURS: Mapping[str, Mapping[str, str]] = {
     "controller": {
         "uniform": "autoprune.controllers.uniform:Uniform",
-        "deep": "autoprune.controllers.uniform:Deep",
-        "shallow": "autoprune.controllers.uniform:Shallow",
+        "deep": "autoprune.controllers.deep:Deep",
+        "shallow": "autoprune.controllers.shallow:Shallow",
         "random": "autoprune.controllers.random:Random",
         "evolution": "autoprune.controllers.evolution:Evolution",
         "genetic": "autoprune.controllers.genetic:Genetic",
         "bayes": "autoprune.controllers.bayes:Bayes",
-        "bayes-gp": "autoprune.controllers.bayes:BayesGP",
-        "cmaes": "autoprune.controllers.bayes:CmaEs",
-        "nsga2": "autoprune.controllers.bayes:Nsga2",
-        "qmc": "autoprune.controllers.bayes:Qmc",
+        "bayes-gp": "autoprune.controllers.bayes_gp:BayesGP",
+        "cmaes": "autoprune.controllers.cmaes:CmaEs",
+        "nsga2": "autoprune.controllers.nsga2:Nsga2",
+        "qmc": "autoprune.controllers.qmc:Qmc",
         "ddpg": "autoprune.controllers.ddpg:DDPG",
-        "td3": "autoprune.controllers.ddpg:TD3",
-        "sac": "autoprune.controllers.ddpg:SAC",
+        "td3": "autoprune.controllers.td3:TD3",
+        "sac": "autoprune.controllers.sac:SAC",
     },
     "evaluator": {
         "recalibrate": "autoprune.evaluators.recalibrate:Recalibrate",
@@ -96,37 +94,35 @@ OURS: Mapping[str, Mapping[str, str]] = {
 
 WIRED: Mapping[str, tuple[str, ...]] = {  # what the program gives; everything else is a setting
     "controller": ("space", "budget", "seed"),
-    "evaluator": ("task", "trace", "space", "criterion", "seed", "precision"),
+    "evaluator": ("bench",),
     "cost": ("space", "trace", "task", "target", "known"),
 }
+MOVED: Mapping[str, str] = {  # addresses of ours that files may hold, and where they are now
+    **{
+        f"autoprune.controllers.{old}:{name}": f"autoprune.controllers.{new}:{name}"
+        for old, new, name in (
+            ("uniform", "deep", "Deep"),
+            ("uniform", "shallow", "Shallow"),
+            ("bayes", "bayes_gp", "BayesGP"),
+            ("bayes", "cmaes", "CmaEs"),
+            ("bayes", "nsga2", "Nsga2"),
+            ("bayes", "qmc", "Qmc"),
+            ("ddpg", "td3", "TD3"),
+            ("ddpg", "sac", "SAC"),
+        )
+    },
+    "autoprune.costs.latency:Latency": "autoprune.costs.latency.model:Latency",
+}
+_VERBS: Mapping[str, tuple[str, ...]] = {  # what a plugin that was made must have
+    "controller": ("ask", "tell"),
+    "evaluator": ("realise", "recover", "score"),
+    "cost": ("predict", "measure"),
+    "target": ("ready",),
+    "criterion": ("__call__",),
+    "reward": ("__call__",),
+}
+_BEFORE = ("task", "trace", "space", "criterion", "precision")  # what evaluators were given one by one
 _OFTEN_FUNCTIONS = ("criterion", "reward")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting of a plugin, for people.
-
-    Attributes:
-        name: as it is written in a file.
-        type: as Python writes it.
-        default: as Python writes it; "required" where there is none.
-        meaning: from the plugin's docstring; may be empty.
-    """
-
-    name: str
-    type: str
-    default: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A plugin, for people."""
-
-    kind: str
-    name: str
-    summary: str
-    settings: tuple[Setting, ...]
 
 
 def names(kind: str) -> dict[str, str]:
@@ -141,7 +137,7 @@ def names(kind: str) -> dict[str, str]:
 def load(kind: str, name: str) -> Callable[..., Any]:
     """The class or function behind `name`. Raises UnknownPlugin, or ConfigError where an address leads nowhere."""
     known = names(kind)
-    address = name if ":" in name else known.get(name)
+    address = MOVED.get(name, name) if ":" in name else known.get(name)
     if address is None:
         hint = meant(name, known) or f"; there are {', '.join(sorted(known))}"
         raise UnknownPlugin(f"no {kind} is called {name!r}{hint}")
@@ -152,6 +148,12 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         what = "has no" if found is None else "holds something that is not callable under"
         hint = meant(attribute, (word for word in vars(module) if not word.startswith("_")))
         raise ConfigError(f"{kind} {name!r}: {place} {what} {attribute!r}{hint}")
+    try:
+        inspect.signature(found)
+    except ValueError:  # of some that are written in C
+        raise ConfigError(
+            f"{kind} {name!r}: {attribute} does not say what it takes; write a class of your own"
+        ) from None
     return typing.cast("Callable[..., Any]", found)
 
 
@@ -164,11 +166,20 @@ def build(kind: str, settings: Mapping[str, Any], **wiring: Any) -> Any:
         return make
     taken = inspect.signature(make).parameters
     try:
-        return make(**{word: value for word, value in wiring.items() if word in taken}, **checked)
+        made = make(**{word: value for word, value in wiring.items() if word in taken}, **checked)
     except AutopruneError:
         raise
     except ValueError as wrong:
         raise ConfigError(f"{kind} {name!r}: {one_line(wrong)}") from wrong
+    except AttributeError as wrong:
+        if not type(wrong.obj).__module__.startswith("autoprune."):
+            raise
+        raise ConfigError(f"{kind} {name!r}: {one_line(wrong)}; CHANGELOG.md says what was renamed") from wrong
+    if absent := [verb for verb in _VERBS.get(kind, ()) if not callable(getattr(made, verb, None))]:
+        old = hasattr(made, "metric") and kind == "evaluator"
+        hint = "; what was `metric` is `recover` and `score` now, see autoprune/protocols.py" if old else ""
+        raise ConfigError(f"{kind} {name!r} has no method {absent[0]!r}{hint}")
+    return made
 
 
 def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -
     name = str(settings["use"])
     make = load(kind, name)
     given = {word: value for word, value in settings.items() if word != "use"}
-    parameters = _settings_of(kind, make, {*without, *WIRED.get(kind, ())})
+    parameters = settings_of(kind, make, {*without, *WIRED.get(kind, ())})
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {word: p for word, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     for word in given:
@@ -189,8 +200,11 @@ def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -
             raise ConfigError(f"{kind} {name!r} has no setting {word!r}{meant(word, named) or there}")
     for word, parameter in named.items():
         if parameter.default is parameter.empty and word not in given:
+            if kind == "evaluator" and word in _BEFORE:
+                raise ConfigError(f"{kind} {name!r} takes {word!r}; evaluators are handed one argument, `bench`: "
+                                  f"write bench.{word}")  # fmt: skip
             raise ConfigError(f"{kind} {name!r} needs the setting {word!r}")
-    hints = _hints(make)
+    hints = hints_of(make)
     return {
         word: _typed(f"{kind} {name!r}, setting {word!r}", hints.get(word, Any), value) for word, value in given.items()
     }
@@ -199,23 +213,6 @@ def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -
 def takes(kind: str, name: str, parameter: str) -> bool:
     """Whether the plugin has a parameter of that name."""
     return parameter in inspect.signature(load(kind, name)).parameters
-
-
-def describe(kind: str, name: str) -> Description:
-    """What a plugin is and what its settings mean."""
-    make = load(kind, name)
-    text = inspect.getdoc(make) or ""
-    meanings, hints = _inherited(make), _hints(make)
-    settings = tuple(
-        Setting(
-            name=p.name,
-            type=_written(hints.get(p.name, Any)),
-            default="required" if p.default is p.empty else repr(p.default),
-            meaning=meanings.get(p.name, ""),
-        )
-        for p in _settings_of(kind, make, WIRED.get(kind, ())).values()
-    )
-    return Description(kind, name, " ".join(text.partition("\n\n")[0].split()), settings)
 
 
 def meant(word: str, among: Iterable[str]) -> str:
@@ -233,14 +230,15 @@ def _is_itself(kind: str, make: Callable[..., Any]) -> bool:
     return kind in _OFTEN_FUNCTIONS and not inspect.isclass(make)
 
 
-def _settings_of(kind: str, make: Callable[..., Any], wired: Iterable[str]) -> dict[str, inspect.Parameter]:
+def settings_of(kind: str, make: Callable[..., Any], wired: Iterable[str]) -> dict[str, inspect.Parameter]:
+    """The parameters of a plugin but for those that the program gives."""
     if _is_itself(kind, make):
         return {}
     parameters = inspect.signature(make).parameters
     return {word: p for word, p in parameters.items() if word not in set(wired)}
 
 
-def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(make: Callable[..., Any]) -> dict[str, Any]:
     """The types of the parameters of `make`; without those of an annotation that cannot be evaluated.
 
     What a class inherits was annotated with the names of the module that it is inherited from.
@@ -263,34 +261,12 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
     except pydantic.ValidationError as wrong:
         raise ConfigError(f"{where} is {value!r}: {wrong.errors()[0]['msg'].lower()}") from None
     except pydantic.PydanticSchemaGenerationError:
-        raise ConfigError(f"{where} cannot be written in a file: it is a {_written(hint)}") from None
+        raise ConfigError(f"{where} cannot be written in a file: it is a {written(hint)}") from None
 
 
-def _written(hint: Any) -> str:
+def written(hint: Any) -> str:
+    """A type as Python writes it."""
     return "any" if hint is Any else inspect.formatannotation(hint).replace("typing.", "")
-
-
-def _inherited(make: Callable[..., Any]) -> dict[str, str]:
-    """What each name means, from the docstring of `make` and of the classes that it builds on."""
-    found: dict[str, str] = {}
-    for base in reversed(make.__mro__) if inspect.isclass(make) else (make,):
-        found |= _meanings(inspect.getdoc(base) or "")
-    return found
-
-
-def _meanings(text: str) -> dict[str, str]:
-    """From the section "Attributes:" or "Args:" of a docstring: what each name means."""
-    section = re.search(r"^(?:Attributes|Args):\n((?:[ ].*\n?|\n)+)", text, re.MULTILINE)
-    found: dict[str, str] = {}
-    current: list[str] = []
-    for line in section.group(1).splitlines() if section else ():
-        entry = re.match(r" {4}(\w[\w, ]*):\s+(.*)", line)
-        if entry:
-            current = [word.strip() for word in entry.group(1).split(",")]
-            found |= dict.fromkeys(current, entry.group(2).strip())
-        else:
-            found |= {word: f"{found[word]} {line.strip()}".strip() for word in current}
-    return found
 
 
 def _module(place: str, what: str) -> ModuleType:
@@ -302,7 +278,8 @@ def _module(place: str, what: str) -> ModuleType:
         return _from_file(Path(place)) if is_file else importlib.import_module(place)
     except (Exception, SystemExit) as wrong:  # whatever a user's file raises
         reason = f"{type(wrong).__name__}: {one_line(wrong)}"
-        raise ConfigError(f"{what}: {place} cannot be imported ({reason})") from wrong
+        hint = "; CHANGELOG.md says what was renamed" if "autoprune." in reason else ""
+        raise ConfigError(f"{what}: {place} cannot be imported ({reason}){hint}") from wrong
 
 
 def _from_file(path: Path) -> ModuleType:

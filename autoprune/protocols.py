@@ -1,19 +1,33 @@
-"""The verbs of the house. A plugin is any object with these methods; it need not import autoprune."""
+"""The verbs of the house. A plugin is any object with these methods; it need not import autoprune.
+
+What a plugin may offer beyond that is a protocol of its own here, and is looked for with `isinstance` (which reads the
+attributes of a protocol on Python 3.11).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
-from autoprune.criteria import Units
-from autoprune.targets.timing import Figure
+from autoprune.inputs import Inputs
+from autoprune.structure.prune import Candidate
+from autoprune.values.budget import Predicts
 from autoprune.values.space import Policy
+from autoprune.values.terms import Figure
 from autoprune.values.trial import Trial
 
 Watch = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+Sampler = Callable[[], float]  # runs a network once; milliseconds
+Costs = Mapping[str, float]
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """A `Watch` that does nothing."""
 
 
 class Controller(Protocol):
@@ -32,20 +46,38 @@ class Controller(Protocol):
         ...
 
 
-class Evaluator(Protocol):
-    """Makes the pruned model of a policy and says how good it is.
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good a candidate is.
 
-    What a reader of the report must know of it, it may say in `notes`, a tuple of sentences. Where it saves time at the
-    cost of truth, `careful()` may give an evaluator like it that does not (`runs.fidelity.Careful`). How long
-    the phases of the last `metric` took, it may say in `spent`, seconds by name.
+    Attributes:
+        metric: the task's quality on the holdout, higher is better.
+        seconds: what an evaluator tells apart of the time that this took, by name.
     """
 
-    def realise(self, policy: Policy) -> nn.Module:
+    metric: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Makes the pruned network of a policy, lets it recover, and says how good it is.
+
+    It is handed a `bench`, an `autoprune.evaluators.bench.Bench`.
+    """
+
+    def realise(self, policy: Policy) -> Candidate:
         """The pruned network, a new model; the dense one stays byte-identical."""
         ...
 
-    def metric(self, model: nn.Module) -> float:
-        """The task's metric on the holdout after this evaluator's recovery, which changes `model`.
+    def recover(self, candidate: Candidate) -> Candidate:
+        """The same after this evaluator's recovery, which may change the candidate's network in place.
+
+        Raises TrialFailed where that cannot be.
+        """
+        ...
+
+    def score(self, candidate: Candidate) -> Score:
+        """The task's metric on the holdout of a candidate that has recovered, and is not changed.
 
         Raises TrialFailed when it is not finite.
         """
@@ -53,18 +85,37 @@ class Evaluator(Protocol):
 
 
 @runtime_checkable
-class Trains(Protocol):
-    """An evaluator that trains weights of its own, once, before it can score. Without `prepare`, it does when it must.
+class Explains(Protocol):
+    """A plugin with something that a reader of the report must know."""
 
-    `seconds` is how long the training of what it has took.
-    """
+    notes: Sequence[str]  # sentences
 
-    @property
-    def seconds(self) -> float:
-        """Of training; 0 before it."""
+
+@runtime_checkable
+class SavesTime(Protocol):
+    """An evaluator that saves time at the cost of truth."""
+
+    def careful(self) -> Evaluator:
+        """The same recovery in fp32, with every calibration image, scored on the whole holdout."""
         ...
 
-    def rehearse(self, policy: Policy) -> nn.Module:
+
+@runtime_checkable
+class Repeats(Protocol):
+    """An evaluator, a slow one, that can be had once more with other calibration images."""
+
+    def again(self) -> Evaluator | None:
+        """The same with other calibration images; None where there are none left."""
+        ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """An evaluator that trains weights of its own, once, before it can score: in `prepare`, or else when it must."""
+
+    seconds: float  # that training took; 0 before it
+
+    def rehearse(self, policy: Policy) -> Candidate:
         """The network of `policy` with weights that are not trained yet; refuses what training would fail on."""
         ...
 
@@ -89,20 +140,24 @@ class CostModel(Protocol):
         """What is counted: MAC, param, ms, MiB."""
         ...
 
-    def measure(self, model: nn.Module, example: Tensor) -> float:
+    def measure(self, model: nn.Module, example: Inputs) -> float:
         """The cost of `model` on `example`, counted or timed on the model itself."""
         ...
 
 
-class PredictiveCost(CostModel, Protocol):
-    """A cost that is known from the policy alone, monotone in every sparsity unless its `monotone` is false.
+class PredictiveCost(CostModel, Predicts, Protocol):
+    """A cost that is known from the policy alone, monotone in every level unless it `MayFall`.
 
-    Where it is not, a budget still holds, but may not be used up to the last channel.
+    Where it is not, a budget still holds, but may not be used up to the last channel. One that prices many policies at
+    once is an `autoprune.values.budget.PredictsMany`; one with a margin, `KeepsAway`.
     """
 
-    def predict(self, policy: Policy) -> float:
-        """The cost of the network that `policy` describes."""
-        ...
+
+@runtime_checkable
+class MayFall(Protocol):
+    """A cost that says whether it never rises with sparsity."""
+
+    monotone: bool  # False where a network with a unit less may cost more
 
 
 @runtime_checkable
@@ -122,11 +177,17 @@ class Learns(Protocol):
 
 
 @runtime_checkable
-class Times(Protocol):
-    """A cost whose measurement differs from its prediction, so that networks are measured in the end.
+class SaysHowWell(Protocol):
+    """A cost that is measured."""
 
-    `margin`, if it has one, is the share by which policies are kept below a ceiling on it.
-    """
+    def sentence(self) -> str:
+        """Where it was measured and how well it predicts, for people."""
+        ...
+
+
+@runtime_checkable
+class Times(Protocol):
+    """A cost whose measurement differs from its prediction, so that networks are measured in the end."""
 
     def figures(self, models: Sequence[nn.Module]) -> Sequence[Figure]:
         """What `models` cost as shares of the dense network, measured together, with the spread."""
@@ -134,39 +195,92 @@ class Times(Protocol):
 
 
 class Target(Protocol):
-    """A runtime on a device, where networks are timed.
-
-    One that makes networks ready faster when they are pruned from the same one may offer `family(dense, example)`,
-    which gives a function like `ready` of a network alone.
-    """
+    """A runtime on a device, where networks are timed."""
 
     @property
     def key(self) -> Mapping[str, str | int]:
         """What a time depends on besides the network: "runtime" with its version, "device", threads and the like."""
         ...
 
-    def ready(self, model: nn.Module, example: Tensor) -> Callable[[], float]:
-        """`model` made ready for inputs like `example`, (n, ...); each call runs it once and gives milliseconds.
+    def ready(self, model: nn.Module, example: Inputs) -> Sampler:
+        """`model` made ready for inputs like `example`; each call runs it once and gives milliseconds.
 
         Raises TargetError where the runtime cannot run it.
         """
         ...
 
 
+@runtime_checkable
+class TimesFamilies(Protocol):
+    """A target that makes networks ready faster when they are pruned from the same one."""
+
+    def family(self, dense: nn.Module, example: Inputs) -> Callable[[nn.Module], Sampler]:
+        """A function like `Target.ready` of a network alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The n units of one group, one row each.
+
+    Attributes:
+        weight: (n, k), the rows of every layer that produces the units.
+        coupled: (n, K), all weights that leave with a unit, the columns of its consumers among them; needs "coupled".
+        scale: (n, m), the BatchNorm gammas behind a unit; needs "scale".
+        grad: (n, K), the root mean square over calibration batches of the loss's gradient, matching `coupled` element
+            by element (a trained network's mean gradient is nearly zero and says little); needs "grad".
+        generator: the randomness a criterion may use; needs "generator".
+    """
+
+    weight: Tensor
+    coupled: Tensor | None = None
+    scale: Tensor | None = None
+    grad: Tensor | None = None
+    generator: torch.Generator | None = None
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
 class Criterion(Protocol):
     """How much each unit of a group matters."""
 
-    def __call__(self, units: Units) -> Tensor:
+    def __call__(self, units: Units, /) -> Tensor:
         """One finite score a unit, shape (n,); the larger stay longer."""
         ...
 
 
+@runtime_checkable
+class Needs(Protocol):
+    """A criterion that reads optional fields of `Units`."""
+
+    needs: frozenset[str]  # their names
+
+
 class Reward(Protocol):
-    """One number from quality and costs, higher is better."""
+    """One number from quality and costs, higher is better; or several, which make a front."""
 
-    def __call__(self, metric: float, costs: Mapping[str, float], dense: Mapping[str, float]) -> float:
-        """`costs` of the pruned network and `dense` costs, by name of the cost model.
-
-        Where this reward's `uses_dense_metric` is true, `dense["metric"]` is the dense network's metric.
-        """
+    def __call__(self, metric: float, costs: Costs, dense: Costs, /) -> float | tuple[float, ...]:
+        """`costs` of the pruned network and `dense` costs, by name of the cost model."""
         ...
+
+
+@runtime_checkable
+class UsesCosts(Protocol):
+    """A reward that says whether it trades cost against quality itself: the search then need not use the budget up."""
+
+    uses_costs: bool
+
+
+@runtime_checkable
+class UsesDenseMetric(Protocol):
+    """A reward that says whether it finds the dense network's metric, under "metric", among the dense costs."""
+
+    uses_dense_metric: bool
+
+
+@runtime_checkable
+class NamesCost(Protocol):
+    """A reward that needs a cost besides those of the budget."""
+
+    cost: str  # its name

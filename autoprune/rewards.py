@@ -7,67 +7,62 @@ One whose `uses_dense_metric` is true also finds the dense network's metric, und
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 from autoprune.errors import ConfigError
-
-Costs = Mapping[str, float]
-Rewarding = Callable[[float, Costs, Costs], float]
+from autoprune.protocols import Costs, Reward, UsesCosts, UsesDenseMetric
 
 
-def trades(uses_costs: bool) -> Callable[[Rewarding], Rewarding]:
-    """Say whether a reward looks at costs."""
+def trades(*cost: str) -> Callable[[Reward], Reward]:
+    """Say that a reward trades cost against quality, and which cost it needs besides those of the budget, if any."""
 
-    def mark(reward: Rewarding) -> Rewarding:
-        reward.uses_costs = uses_costs  # type: ignore[attr-defined]
+    def mark(reward: Reward) -> Reward:
+        reward.uses_costs = True  # type: ignore[attr-defined]  # now it is a `UsesCosts`
+        for name in cost:
+            reward.cost = name  # type: ignore[attr-defined]  # and a `NamesCost`
         return reward
 
     return mark
 
 
-def uses_costs(reward: Rewarding) -> bool:
+def uses_costs(reward: Reward) -> bool:
     """Whether `reward` trades cost against quality; a reward that does not say so is taken not to."""
-    return bool(getattr(reward, "uses_costs", False))
+    return isinstance(reward, UsesCosts) and reward.uses_costs
 
 
-def uses_dense_metric(reward: Rewarding) -> bool:
+def uses_dense_metric(reward: Reward) -> bool:
     """Whether `reward` compares with the dense network's metric; a reward that does not say so is taken not to."""
-    return bool(getattr(reward, "uses_dense_metric", False))
+    return isinstance(reward, UsesDenseMetric) and reward.uses_dense_metric
 
 
-@trades(False)
 def metric(metric: float, costs: Costs, dense: Costs) -> float:
     """The metric itself; the budget bounds the costs."""
     return metric
 
 
-@trades(False)
 def r_err(metric: float, costs: Costs, dense: Costs) -> float:
     """-error, for a metric in [0, 1]. He et al. 2018 (AMC), https://arxiv.org/abs/1802.03494."""
     return -(1.0 - metric)
 
 
-@trades(True)
+@trades()
 def r_flops(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(MACs), for a metric in [0, 1]. He et al. 2018 (AMC), whose code counts MACs, too."""
     return -(1.0 - metric) * math.log(_macs(costs))
 
 
-@trades(True)
+@trades()
 def r_param(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(parameters), for a metric in [0, 1]. He et al. 2018 (AMC)."""
     return -(1.0 - metric) * math.log(_cost(costs, "params", "r_param"))
 
 
-@trades(True)
+@trades("latency")
 def r_latency(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(microseconds on the target), for a metric in [0, 1]: the form of He et al. 2018 (AMC)."""
     return -(1.0 - metric) * math.log(1e3 * _cost(costs, "latency", "r_latency"))
-
-
-r_latency.cost = "latency"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,11 @@ class MnasNet:
         exponent: how much cost weighs, < 0; at -0.07 (the paper's) twice the cost is worth 5% of the metric.
     """
 
+    uses_costs: ClassVar[bool] = True
+
     cost: str = "macs"
     share: float = 0.5
     exponent: float = -0.07
-    uses_costs: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -109,10 +105,11 @@ class Guaranteed:
         tolerance: how far the metric may be below the dense network's, in the metric's unit, >= 0.
     """
 
+    uses_costs: ClassVar[bool] = True
+    uses_dense_metric: ClassVar[bool] = True
+
     cost: str = "macs"
     tolerance: float = 0.005
-    uses_costs: bool = field(default=True, init=False)
-    uses_dense_metric: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):

@@ -2,7 +2,7 @@
 
 `train` is what finetuning and calibration may look at; `holdout` is cut from the training images and scores the
 search; `test` is read once, by the report. Any map-style `torch.utils.data.Dataset` of (input, target) pairs will do
-as a split; `Images` is the fast one, a whole data set in memory.
+as a split; `Images` is the fast one, a whole data set in memory. What the network takes is said in `autoprune.inputs`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-Batch = tuple[Tensor, Tensor]
+from autoprune.inputs import Inputs, call
+
+Batch = tuple[Inputs, Any]  # what the network takes, and what its outputs are compared with
 
 
 @runtime_checkable
@@ -28,7 +30,7 @@ class Split(Protocol):
         ...
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Every sample once, in order, as the network takes them: inputs (n, ...), targets (n, ...)."""
+        """Every sample once, in order, as the network takes them, n at a time: inputs and targets."""
         ...
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -41,7 +43,7 @@ class Split(Protocol):
 
 
 Metric = Callable[[nn.Module, Split], float]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]  # outputs, targets
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def accuracy(model: nn.Module, batches: Any) -> float:
     right = total = 0
     with torch.inference_mode():
         for inputs, targets in batches:
-            right += int((model(inputs).argmax(1) == targets).sum())
+            right += int((call(model, inputs).argmax(1) == targets).sum())
             total += len(targets)
     return right / total
 
@@ -155,7 +157,8 @@ class Task:
 
     Attributes:
         model: the trained network; never changed.
-        example: one input batch as the network takes it, shape (n, ...); its size is the size costs are counted at.
+        example: one input batch as the network takes it, a tensor (n, ...), a tuple or a mapping of them; its size is
+            the size costs are counted at.
         train, holdout, test: splits, or map-style data sets of (input, target) pairs.
         metric: (model, split) -> quality, higher is better; the default is top-1 accuracy in [0, 1].
         loss: (outputs, targets) -> scalar, for finetuning and gradients.
@@ -165,7 +168,7 @@ class Task:
     """
 
     model: nn.Module
-    example: Tensor
+    example: Inputs
     train: Split
     holdout: Split
     test: Split

@@ -9,7 +9,8 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, ModelError, TrialFailed
+from autoprune.inputs import Inputs, call, device_of, moved
 from autoprune.task import Batch, Loss, Split
 
 
@@ -48,6 +50,12 @@ class Recipe:
     precision: str = "fp32"
     clip: float = 5.0
 
+    @classmethod
+    def of(cls, settings: object, *, steps: int, precision: str) -> Recipe:
+        """With what `settings` has under the names of these attributes."""
+        rest = {one.name: getattr(settings, one.name) for one in fields(cls) if hasattr(settings, one.name)}
+        return cls(**{**rest, "steps": steps, "precision": precision})
+
 
 def train(
     model: nn.Module,
@@ -67,12 +75,12 @@ def train(
     lay_out(model)
     optimizer = sgd(model, recipe)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.train()
     with forked(seed):
         for step, (inputs, targets) in enumerate(_endless(split, recipe, seed), start=1):
             pace(optimizer, recipe, step)
-            value = _loss(model, inputs.to(device), targets.to(device), loss, recipe, teacher)
+            value = _loss(model, moved(inputs, device), moved(targets, device), loss, recipe, teacher)
             reached = value.item()
             if not math.isfinite(reached):
                 raise TrialFailed(f"the training loss is {reached} at step {step} of {recipe.steps}")
@@ -166,11 +174,11 @@ def ramp(done: float, warmup: float) -> float:
 
 
 def _loss(
-    model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, recipe: Recipe, teacher: nn.Module | None
+    model: nn.Module, inputs: Inputs, targets: Any, loss: Loss, recipe: Recipe, teacher: nn.Module | None
 ) -> Tensor:
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+    with torch.autocast(device_of(model).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         inputs = laid_out(inputs)
-        outputs = model(inputs).float()
+        outputs = moved(call(model, inputs), torch.float32)
         if recipe.label_smoothing and loss is functional.cross_entropy:
             value = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
         else:
@@ -178,7 +186,7 @@ def _loss(
         if teacher is None or not recipe.distill:
             return value
         with torch.no_grad():
-            taught = teacher(inputs).float()
+            taught = moved(call(teacher, inputs), torch.float32)
     t = recipe.temperature
     soft = functional.kl_div(
         functional.log_softmax(outputs / t, 1),

@@ -95,13 +95,9 @@ def judged(built: Study, policy: Policy, test: Split) -> dict[str, float]:
     """
     task, recipe, it = built.task, built.finetune, built.evaluator
     assert isinstance(it, Reconstruct)
-    better = ReconstructSequential(
-        it.task, it.trace, it.space, it.criterion, seed=it.seed, precision=it.precision, holdout=it.holdout
-    )
-    recovered = better.realise(policy)
-    better.metric(recovered)
-    model = built.evaluator.realise(policy)
-    built.evaluator.metric(model)
+    better = ReconstructSequential(it.bench, holdout=it.holdout)
+    recovered = better.recover(better.realise(policy)).model
+    model = it.recover(it.realise(policy)).model
     before = task.metric(model, test)
     train(model, task.train, task.loss, recipe, seed=built.seed, teacher=task.model)
     kept = built.costs["macs"].measure(model, task.example) / built.dense["macs"]

@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from autoprune import config
-from autoprune.evaluators.recalibrate import Careful
-from autoprune.runs import lifecycle as api
-from autoprune.runs import loop, study
+from autoprune.evaluators.recovery.careful import Careful
+from autoprune.protocols import Explains, SavesTime
+from autoprune.runs import lifecycle, loop, study
 from autoprune.runs.study import Study
 from autoprune.task import Batch, Split, Task, accuracy
 from autoprune.train import train
@@ -134,8 +134,8 @@ class Loop:
 
 def ratios(model: nn.Module, space: SearchSpace, policy: Policy) -> dict[nn.Module, float]:
     """`policy` as Torch-Pruning takes it. It rounds what stays down, so half a channel less is asked to leave."""
-    kept = zip(space.groups, space.kept(policy), strict=True)
-    return {model.get_submodule(g.name): (g.of - stay - 0.5) / g.of for g, stay in kept if stay < g.of}
+    kept = zip(space, policy.levels, strict=True)
+    return {model.get_submodule(c.name): (c.dense - stay - 0.5) / c.dense for c, stay in kept if stay < c.dense}
 
 
 def prune_in_place(model: nn.Module, example: Tensor, wanted: Mapping[nn.Module, float]) -> None:
@@ -164,26 +164,34 @@ class Ours:
         with clock("price"):
             self.built.costs["macs"].predict(policy)
         with clock("prune"):
-            model = evaluator.realise(policy)
-        left = layers(model)
-        with clock("metric"):
-            metric = evaluator.metric(model)
-        spent: Mapping[str, float] = getattr(evaluator, "spent", {})
-        return Turn({**clock.seconds, **spent, "total": sum(clock.seconds.values())}, metric, left, model)
+            candidate = evaluator.realise(policy)
+        left = layers(candidate.model)
+        with clock("recover"):
+            recovered = evaluator.recover(candidate)
+        with clock("score"):
+            score = evaluator.score(recovered)
+        return Turn({**clock.seconds, "total": sum(clock.seconds.values())}, score.metric, left, recovered.model)
 
     def slow(self, policy: Policy) -> float:
         """The same evaluator's score, taken slowly."""
-        return float(self._careful.metric(self._careful.realise(policy)))
+        return scored(self._careful, policy)
 
     def again(self, policy: Policy) -> float:
         """The slow score with other calibration images."""
-        scored = replace(self._careful.scored, task=replace(self.built.task, train=self.others))
-        return float(Careful(self._careful.realise, scored).metric(self._careful.realise(policy)))
+        task = replace(self.built.task, train=self.others)
+        return scored(replace(self._careful, bench=replace(self._careful.bench, task=task)), policy)
 
     @cached_property
     def _careful(self) -> Careful:
-        made: Careful = self.built.evaluator.careful()  # type: ignore[attr-defined]
+        assert isinstance(self.built.evaluator, SavesTime)
+        made = self.built.evaluator.careful()
+        assert isinstance(made, Careful)
         return made
+
+
+def scored(evaluator: Careful, policy: Policy) -> float:
+    """The metric of a policy."""
+    return evaluator.score(evaluator.recover(evaluator.realise(policy))).metric
 
 
 def main() -> None:
@@ -233,10 +241,10 @@ def compared(case: Case, asked: argparse.Namespace) -> dict[str, Any]:
     print(described(case, ours, time.perf_counter() - begun), flush=True)
     random = ours.controller("random")
     first = {name: first_of(side, random.ask()) for name, side in sides.items()}
-    for note in getattr(ours.evaluator, "notes", ()):
+    for note in ours.evaluator.notes if isinstance(ours.evaluator, Explains) else ():
         print(note, flush=True)
     policy = random.ask()
-    peaks = {name: resident.peak(lambda side=side: side(policy)) for name, side in sides.items()}
+    peaks = {name: resident.peak(partial(side, policy)) for name, side in sides.items()}
     rows = [one(case, sides, random.ask(), n, asked) for n in range(asked.policies or case.policies)]
     found = figures(rows)
     for name in SIDES:
@@ -257,16 +265,17 @@ def studied(case: Case, use: str, seed: int, precision: str = "") -> Study:
         "space": {"max_sparsity": MAX_SPARSITY, "group": [{"match": g, "max_sparsity": 0.0} for g in case.whole]},
         "budget": {"macs": BUDGET},
         "evaluator": {"use": use},
-        "search": {"seed": seed},
+        "search": {"seed": seed, "trials": study.PAYS},  # many: with every short cut
     }
-    return study.build(config.parse(tables, "the benchmark"), task=case.task, chosen=precision)
+    found = {"precision": precision} if precision else {}
+    return study.build(config.parse(tables, "the benchmark"), task=case.task, found=found)
 
 
 def searched(case: Case, trials: int, seed: int) -> float:
     """Seconds of a search by evolution, from reading the network to the last line of the journal."""
     begun = time.perf_counter()
     built = studied(case, "recalibrate", seed)
-    with tempfile.TemporaryDirectory() as folder, api.begin(built, Path(folder)) as run:
+    with tempfile.TemporaryDirectory() as folder, lifecycle.begin(built, Path(folder)) as run:
         loop.search(built.controller("evolution"), loop.remembering(built.attempt, run), run, trials=trials)
     return time.perf_counter() - begun
 
@@ -346,7 +355,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         found[f"tau{suffix}_finetune_lead"] = lead(judged, ours)
         pair = ("metric", ours), ("slow", ours)
         found[f"tau{suffix}"] = tau(rows, *pair)
-        found[f"tau{suffix}_error"] = error(rows, lambda some, pair=pair: tau(some, *pair))
+        found[f"tau{suffix}_error"] = error(rows, partial(tau, left=pair[0], right=pair[1]))
         found[f"tau{suffix}_again"] = tau([row for row in rows if row["again"]], ("slow", ours), ("again", ours))
     found["tau_loop_finetune"] = tau(judged, ("metric", LOOP), ("finetuned", LOOP))
     found["same_channels"] = statistics.mean(row["same"][OURS] for row in rows)
@@ -386,7 +395,7 @@ def error(rows: Sequence[Row], figure: Callable[[Sequence[Row]], float | None]) 
 def described(case: Case, built: Study, seconds: float) -> str:
     """What is compared on."""
     whole = f", {', '.join(case.whole)} left whole (Torch-Pruning couples it wrongly)" if case.whole else ""
-    groups = sum(group.choices()[0] < group.of for group in built.space)
+    groups = len(built.space.cube)
     return (
         f"\n{case.task.name}: {case.about}\n{groups} groups{whole}; random policies at {BUDGET} of the MACs\n"
         f"the evaluators score in {built.precision}; {torch.get_num_threads()} threads, load {load():.1f}; "

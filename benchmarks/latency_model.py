@@ -31,7 +31,9 @@ from torch import nn
 
 from autoprune import plugins
 from autoprune.costs.arithmetic import Macs, Params
-from autoprune.costs.latency.model import BUILD, Latency, accuracy, drawn, straight
+from autoprune.costs.latency.accuracy import accuracy, straight
+from autoprune.costs.latency.draws import drawn
+from autoprune.costs.latency.model import BUILD, Latency
 from autoprune.models.resnet import ResNet
 from autoprune.structure.trace import restrict, trace
 from autoprune.task import Images, Task
@@ -128,8 +130,8 @@ def model_of(network: str, target: str, asked: argparse.Namespace) -> Latency:
     images = Images(pixels, labels, (0.5,) * 3, (0.25,) * 3)
     task = Task(make().eval(), torch.randn(1, 3, side, side), train=images, holdout=images, test=images, name=network)
     traced = trace(task.model, task.example)
-    groups = tuple(restrict(group, max_sparsity=MAX_SPARSITY, step=1) for group in traced.groups)
-    space = SearchSpace(network, groups, traced.ops, traced.parameters)
+    choices = tuple(restrict(choice, max_sparsity=MAX_SPARSITY, step=1) for choice in traced.choices)
+    space = SearchSpace(network, choices, traced.ops, traced.parameters)
     settings = {"use": target, **({"threads": asked.threads} if asked.threads else {})}
     built = plugins.build("target", settings)
     few = {"policies": asked.policies, "unseen": 24 if asked.policies >= 100 else 8}

@@ -24,6 +24,7 @@ from torch import nn
 
 from autoprune import config
 from autoprune.errors import BudgetError
+from autoprune.protocols import silent
 from autoprune.runs import loop, study
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
@@ -100,9 +101,8 @@ def searched(built: Study, test: int) -> tuple[nn.Module, Row]:
     task = built.task
     with tempfile.TemporaryDirectory() as folder, Run(Path(folder), built.config.plain(), built.space) as run:
         loop.search(built.controller(), loop.remembering(built.attempt, run), run, trials=built.config.search.trials)
-        best, _ = Verifier(built).best(run, study.silent)
-    model = built.evaluator.realise(best.policy)
-    built.evaluator.metric(model)
+        best, _ = Verifier(built).best(run, silent)
+    model = built.evaluator.recover(built.evaluator.realise(best.policy)).model
     train(model, task.train, task.loss, built.finetune, seed=built.seed, teacher=task.model)
     macs = built.costs["macs"].measure(model, task.example) / built.dense["macs"]
     return model, {

@@ -30,13 +30,14 @@ import numpy as np
 import torch
 
 from autoprune import config
+from autoprune.files.disk import write_json
 from autoprune.protocols import Trains
-from autoprune.runs import kendall as agreement
-from autoprune.runs import loop, study
-from autoprune.runs.journal import Run, write_json
+from autoprune.runs import kendall, loop, study
+from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.structure.prune import prune
 from autoprune.train import Recipe, restart, train
+from autoprune.values.space import Policy
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet20_cifar10_metapruning.toml"
 SHARED: dict[str, dict[str, Any]] = {  # evaluators that train weights of their own
@@ -93,7 +94,7 @@ class Plan:
             "evaluator": {"holdout": HOLDOUT, **evaluator},
             "controller": {"use": controller},
         }
-        return study.build(config.read(SPACE, {**over, **self.over}), chosen=self._precision)
+        return study.build(config.read(SPACE, {**over, **self.over}), found={"precision": self._precision})
 
     @property
     def _precision(self) -> str:
@@ -191,13 +192,13 @@ def width_vectors(plan: Plan, count: int) -> list[Kept]:
     """Random widths of half of the MACs."""
     built = plan.build(0.5, DRAWN, OTHERS["recalibrate"], "random")
     controller = built.controller()
-    return [built.space.kept(controller.ask()) for _ in range(count)]
+    return [controller.ask().levels for _ in range(count)]
 
 
 def uniform_widths(plan: Plan, budget: float) -> Kept:
     """The uniform policy."""
     built = plan.build(budget, 0, OTHERS["recalibrate"])
-    return built.space.kept(built.controller().ask())
+    return built.controller().ask().levels
 
 
 def share(plan: Plan, name: str, seed: int) -> None:
@@ -221,7 +222,7 @@ def searched(plan: Plan, method: str, budget: float, seed: int) -> Kept:
     directory = plan.out / f"{method.replace(' ', '-')}-{budget:g}-s{seed}"
     with Run(directory, built.config.plain(), built.space) as run:
         best = loop.search(built.controller(), loop.remembering(built.attempt, run), run, trials=plan.trials)
-        return built.space.kept(best.policy)
+        return best.policy.levels
 
 
 def trained(plan: Plan, kept: Kept, seed: int) -> dict[str, float]:
@@ -247,8 +248,7 @@ def finetuned(plan: Plan, name: str, kept: Kept, budget: float, seed: int) -> di
     recipe = dataclasses.replace(built.finetune, steps=steps, lr=FINETUNE["lr"])
 
     def make() -> dict[str, float]:
-        model = built.evaluator.realise(built.space.policy(kept))
-        built.evaluator.metric(model)
+        model = built.evaluator.recover(built.evaluator.realise(Policy(kept))).model
         before = task.metric(model, task.test)
         train(model, task.train, task.loss, recipe, seed=seed)
         return {"before": before, "after": task.metric(model, task.test)}
@@ -273,12 +273,13 @@ def ranked(plan: Plan, name: str, seed: int, vectors: Sequence[Kept], truth: Seq
     built = ready(plan, name, 0.5, seed, "random")
     torch.set_num_threads(os.cpu_count() or 1)
     controller, seconds = built.controller(), []
-    scores = [built.evaluator.metric(built.evaluator.realise(built.space.policy(kept))) for kept in vectors]
+    attempt = loop.attempting(built.evaluator, {}, lambda metric, costs, dense: metric, {})
+    scores = [attempt(number, Policy(kept)).metric or 0.0 for number, kept in enumerate(vectors)]
     for _ in range(min(TIMED, plan.trials)):
         policy, begun = controller.ask(), time.perf_counter()
-        built.evaluator.metric(built.evaluator.realise(policy))
+        attempt(0, policy)
         seconds.append(time.perf_counter() - begun)
-    found = agreement.measure(scores, truth, seed)
+    found = kendall.measure(scores, truth, seed)
     cost = built.evaluator.seconds if isinstance(built.evaluator, Trains) else 0.0
     return {"tau": found.tau, "recall": found.recall, "per_second": 1 / statistics.median(seconds), "training": cost}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -123,6 +122,7 @@ def _brief(net: nn.Module, name: str, data: str, recipe: Recipe, *, trained: int
     """`net` after a brief training on images `trained` pixels wide, for images `side` pixels wide; and other images."""
     source = cifar10(model="resnet20", data=data)
     assert isinstance(source.train, Images)
+    assert isinstance(source.holdout, Images)
     seen = _enlarged(source.train, recipe.steps * recipe.batch, trained)
     train(net, replace(seen, flip=True), functional.cross_entropy, recipe, seed=0)
     pool, others = _halves(_enlarged(source.train, 2 * POOL, side))
@@ -131,10 +131,10 @@ def _brief(net: nn.Module, name: str, data: str, recipe: Recipe, *, trained: int
     return Task(net, next(scored.batches(1))[0], train=pool, holdout=scored, test=scored, name=name), others
 
 
-def _enlarged(split: Any, count: int, side: int) -> Images:
+def _enlarged(split: Images, count: int, side: int) -> Images:
     """The first `count` images, `side` pixels wide and high, one byte a pixel, not augmented in training."""
     images = split.images[:count]
     if images.shape[-1] != side:
-        parts = (nn.functional.interpolate(p.float(), size=side, mode="bilinear") for p in images.split(128))
+        parts = (nn.functional.interpolate(p.float(), size=side, mode="bilinear") for p in torch.split(images, 128))
         images = torch.cat([part.round_().to(torch.uint8) for part in parts])
     return replace(split, images=images, labels=split.labels[:count], pad=0, flip=False)

@@ -30,14 +30,15 @@ def main() -> None:
         begun = time.perf_counter()
         report = autoprune.search(asked.space, seed=seed, out=asked.out).report
         seconds.append(time.perf_counter() - begun)
-        dense = report.networks[0].costs["macs"]
-        for network in report.networks:
-            rows.setdefault(network.role, []).append((network.test, network.holdout, network.costs["macs"] / dense))
-        print(f"seed {seed}: {seconds[-1]:.0f} s", *(f"{n.role} {n.test:.4f}" for n in report.networks), flush=True)
+        for role, network in report.networks.items():
+            share = network.costs["macs"] / report.dense.costs["macs"]
+            rows.setdefault(role, []).append((network.test, network.holdout, share))
+        told = [f"{role} {network.test:.4f}" for role, network in report.networks.items()]
+        print(f"seed {seed}: {seconds[-1]:.0f} s", *told, flush=True)
     print("\n| network | test top-1 | holdout top-1 | MACs |\n|---|---|---|---|")
-    for role, found in rows.items():
+    for name, found in rows.items():
         test, holdout, macs = zip(*found, strict=True)
-        print(f"| {ROLES[role]} | {spread(test)} | {spread(holdout)} | {max(macs):.2%} |")
+        print(f"| {ROLES[name]} | {spread(test)} | {spread(holdout)} | {max(macs):.2%} |")
     print(f"\nseeds {asked.seeds}: mean ± sample standard deviation; {statistics.mean(seconds):.0f} s a run")
 
 

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-from autoprune.engine import heap
+from autoprune.engine import memory
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -36,7 +36,7 @@ def held(work: Callable[[], object]) -> float | None:
 def _settle() -> None:
     """Give freed memory back to the system, where it can be told to."""
     gc.collect()
-    heap.trim()
+    memory.trim()
 
 
 def _field(name: str) -> float | None:

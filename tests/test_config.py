@@ -6,17 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from autoprune import config
 from autoprune.errors import ConfigError
 from autoprune.values.budget import ceiling
-from autoprune.values.space import Group
+from tests.making import group
 
 TASK = '[task]\nuse = "fashion_mnist"\n'
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))
-GROUPS = (Group("conv1", 16), Group("layer1.0.conv1", 16), Group("layer1.1.conv1", 32), Group("layer2.0.conv1", 60))
+CHOICES = (group("conv1", 16), group("layer1.0.conv1", 16), group("layer1.1.conv1", 32), group("layer2.0.conv1", 60))
 
 
 def read(folder: Path, text: str, **over: object) -> config.Config:
@@ -134,22 +133,20 @@ class TestGroups:
         match = "conv1"
         max_sparsity = 0
         """
-        made = read(tmp_path, TASK + text).groups(GROUPS)
-        assert [(g.lowest, g.step) for g in made] == [(16, 1), (4, 4), (24, 4), (30, 1)]
-        assert made[0].choices() == (16,)
+        made = read(tmp_path, TASK + text).choices(CHOICES)
+        assert [c.levels[:2] for c in made] == [(16,), (4, 8), (24, 28), (30, 31)]
 
     def test_that_no_pattern_finds_are_listed(self, tmp_path: Path) -> None:
         made = read(tmp_path, TASK + "[[space.group]]\nmatch = 'layer1.0.conv2'")
         with pytest.raises(ConfigError, match=r"matches no group; did you mean 'layer1.0.conv1'\?; there are conv1, "):
-            made.groups(GROUPS)
+            made.choices(CHOICES)
 
     @given(st.floats(0, 0.999), st.integers(1, 600), st.integers(1, 40))
     def test_never_lose_more_than_is_allowed(self, most: float, of: int, step: int) -> None:
         made = config.parse({"task": {"use": "x"}, "space": {"max_sparsity": most, "step": step}}, "test")
-        (group,) = made.groups([Group("g", of)])
-        kept = group.choices()
-        assert all(1 <= k <= of and group.sparsity(k) <= most + 1e-9 for k in kept)
-        assert all(k % step == 0 for k in kept[:-1])
+        (choice,) = made.choices([group("g", of)])
+        assert all(1 <= k <= of and choice.sparsity(k) <= most + 1e-9 for k in choice.levels)
+        assert all(k % step == 0 for k in choice.levels[:-1])
 
 
 def test_epochs_become_steps() -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from autoprune import criteria
-from autoprune.criteria import Scoring, Units
 from autoprune.errors import ConfigError, ModelError
 from autoprune.models.resnet import ResNet
+from autoprune.protocols import Criterion, Units
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import Trace, trace
 from autoprune.task import Images, Task
@@ -73,11 +73,11 @@ def energy(model: nn.Module) -> float:
 
 def test_coupled_is_what_pruning_removes(resnet: tuple[nn.Module, Trace]) -> None:
     model, traced = resnet
-    for i, group in enumerate(traced.groups):
+    for i, choice in enumerate(traced.choices):
         coupled = criteria.units_of(model, traced, i, ["coupled"]).coupled
         assert coupled is not None
-        gone = np.arange(0, group.of, 3)
-        units = [np.arange(g.of) for g in traced.groups]
+        gone = np.arange(0, choice.dense, 3)
+        units = [np.arange(g.dense) for g in traced.choices]
         units[i] = np.setdiff1d(units[i], gone)
         removed = energy(model) - energy(prune(model, traced, units))
         assert removed == pytest.approx(float(coupled[gone].double().square().sum()), rel=1e-5)
@@ -86,7 +86,7 @@ def test_coupled_is_what_pruning_removes(resnet: tuple[nn.Module, Trace]) -> Non
 def test_weight_holds_the_rows_of_every_producer(resnet: tuple[nn.Module, Trace]) -> None:
     model, traced = resnet
     tensors = dict(model.named_parameters())
-    for i, cuts in enumerate(traced.cuts):
+    for i, cuts in enumerate(traced.edits):
         producers = [c for c in cuts if c.role == "out" and tensors[c.tensor].dim() > 1]
         weight = criteria.units_of(model, traced, i).weight
         rows = [tensors[c.tensor][torch.from_numpy(c.index[3])].flatten() for c in producers]  # of unit 3
@@ -120,14 +120,14 @@ def test_gradients_are_their_root_mean_square_over_batches() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("criterion", [criteria.taylor, criteria.bn_scale, criteria.random])
-def test_scoring_leaves_the_network_alone(criterion: Scoring, training: bool) -> None:
+def test_scoring_leaves_the_network_alone(criterion: Criterion, training: bool) -> None:
     task, traced, _ = toy_setting()
     task.model.train(training)
     task.model.conv1.weight.requires_grad_(False)  # type: ignore[union-attr,operator]
     before, dice = state_of(task.model), torch.get_rng_state()
     with torch.no_grad():
         found = criteria.scores(task.model, traced, criterion, task=task, seed=0)
-    assert [len(s) for s in found] == [g.of for g in traced.groups]
+    assert [len(s) for s in found] == [g.dense for g in traced.choices]
     assert state_of(task.model) == before
     assert torch.equal(torch.get_rng_state(), dice)
 
@@ -137,7 +137,7 @@ def test_taylor_finds_the_dead_unit() -> None:
     with torch.no_grad():
         task.model.conv3.weight[:, 5] = 0  # type: ignore[union-attr,index,operator]
         task.model.conv2.weight[5] = 0  # type: ignore[union-attr,index,operator]
-    inner = [g.of for g in traced.groups].index(12)
+    inner = [g.dense for g in traced.choices].index(12)
     assert int(criteria.scores(task.model, traced, criteria.taylor, task=task, seed=0)[inner].argmin()) == 5
 
 
@@ -169,7 +169,7 @@ def test_a_flattened_unit_takes_all_its_columns() -> None:
         (lambda units: units.weight.sum(1) / 0, ModelError, "NaN or infinity"),
     ],
 )
-def test_a_wrong_criterion_is_told_so(criterion: Scoring, error: type[Exception], words: str) -> None:
+def test_a_wrong_criterion_is_told_so(criterion: Criterion, error: type[Exception], words: str) -> None:
     task, traced, _ = toy_setting()
     with pytest.raises(error, match=words):
         criteria.scores(task.model, traced, criterion, task=task, seed=0)

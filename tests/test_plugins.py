@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import Literal
 import pytest
 
 from autoprune import plugins
+from autoprune.command.describe import describe
 from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin
+from autoprune.protocols import Learns, SaysHowWell
+from autoprune.testing.surrogate import half, toy_space
 
 
 @dataclass
@@ -38,6 +42,10 @@ class Toy:
     def __post_init__(self) -> None:
         if self.rate > 1:
             raise ValueError(f"rate is {self.rate}; it should be in (0, 1]")
+
+    def ask(self) -> None: ...
+
+    def tell(self, trial: object) -> None: ...
 
 
 def score(units: object) -> str:
@@ -94,7 +102,7 @@ class TestNames:
     @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in plugins.OURS for n in plugins.OURS[k]])
     def test_in_the_table_lead_somewhere_and_are_described(self, kind: str, name: str) -> None:
         assert callable(plugins.load(kind, name))
-        described = plugins.describe(kind, name)
+        described = describe(kind, name)
         assert described.summary
         undocumented = [setting.name for setting in described.settings if not setting.meaning]
         assert not undocumented, f"{kind} {name} should say what these mean in its docstring"
@@ -111,6 +119,61 @@ class TestNames:
         assert plugins.load("controller", "theirs") is Toy
         assert plugins.names("controller")["random"] == plugins.OURS["controller"]["random"]
         assert "theirs" not in plugins.names("task")
+
+
+class TestOldPlugins:
+    """Of the protocols before policies held whole numbers and evaluators stood on a bench."""
+
+    @pytest.mark.parametrize("address", plugins.MOVED)
+    def test_addresses_that_files_may_hold_lead_to_where_they_went(self, address: str) -> None:
+        kind = "cost" if ".costs." in address else "controller"
+        assert plugins.load(kind, address).__name__ == address.rpartition(":")[2]
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("OldEvaluator", "has no method 'recover'; what was `metric` is `recover` and `score` now"),
+            ("OlderEvaluator", "takes 'task'; evaluators are handed one argument, `bench`: write bench.task"),
+        ],
+    )
+    def test_evaluators_are_told_what_changed(self, name: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+            plugins.build("evaluator", {"use": f"tests.assets.mine:{name}"}, bench=None)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("kind", "address", "message"),
+        [
+            ("controller", "builtins:dict", "does not say what it takes"),
+            ("controller", "json:JSONDecoder", "has no method 'ask'"),
+            ("target", "json:JSONDecoder", "has no method 'ready'"),
+            ("criterion", "json:JSONDecoder", "has no method '__call__'"),
+            ("reward", "json:JSONDecoder", "has no method '__call__'"),
+        ],
+    )
+    def test_what_is_of_another_kind_is_refused(self, kind: str, address: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            plugins.build(kind, {"use": address})
+
+    def test_a_name_that_is_gone_is_one_line(self, tmp_path: Path) -> None:
+        file = tmp_path / "old.py"
+        file.write_text("class Old:\n    def __init__(self, space, budget, seed=0):\n        self.of = space.groups\n")
+        space = toy_space()
+        with pytest.raises(ConfigError, match=r"no attribute 'groups'; CHANGELOG.md says what was renamed"):
+            plugins.build("controller", {"use": f"{file}:Old"}, space=space, budget=half(space), seed=0)
+        file.write_text("from autoprune.space import Policy\n")
+        with pytest.raises(ConfigError, match=r"No module named 'autoprune.space'\); CHANGELOG.md says what was"):
+            plugins.load("controller", f"{file}:Old")
+
+    def test_costs_that_learn_need_not_say_how_well(self) -> None:
+        class Cost:
+            def state(self) -> dict[str, float]:
+                return {}
+
+            def learn(self, watch: object) -> None: ...
+
+        assert isinstance(Cost(), Learns)
+        assert not isinstance(Cost(), SaysHowWell)
 
 
 class TestAddresses:
@@ -163,7 +226,7 @@ class TestAddresses:
 
 
 def test_a_description_tells_types_defaults_and_meanings() -> None:
-    described = plugins.describe("controller", f"{HERE}Toy")
+    described = describe("controller", f"{HERE}Toy")
     assert described.summary == "A controller for tests."
     assert [(s.name, s.type, s.default, s.meaning) for s in described.settings] == [
         ("rate", "float", "0.5", "how fast, in (0, 1]; over two lines."),

@@ -41,34 +41,33 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _search(asked: argparse.Namespace) -> None:
-    from autoprune.runs import lifecycle as api
+    from autoprune.runs import lifecycle
 
     built = _study(asked)
-    with api.begin(built, asked.out) as opened:
+    with lifecycle.begin(built, asked.out) as opened:
         _complete(built, opened, asked.json)
 
 
 def _resume(asked: argparse.Namespace) -> None:
     from autoprune.command.progress import Bars
-    from autoprune.runs import lifecycle as api
+    from autoprune.runs import lifecycle
 
     with Bars() as bars:
-        built, opened = api.reopen(asked.directory, trials=asked.trials, watch=bars.stage)
+        built, opened = lifecycle.reopen(asked.directory, trials=asked.trials, watch=bars.stage)
     with opened:
         _complete(built, opened, asked.json)
 
 
 def _complete(built: Study, opened: Run, as_json: bool) -> None:
     from autoprune.command.progress import Progress
-    from autoprune.runs import journal as run
-    from autoprune.runs import lifecycle as api
+    from autoprune.runs import journal, lifecycle
 
     print(f"{opened.directory}", file=sys.stderr)
     try:
         with Progress(built, opened) as shown:
-            api.complete(built, opened, watch=shown.trial, stage=shown.stage)
+            lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: {run.resuming(opened.directory)}") from None
+        raise KeyboardInterrupt(f"stopped; go on with: {journal.resuming(opened.directory)}") from None
     _show_report(opened.directory, as_json)
 
 
@@ -85,10 +84,10 @@ def _check(asked: argparse.Namespace) -> None:
     if asked.json:
         _print_json(found)
         return
-    print(f"{found['name']}: {len(found['groups'])} groups, {len(found['frozen'])} frozen\n")
-    words = ("name", "of", "lowest", "step", "layers")
-    rows = [[group[word] for word in words[:4]] + [terminal.shortened(group["layers"])] for group in found["groups"]]
-    _print_table(["group", "units", "lowest", "step", "layers"], rows)
+    print(f"{found['name']}: {len(found['choices'])} choices, {len(found['frozen'])} frozen\n")
+    words = ("name", "kind", "of", "lowest", "levels")
+    rows = [[choice[word] for word in words] + [terminal.shortened(choice["layers"])] for choice in found["choices"]]
+    _print_table(["choice", "kind", "units", "lowest", "levels", "layers"], rows)
     if found["frozen"]:
         print()
         _print_table(["frozen", "units", "reason"], [[f["name"], f["units"], f["reason"]] for f in found["frozen"]])
@@ -100,12 +99,20 @@ def _check(asked: argparse.Namespace) -> None:
 def _facts(built: Study) -> dict[str, Any]:
     """What `check` says, as plain values."""
     thinnest = built.space.thinnest()
-    groups = zip(built.space, built.trace.proofs, strict=True)
+    choices = zip(built.space, built.trace.proofs, strict=True)
     return {
         "name": built.name,
-        "groups": [
-            {"name": g.name, "of": g.of, "lowest": g.choices()[0], "step": g.step, "layers": g.layers, "proof": proof}
-            for g, proof in groups
+        "choices": [
+            {
+                "name": c.name,
+                "kind": c.kind,
+                "of": c.dense,
+                "lowest": c.levels[0],
+                "levels": len(c.levels),
+                "layers": c.layers,
+                "proof": proof,
+            }
+            for c, proof in choices
         ],
         "frozen": [{"name": f.name, "units": f.units, "reason": f.reason} for f in built.trace.frozen],
         "costs": [
@@ -136,7 +143,7 @@ def _check_fidelity(asked: argparse.Namespace) -> None:
 
 
 def _latency(asked: argparse.Namespace) -> None:
-    from autoprune.runs import journal as run
+    from autoprune.files import disk
 
     built = _study(asked, latency=True)
     cost: Any = built.costs["latency"]
@@ -145,7 +152,7 @@ def _latency(asked: argparse.Namespace) -> None:
         from autoprune.report import latency_plots
 
         title = f"{built.name} on {cost.target.key['runtime']}"
-        run.write_text(asked.plot, latency_plots.draw(cost.points, layers, title))
+        disk.write_text(asked.plot, latency_plots.draw(cost.points, layers, title))
     facts = {"name": built.name, "target": dict(cost.target.key), "dense_ms": cost.dense, "layers_ms": layers}
     if asked.json:
         accuracy = {name: getattr(cost.accuracy, name) for name in cost.accuracy.__slots__}
@@ -163,13 +170,12 @@ def _latency(asked: argparse.Namespace) -> None:
 
 
 def _report(asked: argparse.Namespace) -> None:
-    from autoprune.report import facts as report
-    from autoprune.runs import journal as run
+    from autoprune.report import page
+    from autoprune.runs import journal
 
     if not (asked.directory / "report.json").exists() and (asked.directory / "config.json").exists():
-        raise ConfigError(f"{asked.directory} is not finished; `{run.resuming(asked.directory)}` goes on with it")
-    run.stored(asked.directory, "report.json")
-    report.write_html(asked.directory)
+        raise ConfigError(f"{asked.directory} is not finished; `{journal.resuming(asked.directory)}` goes on with it")
+    page.write_html(asked.directory)
     _show_report(asked.directory, asked.json)
 
 
@@ -210,17 +216,16 @@ def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
 
 def _show_report(directory: Path, as_json: bool) -> None:
     """The summary of a finished run and where its files are."""
-    from autoprune.report import facts as report
-    from autoprune.runs import journal as run
+    from autoprune.report import facts, words
 
-    written = run.stored(directory, "report.json")
+    found = facts.read(directory)
     if as_json:
-        _print_json({"directory": str(directory), **written})
+        _print_json({"directory": str(directory), **found.plain()})
         return
-    head, *rows = report.table(written)
-    print(f"{report.headline(written)}\n")
+    head, *rows = words.table(found)
+    print(f"{words.sentence(found)}\n")
     _print_table(head, rows)
-    if remarks := report.remarks(written):
+    if remarks := words.remarks(found):
         print("\n" + "\n".join(remarks))
     files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
     print(f"\n{directory}/\n  " + "\n  ".join(files))
@@ -231,6 +236,7 @@ def _show_report(directory: Path, as_json: bool) -> None:
 
 def _plugins(asked: argparse.Namespace) -> None:
     from autoprune import plugins
+    from autoprune.command.describe import describe
 
     places = [(kind, name) for kind in plugins.OURS for name in plugins.names(kind)]
     if ":" in asked.name:
@@ -241,7 +247,7 @@ def _plugins(asked: argparse.Namespace) -> None:
     if not chosen:
         hint = plugins.meant(asked.name, (name for _, name in places)) or "; `autoprune plugins` lists them"
         raise ConfigError(f"no plugin is called {asked.name!r}{hint}")
-    described = [plugins.describe(kind, name) for kind, name in chosen]
+    described = [describe(kind, name) for kind, name in chosen]
     if asked.json:
         import dataclasses
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from autoprune.protocols import Trains
-from autoprune.report.facts import rate
+from autoprune.report.words import rate
 from autoprune.runs.journal import Run
 from autoprune.runs.study import ALWAYS, Study
 from autoprune.values.trial import Trial, policies_per_second

@@ -2,8 +2,8 @@
 
 It starts from the uniform policy, policies scattered about it and policies anywhere. Then, for each ask, it breeds a
 brood: parents among the best of all trials (the better the likelier), uniform crossover, a normal step in the sparsity
-of some groups, now and then a group drawn anew, and the fit to the budget. A ridge regression of the reward on the
-sparsities and their squares, over the best trials told, chooses which child is worth an evaluation: with 24 groups
+of some choices, now and then a choice drawn anew, and the fit to the budget. A ridge regression of the reward on the
+sparsities and their squares, over the best trials told, chooses which child is worth an evaluation: with 24 choices
 that matters more than any other setting. The step grows while children reach the elite and shrinks while they do not
 (Rechenberg's success rule). A policy told, or asked in this life, is not proposed again while others are found.
 """
@@ -11,20 +11,18 @@ that matters more than any other setting. The step grows while children reach th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autoprune.controllers.uniform import along, flat
+from autoprune.controllers.rules import uniform
 from autoprune.errors import ConfigError
 from autoprune.values.budget import Budget
 from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.terms import Floats
 from autoprune.values.trial import Trial
-
-Sparsity = NDArray[np.float64]  # (groups,) or (policies, groups), in [0, 1]
 
 _SCATTER = 0.25  # standard deviation of the first policies about the uniform one
 _SMALLEST_STEP = 0.02
@@ -43,8 +41,8 @@ class Evolution:
         parents: how many of the best trials breed.
         brood: children bred for an ask, of which one is evaluated; 1 is evolution without a model.
         step: first standard deviation of a mutation, in sparsity.
-        mutate: chance that a group takes a step, in [0, 1].
-        renew: chance that a group is drawn anew, in [0, 1].
+        mutate: chance that a choice takes a step, in [0, 1].
+        renew: chance that a choice is drawn anew, in [0, 1].
     """
 
     space: SearchSpace
@@ -56,13 +54,10 @@ class Evolution:
     step: float = 0.15
     mutate: float = 0.25
     renew: float = 0.03
-    _dice: Dice = field(init=False, repr=False)
-    _told: list[tuple[float, Policy]] = field(init=False, repr=False, default_factory=list)
-    _seen: set[Policy] = field(init=False, repr=False, default_factory=set)
-    _factor: float = field(init=False, repr=False, default=1.0)
 
     def __post_init__(self) -> None:
-        self._dice = Dice(self.seed)
+        self._dice, self._seen, self._factor = Dice(self.seed), set[Policy](), 1.0
+        self._told = list[tuple[float, Floats]]()  # rewards, and where their policies lie in the cube
         for name in ("startup", "parents", "brood"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evolution has {name} = {getattr(self, name)}; at least 1 is right")
@@ -87,7 +82,7 @@ class Evolution:
             success = trial.reward > self._elite()[-1][0]
             self._factor *= float(np.exp(_RISE * (success - _SUCCESS)))
             self._factor = float(np.clip(self._factor, _SMALLEST_STEP / max(self.step, _SMALLEST_STEP), 1.0))
-        self._told.append((trial.reward, trial.policy))
+        self._told.append((trial.reward, self.space.cube.point(trial.policy)))
 
     def _next(self, number: int, rng: np.random.Generator) -> Policy:
         if len(self._told) < self.startup:
@@ -96,7 +91,7 @@ class Evolution:
         children = self._unseen(lambda: self._child(elite, rng), self.brood)
         if len(children) == 1:
             return children[0]
-        promise = self._promise(np.array([child.sparsity for child in children]))
+        promise = self._promise(np.array([self.space.cube.point(child) for child in children]))
         return children[int(np.argmax(promise))]
 
     def _unseen(self, draw: Callable[[], Policy], wanted: int) -> list[Policy]:
@@ -112,54 +107,50 @@ class Evolution:
 
     def _first(self, number: int, rng: np.random.Generator) -> Policy:
         """About the uniform policy and anywhere, in turns."""
-        groups = len(self.space)
+        cube = self.space.cube
         if number % 2:
-            return self._fit(np.array(self._uniform.sparsity) + rng.normal(0.0, _SCATTER, groups))
-        return self._fit(rng.random(groups) * self._highest)
+            return self._fit(cube.point(self._uniform) + rng.normal(0.0, _SCATTER, len(cube)) / cube.reach)
+        return self._fit(rng.random(len(cube)))
 
-    def _child(self, elite: list[tuple[float, Policy]], rng: np.random.Generator) -> Policy:
-        groups = len(self.space)
+    def _child(self, elite: list[tuple[float, Floats]], rng: np.random.Generator) -> Policy:
+        axes, reach = len(self.space.cube), self.space.cube.reach
         chance = np.arange(len(elite), 0, -1.0)
-        one, other = (np.array(elite[i][1].sparsity) for i in rng.choice(len(elite), 2, p=chance / chance.sum()))
-        child = np.where(rng.random(groups) < 0.5, one, other)
-        stepping = rng.random(groups) < self.mutate
-        stepping |= np.arange(groups) == rng.integers(groups)  # at least one
-        child = child + stepping * rng.normal(0.0, self.step * self._factor, groups)
-        renewed = rng.random(groups) < self.renew
-        return self._fit(np.where(renewed, rng.random(groups) * self._highest, child))
+        one, other = (elite[i][1] for i in rng.choice(len(elite), 2, p=chance / chance.sum()))
+        child = np.where(rng.random(axes) < 0.5, one, other)
+        stepping = rng.random(axes) < self.mutate
+        stepping |= np.arange(axes) == (rng.integers(axes) if axes else 0)  # at least one
+        child = child + stepping * rng.normal(0.0, self.step * self._factor, axes) / reach
+        renewed = rng.random(axes) < self.renew
+        return self._fit(np.where(renewed, rng.random(axes), child))
 
-    def _elite(self) -> list[tuple[float, Policy]]:
+    def _elite(self) -> list[tuple[float, Floats]]:
         """The best trials told, best first; ties to the earlier."""
         return self._best(self.parents)
 
-    def _best(self, count: int) -> list[tuple[float, Policy]]:
+    def _best(self, count: int) -> list[tuple[float, Floats]]:
         return sorted(self._told, key=lambda told: -told[0])[:count]
 
-    def _promise(self, candidates: Sparsity) -> Sparsity:
+    def _promise(self, candidates: Floats) -> Floats:
         """What the regression expects of each row of `candidates`, on a scale of its own, shape (policies,)."""
         best = self._best(_REMEMBERED)
         rewards = np.array([reward for reward, _ in best])
         rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-12)
-        features = _features(np.array([policy.sparsity for _, policy in best]))
+        features = _features(np.array([point for _, point in best]))
         mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
         known, new = (features - mean) / deviation, (_features(candidates) - mean) / deviation
         weighted = known * np.exp(np.minimum(rewards, 0.0))[:, None]  # how good the bad ones are matters less
         curvature = known.T @ weighted + _RIDGE * len(best) * np.eye(known.shape[1])
-        expected: Sparsity = new @ np.linalg.solve(curvature, weighted.T @ rewards)
+        expected: Floats = new @ np.linalg.solve(curvature, weighted.T @ rewards)
         return expected
 
-    def _fit(self, sparsity: Sparsity) -> Policy:
-        return self.budget.fit(self.space.snap(np.clip(sparsity, 0.0, self._highest)))
+    def _fit(self, point: Floats) -> Policy:
+        return self.budget.fit(self.space.cube.policy(np.clip(point, 0.0, 1.0)))
 
     @cached_property
     def _uniform(self) -> Policy:
-        return along(self.space, self.budget, flat(len(self.space)))
-
-    @cached_property
-    def _highest(self) -> Sparsity:
-        return np.array(self.space.thinnest().sparsity)
+        return uniform(self.space, self.budget)
 
 
-def _features(sparsity: Sparsity) -> Sparsity:
-    """Sparsities and their squares, (policies, groups) -> (policies, 2 groups)."""
-    return np.hstack([sparsity, sparsity**2])
+def _features(points: Floats) -> Floats:
+    """Coordinates and their squares, (policies, axes) -> (policies, 2 axes)."""
+    return np.hstack([points, points**2])

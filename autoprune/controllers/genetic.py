@@ -2,15 +2,15 @@
 
 Liu et al. 2019, https://arxiv.org/abs/1903.10258, algorithm 2, with the numbers of its code: a population of 50, the
 best 10 of all so far as parents, 25 mutations in which each gene is drawn anew with a chance of 0.1, 25 crossovers that
-take each gene from either parent, and random policies for the rest; 20 generations are 1,000 trials. A gene is the
-number of units that a group keeps. Where the paper draws again what exceeds the budget, the default here moves it onto
+take each gene from either parent, and random policies for the rest; 20 generations are 1,000 trials. A gene is
+the level of a choice. Where the paper draws again what exceeds the budget, the default here moves it onto
 the budget. It needs an evaluator that scores thousands of policies; `evolution` is made for hundreds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
-Genes = NDArray[np.int64]  # (groups,), units that stay
+Genes = NDArray[np.int64]  # (axes,), which of its levels each has
 
 FEASIBLE = ("project", "redraw")
 _DRAWS = 10_000  # for one policy within the budget
@@ -51,12 +51,9 @@ class Genetic:
     crossovers: int = 25
     mutate: float = 0.1
     infeasible: str = "project"
-    _dice: Dice = field(init=False, repr=False)
-    _told: list[Trial] = field(init=False, repr=False, default_factory=list)
-    _seen: set[Policy] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        self._dice = Dice(self.seed)
+        self._dice, self._told, self._seen = Dice(self.seed), list[Trial](), set[Policy]()
         for name, least in (("population", 1), ("parents", 2), ("mutations", 0), ("crossovers", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"genetic has {name} = {getattr(self, name)}; at least {least} is right")
@@ -98,7 +95,7 @@ class Genetic:
             if trial.reward is not None:
                 best.setdefault(trial.policy, trial.reward)
         ordered = sorted(best, key=lambda policy: -best[policy])[: self.parents]
-        return [np.array(self.space.kept(policy)) for policy in ordered]
+        return [np.array(self.space.cube.places(policy), dtype=np.int64) for policy in ordered]
 
     def _new(self, kinds: list[Callable[[], Genes]]) -> Policy:
         """A policy within the budget that was not seen before, of the first kind that has one."""
@@ -111,9 +108,9 @@ class Genetic:
 
     def _feasible(self, draw: Callable[[], Genes]) -> Policy:
         if self.infeasible == "project":
-            return self.budget.fit(self.space.policy(draw()))
+            return self.budget.fit(self.space.cube.settled(draw().tolist()))
         for _ in range(_DRAWS):
-            policy = self.space.policy(draw())
+            policy = self.space.cube.settled(draw().tolist())
             if self.budget.admits(policy):
                 return policy
         raise BudgetError(
@@ -121,12 +118,12 @@ class Genetic:
         )
 
     def _random(self, rng: np.random.Generator) -> Genes:
-        return np.array([rng.choice(group.choices()) for group in self.space])
+        return np.array([rng.integers(len(choice.levels)) for choice in self.space.cube.leaders], dtype=np.int64)
 
     def _mutation(self, elite: list[Genes], rng: np.random.Generator) -> Genes:
-        drawn = rng.random(len(self.space)) < self.mutate
+        drawn = rng.random(len(self.space.cube)) < self.mutate
         return np.where(drawn, self._random(rng), elite[int(rng.integers(len(elite)))])
 
     def _crossover(self, elite: list[Genes], rng: np.random.Generator) -> Genes:
         one, other = rng.choice(len(elite), 2, replace=False)
-        return np.where(rng.random(len(self.space)) < 0.5, elite[int(one)], elite[int(other)])
+        return np.where(rng.random(len(self.space.cube)) < 0.5, elite[int(one)], elite[int(other)])

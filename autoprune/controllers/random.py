@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from autoprune.values.budget import Budget
 from autoprune.values.dice import Dice
@@ -12,20 +12,18 @@ from autoprune.values.trial import Trial
 
 @dataclass
 class Random:
-    """Draws each group's sparsity uniformly, then fits the policy to the budget. Learns nothing."""
+    """Draws each choice's sparsity uniformly, then fits the policy to the budget. Learns nothing."""
 
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    _dice: Dice = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._dice = Dice(self.seed)
 
     def ask(self) -> Policy:
         """A random policy."""
-        drawn = self._dice.ask().random(len(self.space)) * self.space.thinnest().sparsity
-        return self.budget.fit(self.space.snap(drawn))
+        return self.budget.fit(self.space.cube.policy(self._dice.ask().random(len(self.space.cube))))
 
     def tell(self, trial: Trial) -> None:
         """Count the trial."""

@@ -3,7 +3,12 @@
 Stable-Baselines3 owns the networks, the replay buffer and the gradient steps; the loop stays with the driver, which is
 possible because nothing is evaluated during a walk. `ask` walks with the actor. `tell` rebuilds the steps from the
 policy that was told, whoever proposed it, fills the replay buffer and trains: what is learned is what was executed,
-after steps, wall and top-up. Only public names of Stable-Baselines3 are used.
+after levels, wall and top-up. Only public names of Stable-Baselines3 are used.
+
+Where they depart from AMC's code: policies meet the budget after rounding, and use it up; what is learned is what was
+executed; rewards are scaled; a policy that was seen before is not proposed again while others are found; the state says
+beside the index which decision it is; some noise stays; and the gradient steps a trial are a setting, not one a choice,
+so that an agent stays fast on deep networks (docs/decisions/0003).
 
 Replay is exact: the n-th ask draws from stream (seed, n) and the n-th training from a stream of its own.
 """
@@ -12,10 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -30,48 +35,67 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from autoprune.controllers.walk.environment import Action, Layerwise, action_of, share_of
 from autoprune.controllers.walk.walk import Observation, Walk
 from autoprune.errors import ConfigError
+from autoprune.values.budget import Budget
 from autoprune.values.dice import Dice
-from autoprune.values.space import Policy
+from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
-
-Make = Callable[["Marked"], OffPolicyAlgorithm]
 
 _TRIES = 6  # walks for one ask, as long as they end at policies that were seen before
 _ANEW = 0.05  # least noise of a second walk, in shares; doubled for each further one
 
 
 @dataclass
-class Agent:
-    """A walk, an agent of Stable-Baselines3 that `make` makes, and when and how it explores and trains.
+class ActorCritic:
+    """An agent on AMC's walk over the choices.
 
     Attributes:
-        walk: what is decided.
-        seed: of everything random.
-        make: called once, when the agent is first needed.
-        warmup: asks whose decisions are drawn uniformly; there is no training before so many trials were told.
-        noise: standard deviation of the truncated normal about the actor's share; of the first ask after `warmup`.
-        noise_decay: factor on the noise an ask.
-        least_noise: what it decays to, where it is not less from the beginning.
+        hidden: units in each hidden layer of actor and critics.
+        actor_lr: learning rate of the actor.
+        critic_lr: learning rate of the critics.
+        tau: share of the way that the target networks move with each gradient step, in (0, 1].
+        gamma: discount a step, in [0, 1].
         batch: steps in a batch.
-        gradient_steps: batches that are trained on for each trial.
-        every_step: whether every step of a walk is rewarded or only the last.
+        gradient_steps: batches trained on after each trial.
+        warmup: trials with random policies, before training begins.
+        noise: standard deviation of the exploration, as a share of each choice's largest sparsity.
+        noise_decay: factor on the noise with each trial after the warm-up, in [0, 1].
+        least_noise: what the noise decays to, where it is not less from the beginning; 0 lets it vanish, as the paper.
+        replay: how many trials are remembered.
+        baseline: weight of the newest batch in the moving average that is taken off the rewards, in [0, 1]; what is
+            left is measured in standard deviations. 0 leaves the rewards as they are.
+        every_step: whether the reward is given to every step of a walk, or only to its last.
     """
 
-    walk: Walk
-    seed: int
-    make: Make
-    warmup: int
-    noise: float
-    noise_decay: float
-    least_noise: float
-    batch: int
-    gradient_steps: int
-    every_step: bool
-    _dice: Dice = field(init=False, repr=False)
-    _seen: set[Policy] = field(init=False, repr=False, default_factory=set)
+    name: ClassVar[str]
+    learner: ClassVar[type[OffPolicyAlgorithm]]
+
+    space: SearchSpace
+    budget: Budget
+    seed: int = 0
+    hidden: tuple[int, ...] = (300, 300)
+    actor_lr: float = 1e-4
+    critic_lr: float = 1e-3
+    tau: float = 0.01
+    gamma: float = 1.0
+    batch: int = 64
+    gradient_steps: int = 6
+    warmup: int = 100
+    noise: float = 0.5
+    noise_decay: float = 0.95
+    least_noise: float = 0.1
+    replay: int = 100
+    baseline: float = 0.5
+    every_step: bool = True
 
     def __post_init__(self) -> None:
-        self._dice = Dice(self.seed)
+        it = self
+        at_least(it.name, 1, batch=it.batch, gradient_steps=it.gradient_steps, replay=it.replay)
+        at_least(it.name, 0, warmup=it.warmup, actor_lr=it.actor_lr, critic_lr=it.critic_lr)
+        at_least(it.name, 0, noise=it.noise, least_noise=it.least_noise)
+        at_least(it.name, 1, hidden=min(it.hidden, default=0))
+        within(it.name, 0, 1, tau=it.tau, gamma=it.gamma, baseline=it.baseline, noise_decay=it.noise_decay)
+        self.more: Mapping[str, Any] = {}  # what the learner takes besides
+        self._walk, self._dice, self._seen = Walk(self.space, self.budget), Dice(self.seed), set[Policy]()
 
     def ask(self) -> Policy:
         """The end of a walk with exploration.
@@ -90,7 +114,7 @@ class Agent:
         """Learn from the executed policy and its reward; of a failed trial only that it was tried."""
         self._dice.tell()
         self._seen.add(trial.policy)
-        if trial.reward is None or not len(self.walk):
+        if trial.reward is None or not len(self._walk):
             return
         self._remember(trial.policy, trial.reward)
         if self._dice.told >= self.warmup:
@@ -100,36 +124,52 @@ class Agent:
     @cached_property
     def algorithm(self) -> OffPolicyAlgorithm:
         """The agent of Stable-Baselines3."""
+        make: Any = self.learner
         with lent(self.seed, 0, 2):
-            made = self.make(Marked(Layerwise(self.walk.space, self.walk.budget, _unscored), len(self.walk)))
+            made: Any = make(
+                "MlpPolicy",
+                Marked(Layerwise(self.space, self.budget, _unscored), len(self._walk)),
+                learning_rate=self.critic_lr,
+                buffer_size=self.replay * len(self._walk),
+                batch_size=self.batch,
+                tau=self.tau,
+                gamma=self.gamma,
+                replay_buffer_class=Baselined,
+                replay_buffer_kwargs={"weight": self.baseline},
+                policy_kwargs={"net_arch": list(self.hidden), "optimizer_kwargs": {"fused": True}},
+                device="cpu",
+                **self.more,
+            )
+            made.actor.optimizer = OwnRate(made.actor.parameters(), self.actor_lr)
         made.set_logger(Logger(None, []))
-        return made
+        agent: OffPolicyAlgorithm = made
+        return agent
 
     def _walk_once(self, number: int, attempt: int, rng: np.random.Generator) -> Policy:
-        prefix = self.walk.start()
+        prefix = self._walk.start()
         if number < self.warmup:
-            while not self.walk.over(prefix):
-                prefix = self.walk.decide(prefix, rng.random())
-            return self.walk.policy(prefix)
+            while not self._walk.over(prefix):
+                prefix = self._walk.decide(prefix, rng.random())
+            return self._walk.policy(prefix)
         sigma = max(self.noise * self.noise_decay ** (number - self.warmup), min(self.least_noise, self.noise))
         sigma = max(sigma, _ANEW) * 2**attempt if attempt else sigma
         with lent(self.seed, number, 3, attempt), torch.no_grad():  # a stochastic actor draws from the generators
-            while not self.walk.over(prefix):
-                share = truncated(self._share(self.walk.observe(prefix)), sigma, rng)
-                prefix = self.walk.decide(prefix, share)
-        return self.walk.policy(prefix)
+            while not self._walk.over(prefix):
+                share = truncated(self._share(self._walk.observe(prefix)), sigma, rng)
+                prefix = self._walk.decide(prefix, share)
+        return self._walk.policy(prefix)
 
     def _share(self, observation: Observation) -> float:
         """What the actor says. `predict` says the same, at three times the cost."""
-        seen = torch.from_numpy(marked(observation[None], len(self.walk)))  # (1, features)
+        seen = torch.from_numpy(marked(observation[None], len(self._walk)))  # (1, features)
         return share_of(self.algorithm.actor(seen)[0].numpy())
 
     def _remember(self, policy: Policy, reward: float) -> None:
         """Put the steps of `policy` in the replay buffer."""
         buffer = self.algorithm.replay_buffer
         assert buffer is not None
-        episode = self.walk.replay(policy)
-        observations, shares = marked(episode.observations, len(self.walk)), episode.shares
+        episode = self._walk.replay(policy)
+        observations, shares = marked(episode.observations, len(self._walk)), episode.shares
         last = len(shares) - 1
         for t, share in enumerate(shares):
             earned = np.array([reward if self.every_step or t == last else 0.0])

@@ -5,42 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.costs.arithmetic import Products
+from autoprune.inputs import Inputs
 from autoprune.structure.liveness import footprint, peak
 from autoprune.structure.trace import Trace
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.budget import FromMany
+from autoprune.values.space import SearchSpace
+from autoprune.values.terms import Floats, Products, Rows
 
-Kept = NDArray[np.int64]
-Floats = NDArray[np.float64]
 MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(FromMany):
     """MiB of weights and buffers on disk, without the few kilobytes that say what they are."""
+
+    unit: ClassVar[str] = "MiB"
 
     space: SearchSpace
     trace: Trace
 
-    @property
-    def unit(self) -> str:
-        """As `CostModel.unit`."""
-        return "MiB"
+    def predict_many(self, rows: Rows) -> Floats:
+        """As `PredictsMany.predict_many`."""
+        return self._state(rows) / MIB
 
-    def predict(self, policy: Policy) -> float:
-        """As `PredictiveCost.predict`."""
-        return float(self.predict_many(np.array([self.space.kept(policy)]))[0])
-
-    def predict_many(self, kept: Kept) -> Floats:
-        """The cost of each row of `kept`, shape (policies, groups) -> (policies,)."""
-        return self._state(kept) / MIB
-
-    def measure(self, model: nn.Module, example: Tensor) -> float:
+    def measure(self, model: nn.Module, example: Inputs) -> float:
         """As `CostModel.measure`, counted on the model itself."""
         return _state_bytes(model) / MIB
 
@@ -56,13 +49,13 @@ class Memory(Size):
     Runtimes that plan their memory hold less; those that keep weights packed in another layout hold more.
     """
 
-    def predict_many(self, kept: Kept) -> Floats:
-        """The cost of each row of `kept`, shape (policies, groups) -> (policies,)."""
-        blocks = np.stack([sized(kept) for sized in self._blocks], axis=1)  # (policies, blocks)
-        found: Floats = ((blocks @ self._alive).max(axis=1) + self._state(kept)) / MIB
+    def predict_many(self, rows: Rows) -> Floats:
+        """As `PredictsMany.predict_many`."""
+        blocks = np.stack([sized(rows) for sized in self._blocks], axis=1)  # (policies, blocks)
+        found: Floats = ((blocks @ self._alive).max(axis=1) + self._state(rows)) / MIB
         return found
 
-    def measure(self, model: nn.Module, example: Tensor) -> float:
+    def measure(self, model: nn.Module, example: Inputs) -> float:
         """As `CostModel.measure`: seen while `model` runs once."""
         return (peak(footprint(model, example)) + _state_bytes(model)) / MIB
 

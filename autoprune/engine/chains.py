@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from autoprune.errors import first_line
+from autoprune.inputs import Inputs
 
 Span = tuple[float, float]  # the least and the largest value seen
 
@@ -102,12 +103,14 @@ class Fusion:
     shapes: Mapping[fx.Node, tuple[int, ...]]
 
 
-def read(model: nn.Module, inputs: Tensor) -> Fusion:
+def read(model: nn.Module, inputs: Inputs) -> Fusion:
     """The chains of `model`, which is only read, from one forward pass of `inputs` in full precision.
 
     Raises Unfusable for a network whose graph depends on values, that takes or gives anything but one tensor, or in
     which no convolution can be fused with anything.
     """
+    if not isinstance(inputs, Tensor):
+        raise Unfusable("it takes more than one tensor")
     twin = copy.deepcopy(model).eval()
     try:
         traced = fx.symbolic_trace(twin)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from autoprune.engine.chains import Unfusable
 from autoprune.engine.fused import Fuser
 from autoprune.engine.memory import laid_out
+from autoprune.inputs import Inputs, call, first, size, tensors
 
 Precision = Literal["fp32", "bf16", "int8"]
 SPEEDUP = 1.2  # a precision must be this many times faster to be worth its rounding
@@ -27,7 +28,7 @@ INT8_METRIC = 0.002  # largest difference of the dense network's metric in int8
 _ROUNDS = 5
 
 
-def choose(model: nn.Module, batch: Tensor, judge: Callable[[nn.Module], float] | None = None) -> Precision:
+def choose(model: nn.Module, batch: Inputs, judge: Callable[[nn.Module], float] | None = None) -> Precision:
     """The precision to evaluate `model` in, from a few forward passes of `batch` in each; `model` is only read.
 
     `judge` says the metric of a network; without it, int8 is not considered.
@@ -45,22 +46,23 @@ def training(precision: str) -> str:
     return "fp32" if precision == "fp32" else "bf16"
 
 
-def _bf16_pays(twin: nn.Module, batch: Tensor) -> bool:
-    exact = _forward(twin, batch, "fp32")
+def _bf16_pays(twin: nn.Module, batch: Inputs) -> bool:
     try:
-        rounded = _forward(twin, batch[:1], "bf16")  # one sample: a machine that crawls is found out cheaply
-        one, all_exact = _timed(twin, batch[:1], "bf16"), _timed(twin, batch, "fp32")
+        exact = _forward(twin, batch, "fp32")
+        sample = first(batch, 1)  # a machine that crawls is found out cheaply
+        rounded = _forward(twin, sample, "bf16")
+        one, all_exact = _timed(twin, sample, "bf16"), _timed(twin, batch, "fp32")
         if not _agree(exact[:1], rounded, AGREEMENT) or one > all_exact:
             return False
         if not _agree(exact, _forward(twin, batch, "bf16"), AGREEMENT):
             return False
         return _pays((twin, "fp32"), (twin, "bf16"), batch)
-    except RuntimeError:  # an operator without a bf16 version
+    except RuntimeError:  # an operator without a bf16 version, or no output that belongs to samples
         return False
 
 
-def _int8_pays(twin: nn.Module, batch: Tensor, judge: Callable[[nn.Module], float]) -> bool:
-    if batch.device.type != "cpu":
+def _int8_pays(twin: nn.Module, batch: Inputs, judge: Callable[[nn.Module], float]) -> bool:
+    if not isinstance(batch, Tensor) or batch.device.type != "cpu":
         return False
     try:
         fuser = Fuser.of(twin, batch)
@@ -84,19 +86,21 @@ def running(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _forward(model: nn.Module, batch: Tensor, precision: Precision) -> Tensor:
-    with running(precision, batch.device):
-        outputs: Tensor = model(batch)
-    return outputs.float()
+def _forward(model: nn.Module, batch: Inputs, precision: Precision) -> Tensor:
+    """All that comes out and has a row a sample, (n, numbers). Raises RuntimeError where nothing has."""
+    with running(precision, tensors(batch)[0].device):
+        outputs = [tensor.float() for tensor in tensors(call(model, batch))]
+    count = size(batch)
+    return torch.cat([out.reshape(count, -1) for out in outputs if out.shape[:1] == (count,)], 1)
 
 
-def _timed(model: nn.Module, batch: Tensor, precision: Precision) -> float:
+def _timed(model: nn.Module, batch: Inputs, precision: Precision) -> float:
     start = time.perf_counter()
     _forward(model, batch, precision).cpu()  # waits for an accelerator
     return time.perf_counter() - start
 
 
-def _pays(old: tuple[nn.Module, Precision], new: tuple[nn.Module, Precision], batch: Tensor) -> bool:
+def _pays(old: tuple[nn.Module, Precision], new: tuple[nn.Module, Precision], batch: Inputs) -> bool:
     """Whether the second is faster by `SPEEDUP`. They take turns, so that other work on the machine disturbs both."""
     times = [(_timed(old[0], batch, old[1]), _timed(new[0], batch, new[1])) for _ in range(_ROUNDS)]
     return min(after for _, after in times) * SPEEDUP <= min(before for before, _ in times)

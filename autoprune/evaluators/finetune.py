@@ -7,28 +7,24 @@ from functools import cached_property
 
 from torch import nn
 
-from autoprune.criteria import Scoring
 from autoprune.engine.precision import training
-from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.structure.trace import Trace
-from autoprune.task import Task
+from autoprune.evaluators.bench import Bench, Rebuilt
+from autoprune.evaluators.recovery.fast import Fast
+from autoprune.evaluators.recovery.recovery import Ready
+from autoprune.evaluators.recovery.sampling import counting
+from autoprune.protocols import Score
+from autoprune.structure.prune import Candidate
 from autoprune.train import Recipe, teacher_of, thaw, train
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Policy
 
 
 @dataclass
-class Finetune:
+class Finetune(Rebuilt):
     """Prune, train for some steps, re-estimate BatchNorm statistics, score on the holdout.
 
     Every trial is trained alike, with the same images in the same order.
 
     Attributes:
-        task: the dense network, which is only read (and teaches, with `distill`), and its images.
-        trace: the index tables of its groups.
-        space: the policies' space.
-        criterion: which units stay; scored once, on the dense network.
-        seed: of everything random.
-        precision: "fp32", "bf16" or "int8" (the score; training is then in bf16).
         steps: gradient steps a trial.
         batch: training images a step.
         lr: peak learning rate; it rises over the first `warmup` share of the steps and falls along a cosine to zero.
@@ -42,12 +38,7 @@ class Finetune:
         holdout: holdout images that score a trial; 0 takes them all.
     """
 
-    task: Task
-    trace: Trace
-    space: SearchSpace
-    criterion: Scoring
-    seed: int = 0
-    precision: str = "fp32"
+    bench: Bench
     steps: int = 50
     batch: int = 128
     lr: float = 0.02
@@ -60,48 +51,30 @@ class Finetune:
     images: int = 128
     holdout: int = 0
 
-    def realise(self, policy: Policy) -> nn.Module:
-        """The pruned network, not recovered yet."""
-        return self._scored.realise(policy)
+    def __post_init__(self) -> None:
+        self._fast = Fast(self.bench, counting(self.images, self.holdout), self.realise)
 
-    def metric(self, model: nn.Module) -> float:
-        """The holdout metric after training `model`, which then has other weights."""
+    def realise(self, policy: Policy) -> Candidate:
+        """The pruned network, not recovered yet."""
+        return self.bench.pruned(policy)
+
+    def recover(self, candidate: Candidate) -> Ready:
+        """The same after training, with re-estimated statistics."""
+        bench = self.bench
         if self.steps:
-            thaw(model)
-            train(model, self.task.train, self.task.loss, self._recipe, seed=self.seed, teacher=self._teacher)
-        return self._scored.metric(model)
+            thaw(candidate.model)
+            task, teacher = bench.task, self._teacher
+            train(candidate.model, task.train, task.loss, self._recipe, seed=bench.seed, teacher=teacher)
+        return self._fast.recover(candidate)
+
+    def score(self, candidate: Candidate) -> Score:
+        """The holdout metric."""
+        return self._fast.score(candidate)
 
     @cached_property
     def _recipe(self) -> Recipe:
-        return Recipe(
-            steps=self.steps,
-            batch=self.batch,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            label_smoothing=self.label_smoothing,
-            distill=self.distill,
-            temperature=self.temperature,
-            precision=training(self.precision),
-            clip=self.clip,
-        )
-
-    @cached_property
-    def _scored(self) -> Recalibrate:
-        return Recalibrate(
-            self.task,
-            self.trace,
-            self.space,
-            self.criterion,
-            seed=self.seed,
-            precision=self.precision,
-            images=self.images,
-            batch=min(128, self.images),
-            holdout=self.holdout,
-            panel=1,
-            probes=0,
-        )
+        return Recipe.of(self, steps=self.steps, precision=training(self.bench.precision))
 
     @cached_property
     def _teacher(self) -> nn.Module | None:
-        return teacher_of(self.task.model) if self.distill else None
+        return teacher_of(self.bench.task.model) if self.distill else None

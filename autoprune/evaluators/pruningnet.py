@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from autoprune.engine.precision import running
 from autoprune.errors import ConfigError
 from autoprune.evaluators.shared.shared_weights import OneShot, blended
 from autoprune.evaluators.shared.subnets import Weights
+from autoprune.inputs import Inputs, call
 from autoprune.structure.prune import Units
 from autoprune.structure.trace import Trace
 from autoprune.train import teacher_of
@@ -67,8 +68,8 @@ def widths_about(model: nn.Module, trace: Trace, space: SearchSpace) -> dict[str
     Groups of which nothing may leave are left out, and kernels that are frozen in `model`.
     """
     own: dict[str, set[int]] = {}
-    for place, (cuts, group) in enumerate(zip(trace.cuts, space, strict=True)):
-        for cut in cuts if len(group.choices()) > 1 else ():
+    for place, (cuts, choice) in enumerate(zip(trace.edits, space, strict=True)):
+        for cut in cuts if len(choice.levels) > 1 else ():
             module = model.get_submodule(cut.tensor.rpartition(".")[0])
             kernel = isinstance(module, _ConvNd | nn.Linear) and cut.tensor.endswith("weight")
             if kernel and model.get_parameter(cut.tensor).requires_grad:
@@ -109,23 +110,22 @@ class PruningNet(OneShot):
 
     def shared(self, net: nn.Module, ranked: Sequence[Units]) -> Weights:
         """The PruningNet."""
-        return Generator(net, ranked, widths_about(net, self.trace, self.space), self.hidden)
+        return Generator(net, ranked, widths_about(net, self.bench.trace, self.bench.space), self.hidden)
 
-    def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+    def lesson(self, step: int, inputs: Inputs, targets: Any) -> Tensor:
         """The loss of a network of random widths."""
-        kept = self.subnets.random(self.course.stream(step))
-        outputs = self._outputs(kept, inputs)
+        outputs = self._outputs(self.subnets.random(self.course.stream(step)), inputs)
         taught = self._taught_by(inputs) if self.distill else None
-        loss = blended(outputs, targets, taught, self.task.loss, self.distill)
+        loss = blended(outputs, targets, taught, self.bench.task.loss, self.distill)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    def _taught_by(self, inputs: Tensor) -> Tensor:
+    def _taught_by(self, inputs: Inputs) -> Tensor:
         """What the dense network gives."""
-        with torch.no_grad(), running(self.course.recipe.precision, inputs.device):
-            taught: Tensor = self._teacher(inputs).float()
+        with torch.no_grad(), running(self.course.recipe.precision, self.bench.device):
+            taught: Tensor = call(self._teacher, inputs).float()
             return taught
 
     @cached_property
     def _teacher(self) -> nn.Module:
-        return teacher_of(self.task.model)
+        return teacher_of(self.bench.task.model)

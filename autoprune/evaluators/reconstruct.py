@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.criteria import Scoring
 from autoprune.errors import ConfigError, TrialFailed
-from autoprune.evaluators.recalibrate import Careful, Recalibrate
-from autoprune.evaluators.recovery import columns as moments
-from autoprune.evaluators.recovery import least_squares
+from autoprune.evaluators.bench import Bench, Rebuilt
+from autoprune.evaluators.recovery import columns, least_squares
+from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.columns import Moments, Reader
+from autoprune.evaluators.recovery.fast import Fast
 from autoprune.evaluators.recovery.least_squares import Leading, Solution
-from autoprune.structure.edits import Cut
-from autoprune.structure.trace import Trace
-from autoprune.task import Batch, Task
+from autoprune.evaluators.recovery.recovery import Ready
+from autoprune.evaluators.recovery.replay import drawn
+from autoprune.evaluators.recovery.sampling import Sampling
+from autoprune.protocols import Score
+from autoprune.structure.edits import Slice
+from autoprune.structure.prune import Candidate
 from autoprune.train import forked
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Policy
 
 HELD = 2**28  # bytes of solutions that are remembered
 
 
-@dataclass
-class Reconstruct:
+@dataclass(kw_only=True)
+class Reconstruct(Rebuilt, Sampling):
     """Prune, solve for the weights of the layers that read pruned channels, re-estimate BatchNorm statistics, score.
 
     Solved for are convolutions and linear layers. A depthwise or grouped convolution loses whole groups and needs
@@ -49,39 +51,20 @@ class Reconstruct:
     solved for exactly.
 
     Attributes:
-        task: the dense network, which is only read, and its images.
-        trace: the index tables of its groups.
-        space: the policies' space.
-        criterion: which units stay; scored once, on the dense network.
-        seed: of the images and positions looked at, and of a random criterion.
-        precision: "fp32", "bf16" or "int8", as for `recalibrate`; moments and solutions are always exact.
         images: training images on which the layers' inputs are looked at, once.
         positions: random output positions of each image that are looked at, in each layer.
         ridge: strength of the pull towards the dense weights, relative to an input's mean square; > 0.
         columns: most columns of a layer that are solved for exactly.
         recalibrate: training images that a trial's BatchNorm statistics are re-estimated on; 0 leaves them.
-        batch: images a step of both.
-        reference: training images of statistics that correct a trial's; see `recalibrate`.
-        holdout: holdout images that score a trial; 0 takes them all.
-        panel, probes: at which of these a trial looks, and what says so; see `recalibrate`.
+        batch: images a step of both, and of a score that looks at a panel.
     """
 
-    task: Task
-    trace: Trace
-    space: SearchSpace
-    criterion: Scoring
-    seed: int = 0
-    precision: str = "fp32"
+    bench: Bench = field(kw_only=False)
     images: int = 1024
     positions: int = 16
     ridge: float = 1e-2
     columns: int = 4608
     recalibrate: int = 100
-    batch: int = 100
-    reference: int = 1024
-    holdout: int = 0
-    panel: float = 0.95
-    probes: int = 16
 
     def __post_init__(self) -> None:
         if not (self.images >= self.batch >= 2 and (self.recalibrate >= self.batch or self.recalibrate == 0)):
@@ -91,46 +74,32 @@ class Reconstruct:
             raise ConfigError(f"positions={self.positions}, columns={self.columns}: at least 1 is needed")
         if not self.ridge > 0:
             raise ConfigError(f"ridge={self.ridge}: a number above 0 is needed, such as 0.01")
-        self._recalibrated = Recalibrate(
-            self.task,
-            self.trace,
-            self.space,
-            self.criterion,
-            seed=self.seed,
-            precision=self.precision,
-            images=self.recalibrate,
-            batch=self.batch,
-            reference=self.reference,
-            holdout=self.holdout,
-            panel=self.panel,
-            probes=self.probes,
-        )
-        self._recalibrated.realised = self.realise
+        rest = {name: getattr(self, name) for name in ("batch", "reference", "holdout", "panel", "probes")}
+        self._fast = Fast(self.bench, Sampling(images=self.recalibrate, **rest), self.realise)
         self._remembered = _Remembered()
 
-    def realise(self, policy: Policy) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         """The pruned network with its reconstructed weights."""
-        model = self._recalibrated.realise(policy)
-        masks = self._recalibrated.stay(model)
+        candidate = self.bench.pruned(policy)
         with torch.no_grad():
             for layer, known in self._known.items():
-                dims = masks.get(f"{layer}.weight", {})
+                dims = candidate.stay.get(f"{layer}.weight", {})
                 if 1 in dims:
-                    _rewrite(model.get_submodule(layer), self._solution(layer, known, dims[1], dims.get(0)))
-        return model
+                    solution = self._solution(layer, known, dims[1], dims.get(0))
+                    _rewrite(candidate.model.get_submodule(layer), solution)
+        return candidate
 
-    def metric(self, model: nn.Module) -> float:
-        """The holdout metric with re-estimated statistics, which `model` then has."""
-        return self._recalibrated.metric(model)
+    def recover(self, candidate: Candidate) -> Ready:
+        """The same with re-estimated statistics."""
+        return self._fast.recover(candidate)
 
-    @property
-    def spent(self) -> Mapping[str, float]:
-        """Seconds of the last `metric`, by phase."""
-        return self._recalibrated.spent
+    def score(self, candidate: Candidate) -> Score:
+        """The holdout metric."""
+        return self._fast.score(candidate)
 
     def careful(self) -> Careful:
         """The same without the short cuts of recalibration and score."""
-        return Careful(self.realise, self._recalibrated)
+        return self._fast.careful()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,26 +113,28 @@ class Reconstruct:
         if shared:
             found.append(
                 f"Reconstruction solved for the kernel positions of {', '.join(shared)} together: "
-                f"more than {self.columns:,} columns, or fewer than {moments.ENOUGH} samples a column."
+                f"more than {self.columns:,} columns, or fewer than {columns.ENOUGH} samples a column."
             )
-        return (*found, *self._recalibrated.notes)
+        return (*found, *self._fast.notes)
 
     @cached_property
     def _readers(self) -> tuple[dict[str, Reader], dict[str, str]]:
-        return moments.readers(self.task.model, self._cuts.values(), self.columns)
+        return columns.readers(self.bench.task.model, self._edits.values(), self.columns)
 
     @cached_property
-    def _cuts(self) -> dict[int, tuple[Cut, ...]]:
-        """Of the groups that a policy may prune, by number."""
-        prunable = [number for number, group in enumerate(self.space) if group.choices()[0] < group.of]
-        return {number: self.trace.cuts[number] for number in prunable}
+    def _edits(self) -> dict[int, tuple[Slice, ...]]:
+        """Of the choices that leave one, by position."""
+        free = [place for place, choice in enumerate(self.bench.space) if len(choice.levels) > 1]
+        return {place: self.bench.trace.edits[place] for place in free}
 
     @cached_property
     def _known(self) -> dict[str, Leading | Moments]:
         """By layer, what to solve for its weights with."""
-        with forked(self.seed):
-            found = moments.collect(
-                self.task.model, self._readers[0], self._drawn(), positions=self.positions, seed=self.seed
+        bench = self.bench
+        images = drawn(bench.task.train, bench.seed, self.images, self.batch)
+        with forked(bench.seed):
+            found = columns.collect(
+                bench.task.model, self._readers[0], images, positions=self.positions, seed=bench.seed
             )
         return {layer: self._leading(layer, found.pop(layer)) for layer in list(found)}
 
@@ -177,29 +148,27 @@ class Reconstruct:
 
     def _order(self, layer: str) -> Tensor | None:
         """The channels that `layer` reads, those first that stay longest; None where several groups may lose some."""
-        cuts = {n: [cut for cut in group if cut.layer == layer and cut.role == "in"] for n, group in self._cuts.items()}
+        cuts = {
+            n: [cut for cut in group if cut.layer == layer and cut.role == "in"] for n, group in self._edits.items()
+        }
         groups = [number for number, read in cuts.items() if read]
         if len(groups) != 1:
             return None
         channels = self._readers[0][layer].channels
         run = self._weight(layer).shape[1] // channels
-        ranked = self._recalibrated.ranked[groups[0]]
+        ranked = self.bench.ranked[groups[0]]
         leaving = np.concatenate([cut.index[ranked] for cut in cuts[groups[0]]], axis=1).reshape(-1, run)[:, 0] // run
         return torch.from_numpy(np.concatenate([np.setdiff1d(np.arange(channels), leaving), leaving])).to(
             self._weight(layer).device
         )
 
     def _weight(self, layer: str) -> Tensor:
-        return self.task.model.get_parameter(f"{layer}.weight").detach()
+        return self.bench.task.model.get_parameter(f"{layer}.weight").detach()
 
     def _grid(self, layer: str) -> Tensor:
         """The weight of `layer`, (outputs, channels, positions)."""
         reader, weight = self._readers[0][layer], self._weight(layer)
         return weight.reshape(len(weight), reader.channels, reader.positions)
-
-    def _drawn(self) -> Iterator[Batch]:
-        shuffled = self.task.train.shuffled(self.batch, torch.Generator().manual_seed(self.seed))
-        return islice(shuffled, self.images // self.batch)
 
     def _solution(
         self, layer: str, known: Leading | Moments, stay: NDArray[np.bool_], rows: NDArray[np.bool_] | None

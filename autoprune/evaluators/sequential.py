@@ -11,36 +11,36 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.criteria import Scoring
 from autoprune.engine.memory import laid_out
 from autoprune.engine.precision import running
 from autoprune.errors import ConfigError, TrialFailed
-from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.evaluators.recovery import columns as moments
+from autoprune.evaluators.bench import Bench, Rebuilt
+from autoprune.evaluators.recovery import columns
 from autoprune.evaluators.recovery.batchnorm import reestimating
-from autoprune.structure.trace import Trace
-from autoprune.task import Task
+from autoprune.evaluators.recovery.fast import Fast
+from autoprune.evaluators.recovery.recovery import Ready
+from autoprune.evaluators.recovery.sampling import counting
+from autoprune.inputs import Inputs, call, device_of, moved
+from autoprune.protocols import Score
+from autoprune.structure.prune import Candidate, Stay
 from autoprune.train import forked
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Policy
 
 Rows = Mapping[str, Tensor]  # by layer, which of its dense outputs stay
 Visit = Callable[[nn.Module, Tensor], None]
 
 
 @dataclass
-class ReconstructSequential:
+class ReconstructSequential(Rebuilt):
     """Prune, fit each layer to the dense one's outputs and re-estimate BatchNorm statistics in one pass, score.
 
     Fitted are plain convolutions and linear layers of at most `columns` input columns (channels x kernel positions)
@@ -50,12 +50,6 @@ class ReconstructSequential:
     layer are held.
 
     Attributes:
-        task: the dense network, which is only read, and its images.
-        trace: the index tables of its groups.
-        space: the policies' space.
-        criterion: which units stay; scored once, on the dense network.
-        seed: of the images and positions looked at, and of a random criterion.
-        precision: "fp32", "bf16" or "int8" (the score only), of the pass and the score; solutions are always exact.
         images: training images that the layers are fitted and statistics estimated on.
         positions: random output positions of each image that a layer is fitted on.
         ridge: strength of the pull towards the pruned layer's weights, relative to an input's mean square; > 0.
@@ -63,12 +57,7 @@ class ReconstructSequential:
         holdout: holdout images that score a trial; 0 takes them all.
     """
 
-    task: Task
-    trace: Trace
-    space: SearchSpace
-    criterion: Scoring
-    seed: int = 0
-    precision: str = "fp32"
+    bench: Bench
     images: int = 512
     positions: int = 16
     ridge: float = 1e-2
@@ -81,53 +70,38 @@ class ReconstructSequential:
             raise ConfigError(f"{given}: at least 2, 1 and 1 are needed")
         if not self.ridge > 0:
             raise ConfigError(f"ridge={self.ridge}: a number above 0 is needed, such as 0.01")
-        self._plain = Recalibrate(
-            self.task,
-            self.trace,
-            self.space,
-            self.criterion,
-            seed=self.seed,
-            precision=self.precision,
-            images=0,
-            holdout=self.holdout,
-            panel=1,
-            probes=0,
-        )
-        self.spent: Mapping[str, float] = {}
-        self._rows: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
+        self._fast = Fast(self.bench, counting(0, self.holdout), self.realise)
 
-    def realise(self, policy: Policy) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         """The pruned network, not recovered yet."""
-        model = self._plain.realise(policy)
-        self._rows[model] = self._outputs(self._plain.stay(model))
-        return model
+        return self.bench.pruned(policy)
 
-    def metric(self, model: nn.Module) -> float:
-        """The holdout metric of `model` with other weights and statistics; one that is not pruned keeps its weights."""
-        begun = time.perf_counter()
-        rows = self._rows.get(model, {})
-        with forked(self.seed), ExitStack() as stack:
+    def recover(self, candidate: Candidate) -> Ready:
+        """The same with other weights and statistics; one that is not pruned keeps its weights."""
+        model, rows = candidate.model, self._outputs(candidate.stay)
+        with forked(self.bench.seed), ExitStack() as stack:
             for layer in rows:
                 stack.enter_context(_first_call(model.get_submodule(layer), self._fit(layer, rows[layer])))
             stack.enter_context(reestimating(model))
-            _forward(model, self._batch, self.precision)
-        fitted = time.perf_counter() - begun
-        value = self._plain.metric(model)
-        self.spent = {"recover": fitted + self._plain.spent["recover"], "score": self._plain.spent["score"]}
-        return value
+            _forward(model, self._batch, self.bench.precision)
+        return self._fast.recover(candidate)
+
+    def score(self, candidate: Candidate) -> Score:
+        """The holdout metric."""
+        return self._fast.score(candidate)
 
     def careful(self) -> ReconstructSequential:
         """The same in full precision, on the whole holdout."""
-        return dataclasses.replace(self, precision="fp32", holdout=0)
+        return dataclasses.replace(self, bench=dataclasses.replace(self.bench, precision="fp32"), holdout=0)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The layers that are not fitted, and how scores are computed."""
-        left = [layer for layer in _multiplying(self.task.model) if layer not in self._targets]
+        left = [layer for layer in _multiplying(self.bench.task.model) if layer not in self._targets]
         found = (f"Reconstruction left the weights of {', '.join(left)} as they are.",) if left else ()
-        return (*found, *self._plain.notes)
+        return (*found, *self._fast.notes)
 
-    def _outputs(self, masks: Mapping[str, Mapping[int, NDArray[Any]]]) -> Rows:
+    def _outputs(self, masks: Stay) -> Rows:
         """Of the layers to be fitted; none if nothing is pruned."""
         every = {layer: torch.ones(outputs.shape[1], dtype=torch.bool) for layer, outputs in self._targets.items()}
         cut = {layer: masks.get(f"{layer}.weight", {}).get(0) for layer in every}
@@ -153,40 +127,41 @@ class ReconstructSequential:
 
     def _columns(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """The same positions of the same images each time."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return moments.columns(module, inputs.float(), self.positions, generator)
+        generator = torch.Generator().manual_seed(self.bench.seed)
+        return columns.columns(module, inputs.float(), self.positions, generator)
 
     @cached_property
-    def _batch(self) -> Tensor:
-        drawn, _ = next(self.task.train.shuffled(self.images, torch.Generator().manual_seed(self.seed)))
+    def _batch(self) -> Inputs:
+        generator = torch.Generator().manual_seed(self.bench.seed)
+        drawn, _ = next(self.bench.task.train.shuffled(self.images, generator))
         return laid_out(drawn)
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
         """What each layer that can be fitted adds to its bias in the dense network, (samples, outputs)."""
-        twin = copy.deepcopy(self.task.model).eval()
+        twin = copy.deepcopy(self.bench.task.model).eval()
         found: dict[str, Tensor] = {}
 
         def look(layer: str) -> Visit:
             def visit(module: nn.Module, inputs: Tensor) -> None:
                 assert isinstance(module.weight, Tensor)
                 samples = self._columns(module, inputs)
-                if len(samples) >= moments.ENOUGH * samples.shape[1]:
+                if len(samples) >= columns.ENOUGH * samples.shape[1]:
                     found[layer] = samples @ module.weight.flatten(1).T
 
             return visit
 
-        with forked(self.seed), ExitStack() as stack:
-            for layer in moments.plain(twin, self.columns):
+        with forked(self.bench.seed), ExitStack() as stack:
+            for layer in columns.plain(twin, self.columns):
                 stack.enter_context(_first_call(twin.get_submodule(layer), look(layer)))
             _forward(twin, self._batch, "fp32")
         return found
 
 
-def _forward(model: nn.Module, inputs: Tensor, precision: str) -> None:
-    device = next(model.parameters()).device
+def _forward(model: nn.Module, inputs: Inputs, precision: str) -> None:
+    device = device_of(model)
     with torch.no_grad(), running(precision, device):
-        model(inputs.to(device))
+        call(model, moved(inputs, device))
 
 
 def _multiplying(model: nn.Module) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from autoprune.errors import ConfigError
 from autoprune.evaluators.shared.shared_weights import OneShot, blended
 from autoprune.evaluators.shared.subnets import Weights
+from autoprune.inputs import Inputs
 from autoprune.structure.prune import Units
 
 
@@ -62,16 +63,15 @@ class Supernet(OneShot):
         """The slimmable network."""
         return Slimmable(net, ranked)
 
-    def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+    def lesson(self, step: int, inputs: Inputs, targets: Any) -> Tensor:
         """The mean loss of the sandwich; its gradients are added up, as published."""
-        widest, thinnest = self.subnets.extremes()
-        stream = self.course.stream(step)
-        others = [thinnest, *(self.subnets.random(stream) for _ in range(self.drawn))]
-        outputs = self._outputs(widest, inputs)
-        losses = [self.task.loss(outputs, targets)]
+        space, loss, stream = self.bench.space, self.bench.task.loss, self.course.stream(step)
+        others = [space.thinnest().levels, *(self.subnets.random(stream) for _ in range(self.drawn))]
+        outputs = self._outputs(space.dense().levels, inputs)
+        losses = [loss(outputs, targets)]
         losses[0].backward()  # type: ignore[no-untyped-call]
-        for kept in others:
-            narrow = self._outputs(kept, inputs)
-            losses.append(blended(narrow, targets, outputs.detach(), self.task.loss, self.distill))
+        for widths in others:
+            narrow = self._outputs(widths, inputs)
+            losses.append(blended(narrow, targets, outputs.detach(), loss, self.distill))
             losses[-1].backward()  # type: ignore[no-untyped-call]
-        return torch.stack([loss.detach() for loss in losses]).mean()
+        return torch.stack([one.detach() for one in losses]).mean()

@@ -12,7 +12,6 @@ import copy
 import io
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError
+from autoprune.files.disk import renamed
+from autoprune.inputs import Inputs, arguments, call, device_of, first, mapped, moved, shapes, size, tensors
 from autoprune.models import build
 from autoprune.models.weights import read
-from autoprune.runs.journal import refused
 
 WEIGHTS, PROGRAM, ONNX = "model.safetensors", "model.pt2", "model.onnx"
 SIZES = (
@@ -36,7 +36,7 @@ SIZES = (
 )  # fmt: skip
 TOLERANCE = 1e-3  # of the largest output; what is seen is 1e-6, another network differs by about 1
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[..., Any]  # called as the network is
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> 
         "sizes": json.dumps(_sizes(model), sort_keys=True),
         "ties": json.dumps(ties, sort_keys=True),
     }
-    with _renamed(path) as part:
+    with renamed(path) as part:
         part.write_bytes(safetensors.torch.save(state, metadata=about))
 
 
@@ -90,7 +90,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     return dense.eval()
 
 
-def check_saved(model: nn.Module, path: Path, images: Tensor, dense: nn.Module | None = None) -> Exported:
+def check_saved(model: nn.Module, path: Path, images: Inputs, dense: nn.Module | None = None) -> Exported:
     """Load `path` back and compare; where that fails the file is removed and ModelError raised."""
     try:
         return _compare(model, load(path, dense), path, images)
@@ -99,12 +99,13 @@ def check_saved(model: nn.Module, path: Path, images: Tensor, dense: nn.Module |
         raise
 
 
-def export_program(model: nn.Module, path: Path, images: Tensor) -> Exported:
+def export_program(model: nn.Module, path: Path, images: Inputs) -> Exported:
     """Write `model` for torch.export.load, with a free batch size. Where it fails: ModelError, and no file is left."""
     network = portable(model)
 
     def write(part: Path) -> None:
-        torch.export.save(torch.export.export(network, (images[:2],), dynamic_shapes=_free_batch()), part)
+        placed, named = arguments(first(images, 2))
+        torch.export.save(torch.export.export(network, placed, named, dynamic_shapes=_free_batch(images)), part)
 
     def back(part: Path) -> Run:
         return cast(Run, torch.export.load(part).module())
@@ -112,13 +113,16 @@ def export_program(model: nn.Module, path: Path, images: Tensor) -> Exported:
     return _checked(network, path, images, write, back)
 
 
-def export_onnx(model: nn.Module, path: Path, images: Tensor) -> Exported:
+def export_onnx(model: nn.Module, path: Path, images: Inputs) -> Exported:
     """Write `model` as one ONNX file, with a free batch size. Where it fails: ModelError, and no file is left."""
+    if not isinstance(images, Tensor):
+        raise ModelError(f"{path.name} is of networks of one tensor; this one takes {shapes(first(images, 1))}")
     network = portable(model)
 
     def write(part: Path) -> None:
+        placed, named = arguments(first(images, 2))
         torch.onnx.export(
-            network, (images[:2],), part, dynamo=True, dynamic_shapes=_free_batch(), external_data=False,
+            network, placed, part, kwargs=named, dynamo=True, dynamic_shapes=_free_batch(images), external_data=False,
             input_names=["input"], output_names=["output"], verbose=False,
         )  # fmt: skip
 
@@ -139,8 +143,12 @@ def _onnx_session(path: Path) -> Run:
     return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
-def _free_batch() -> tuple[dict[int, Any]]:
-    return ({0: torch.export.Dim("batch", min=1, max=65_536)},)
+def _free_batch(images: Inputs) -> Any:
+    """For each argument, that its first dimension is free."""
+    placed, named = arguments(images)
+    free = {0: torch.export.Dim("batch", min=1, max=65_536)}
+    found: Any = mapped(named or placed, lambda tensor: free)  # type: ignore[arg-type, return-value]
+    return found
 
 
 def portable(model: nn.Module) -> nn.Module:
@@ -153,15 +161,15 @@ def portable(model: nn.Module) -> nn.Module:
 
 
 def _checked(
-    model: nn.Module, path: Path, images: Tensor, write: Callable[[Path], None], back: Callable[[Path], Run]
+    model: nn.Module, path: Path, images: Inputs, write: Callable[[Path], None], back: Callable[[Path], Run]
 ) -> Exported:
     """Write beside `path`, load, compare, and only then give the file its name."""
-    with _renamed(path) as part:
+    with renamed(path) as part:
         try:
             with quiet():
                 write(part)
                 program = back(part)
-                return _compare(model, program, path, images.cpu(), part)
+                return _compare(model, program, path, moved(images, "cpu"), part)
         except ModelError:
             raise
         except Exception as wrong:  # exporters raise whatever they like
@@ -171,30 +179,32 @@ def _checked(
             ) from wrong
 
 
-def _compare(model: nn.Module, other: Run, path: Path, images: Tensor, file: Path | None = None) -> Exported:
+def _compare(model: nn.Module, other: Run, path: Path, images: Inputs, file: Path | None = None) -> Exported:
     """Run both on `images`, whole and one by itself, and measure how far they differ."""
     worst = 0.0
-    device = next(iter(model.parameters()), images).device
+    device = device_of(model)
     model.eval()
     with torch.no_grad():
-        for inputs in (images, images[:1]):
-            wanted, got = model(inputs.to(device)).cpu(), other(inputs)
-            scale = float(wanted.abs().max().clamp(min=1e-12))
-            same = wanted.shape == got.shape and bool(got.isfinite().all())
-            worst = max(worst, float((wanted - got).abs().max()) / scale if same else float("inf"))
+        for inputs in (images, first(images, 1)):
+            wanted, got = (
+                tensors(moved(call(run, moved(inputs, where)), "cpu"))
+                for run, where in ((model, device), (other, "cpu"))
+            )
+            worst = max([worst, *(_apart(one, its) for one, its in zip(wanted, got, strict=True))])
     if not worst <= TOLERANCE:
-        found = f"its outputs differ by {worst:.2g} of the largest, on {len(images)} inputs; {TOLERANCE:g} is allowed"
+        found = f"its outputs differ by {worst:.2g} of the largest, on {size(images)} inputs; {TOLERANCE:g} is allowed"
         raise ModelError(f"{path.name} does not compute what the pruned network does: {found}")
-    return Exported(path.name, (file or path).stat().st_size, worst, len(images))
+    return Exported(path.name, (file or path).stat().st_size, worst, size(images))
 
 
-@contextlib.contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
-    """A path to write to; renamed to `path` where the block ends well, and gone where it does not."""
-    with refused(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-        part = Path(folder) / path.name
-        yield part
-        part.replace(path)
+def _apart(one: Tensor, other: Tensor) -> float:
+    """How far two outputs differ, as a share of the largest number; whole numbers differ by nothing or by all."""
+    if one.shape != other.shape or not bool(torch.isfinite(other).all()):
+        return float("inf")
+    if not one.is_floating_point():
+        return 0.0 if torch.equal(one, other) else float("inf")
+    largest = float(one.abs().max().clamp(min=1e-12)) if one.numel() else 1.0
+    return float((one - other).abs().max()) / largest if one.numel() else 0.0
 
 
 @contextlib.contextmanager

@@ -1,13 +1,15 @@
-"""`policy.json`: which network, how much of each of its groups stays, and what that costs. Readable without autoprune.
+"""`policy.json`: which network, the level of each of its choices, and what that costs. Readable without autoprune.
 
-The file is plain JSON and every key says what it holds. `model.architecture` is a fingerprint of the names, shapes and
-types of the dense network's tensors, `model.weights` one of their values: the first must agree before a policy may be
-applied, the second tells a retrained network from the one that was searched.
+The file is plain JSON and every key says what it holds. Version 2 is written; version 1, whose choices were called
+groups and had no kind, is read for ever. `model.architecture` is a fingerprint of the names, shapes and types of the
+dense network's tensors, `model.weights` one of their values: the first must agree before a policy may be applied, the
+second tells a retrained network from the one that was searched.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +19,11 @@ import torch
 from torch import nn
 
 from autoprune.errors import PolicyError
-from autoprune.runs.journal import write_text
-from autoprune.values.space import Group, Policy, SearchSpace
+from autoprune.files import disk
+from autoprune.values.space import Choice, Policy, SearchSpace
 
 NAME = "policy.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Table(pydantic.BaseModel):
@@ -30,22 +32,26 @@ class Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
-class GroupEntry(Table):
-    """What one group keeps."""
+class ChoiceEntry(Table):
+    """What stays of one choice: `kept` units of `of`. `role` is what a trace says of its layers, each in [0, 1]."""
 
     name: str
+    kind: str = "channel"
     layers: tuple[str, ...]
-    kept: int
-    of: int
+    kept: pydantic.NonNegativeInt
+    of: pydantic.PositiveInt
     sparsity: float
+    role: tuple[float, ...] = ()
 
     @pydantic.model_validator(mode="after")
-    def _agrees(self) -> GroupEntry:
-        if not 1 <= self.kept <= self.of:
-            raise ValueError(f"group {self.name!r} keeps {self.kept} of {self.of}; 1 to {self.of} can stay")
+    def _agrees(self) -> ChoiceEntry:
+        least = 1 if self.kind == "channel" else 0
+        if not least <= self.kept <= self.of:
+            what = f"choice {self.name!r} keeps {self.kept} of {self.of}"
+            raise ValueError(f"{what}; {least} to {self.of} can stay")
         if abs(self.sparsity - (self.of - self.kept) / self.of) > 1e-6:
             said = f"{self.kept} of {self.of} is a sparsity of {(self.of - self.kept) / self.of:.4f}"
-            raise ValueError(f"group {self.name!r}: {said}, not {self.sparsity}")
+            raise ValueError(f"choice {self.name!r}: {said}, not {self.sparsity}")
         return self
 
 
@@ -79,11 +85,11 @@ class LimitEntry(Table):
 class PolicyFile(Table):
     """Everything that is needed to prune the same way again."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     task: dict[str, Any]
     model: ModelEntry
     space: str
-    groups: tuple[GroupEntry, ...]
+    choices: tuple[ChoiceEntry, ...]
     criterion: dict[str, Any]
     evaluator: dict[str, Any]
     budget: dict[str, LimitEntry]
@@ -92,19 +98,24 @@ class PolicyFile(Table):
     seed: int
     versions: dict[str, str]
 
-    def policy(self, groups: Sequence[Group]) -> Policy:
-        """The policy, in the order of `groups`. Raises PolicyError naming what does not fit."""
-        found = {entry.name: entry for entry in self.groups}
-        absent = [g.name for g in groups if g.name not in found]
-        extra = sorted(set(found) - {g.name for g in groups})
+    def policy(self, choices: Sequence[Choice]) -> Policy:
+        """The policy, in the order of `choices`. Raises PolicyError naming what does not fit."""
+        found = {entry.name: entry for entry in self.choices}
+        absent = [c.name for c in choices if c.name not in found]
+        extra = sorted(set(found) - {c.name for c in choices})
         if absent or extra:
-            what = f"has no group {absent[0]!r}" if absent else f"has the group {extra[0]!r}, which the network has not"
+            what = (
+                f"has no choice {absent[0]!r}" if absent else f"has the choice {extra[0]!r}, which the network has not"
+            )
             raise PolicyError(f"the policy is for another network: it {what}; {_difference(len(absent), len(extra))}")
-        for group in groups:
-            if found[group.name].of != group.of:
-                units = f"{found[group.name].of} units in the policy and {group.of} in the network"
-                raise PolicyError(f"the policy is for another network: group {group.name!r} has {units}")
-        return Policy(tuple(g.sparsity(found[g.name].kept) for g in groups))
+        for choice in choices:
+            entry = found[choice.name]
+            if (entry.of, entry.kind) != (choice.dense, choice.kind):
+                units = (
+                    f"{entry.of} {entry.kind} units in the policy and {choice.dense} {choice.kind} units in the network"
+                )
+                raise PolicyError(f"the policy is for another network: choice {choice.name!r} has {units}")
+        return Policy(tuple(found[choice.name].kept for choice in choices))
 
 
 def fingerprint(model: nn.Module, rebuild: str = "") -> ModelEntry:
@@ -119,18 +130,25 @@ def fingerprint(model: nn.Module, rebuild: str = "") -> ModelEntry:
     return ModelEntry(rebuild=rebuild, architecture=shapes.hexdigest(), weights=values.hexdigest())
 
 
-def entries(space: SearchSpace, policy: Policy) -> tuple[GroupEntry, ...]:
-    """What `policy` keeps of each group."""
-    pairs = zip(space, space.kept(policy), strict=True)
+def entries(space: SearchSpace, policy: Policy) -> tuple[ChoiceEntry, ...]:
+    """What `policy` keeps of each choice."""
     return tuple(
-        GroupEntry(name=g.name, layers=g.layers, kept=kept, of=g.of, sparsity=round(g.sparsity(kept), 9))
-        for g, kept in pairs
+        ChoiceEntry(
+            name=c.name,
+            kind=c.kind,
+            layers=c.layers,
+            kept=level,
+            of=c.dense,
+            sparsity=round(c.sparsity(level), 9),
+            role=tuple(round(fact, 6) for fact in c.role),
+        )
+        for c, level in zip(space, policy.levels, strict=True)
     )
 
 
 def write(path: Path, file: PolicyFile) -> None:
     """Write `file` so that `path` holds all of it or what it held before."""
-    write_text(path, file.model_dump_json(indent=2) + "\n")
+    disk.write_text(path, file.model_dump_json(indent=2) + "\n")
 
 
 def read(path: str | Path) -> PolicyFile:
@@ -143,9 +161,21 @@ def read(path: str | Path) -> PolicyFile:
         reason = getattr(wrong, "strerror", None) or "it is no text"
         raise PolicyError(f"{path} cannot be read ({reason}); a {NAME} that a search wrote is needed there") from None
     try:
-        return PolicyFile.model_validate_json(text)
+        return PolicyFile.model_validate_json(_upgraded(text))
     except pydantic.ValidationError as wrong:
         raise PolicyError(f"{path} is no policy file of schema version {SCHEMA}: {_fault(wrong)}") from None
+
+
+def _upgraded(text: str) -> str:
+    """A file of version 1 as one of version 2; any other as it is."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(found, dict) or found.get("schema_version") != 1 or "choices" in found:
+        return text
+    choices = found.pop("groups", None)
+    return json.dumps({**found, "schema_version": SCHEMA, "choices": choices})
 
 
 def require_same(file: PolicyFile, model: nn.Module, *, weights: bool) -> None:
@@ -162,7 +192,7 @@ def require_same(file: PolicyFile, model: nn.Module, *, weights: bool) -> None:
 
 
 def _difference(absent: int, extra: int) -> str:
-    return f"{absent} groups are missing and {extra} are unknown"
+    return f"{absent} choices are missing and {extra} are unknown"
 
 
 def _fault(wrong: pydantic.ValidationError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,8 +17,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-if TYPE_CHECKING:
-    from autoprune.report.facts import Report, TrialFacts
+from autoprune.report.facts import Report, TrialFacts
+from autoprune.report.words import label
 
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
@@ -91,18 +91,18 @@ def tradeoff(report: Report) -> str:
         return _svg(figure, "Holdout metric against cost, for every trial")
 
 
-def groups(report: Report) -> str:
-    """A bar for each group: what stays of it, what the uniform baseline keeps, and the numbers."""
-    count = len(report.groups)
+def choices(report: Report) -> str:
+    """A bar for each choice: what stays of it, what the uniform baseline keeps, and the numbers."""
+    count = len(report.choices)
     with mpl.rc_context({**_STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure = Figure(figsize=(9.2, 0.8 + 0.235 * count), layout="constrained")
         axes = figure.add_subplot()
         rows = np.arange(count)
-        of = np.array([g.of for g in report.groups])
+        of = np.array([c.of for c in report.choices])
         kept = np.array(report.ours.kept)
         axes.barh(rows, np.ones(count), height=0.68, color=TRACK)
-        axes.barh(rows, kept / of, height=0.68, color=OURS, label="channels that stay")
-        uniform = report.network("uniform")
+        axes.barh(rows, kept / of, height=0.68, color=OURS, label="units that stay")
+        uniform = report.networks.get("uniform")
         if uniform:
             shares = np.array(uniform.kept) / of
             axes.vlines(shares, rows - 0.42, rows + 0.42, color=UNIFORM, linewidth=2.2, label="uniform keeps")
@@ -111,17 +111,15 @@ def groups(report: Report) -> str:
             axes.text(1.135, row, f"{1 - kept[row] / of[row]:.0%}", va="center", ha="right", fontsize=8.5, color=INK)
         axes.text(1.135, -1.15, "removed", va="center", ha="right", fontsize=8.5, color=MUTED)
         axes.text(1.012, -1.15, "kept", va="center", fontsize=8.5, color=MUTED)
-        axes.set_yticks(rows, [_shortened(g.name) for g in report.groups], fontsize=8.5)
+        axes.set_yticks(rows, [_shortened(c.name) for c in report.choices], fontsize=8.5)
         axes.set(xlim=(0, 1.14), ylim=(count - 0.4, -1.6))
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=8.5)
         axes.tick_params(length=0)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
-        return _svg(figure, "Channels of each group that stay")
+        return _svg(figure, "Units of each choice that stay")
 
 
 def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
-    from autoprune.report.facts import label
-
     scale = 100 if report.in_percent else 1
     points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.trials) if t.metric is not None])
     axes.scatter(points[:, 0], points[:, 1], s=18, color=TRIAL, linewidths=0, label="trial", zorder=2)
@@ -130,12 +128,12 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
         axes.step(
             front[:, 0], front[:, 1], where="post", color=OURS, linewidth=1.3, alpha=0.75, label="front", zorder=3
         )
-    for network in report.networks:
-        colour, marker, area = MARKERS[network.role]
+    for role, network in report.networks.items():
+        colour, marker, area = MARKERS[role]
         style: Any = {"s": area, "color": colour, "marker": marker, "edgecolors": PAPER, "linewidths": 1.0}
-        name = {"ours": "ours", "dense": "dense"}.get(network.role, f"{network.role} baseline")
+        name = {"ours": "ours", "dense": "dense"}.get(role, f"{role} baseline")
         axes.scatter(
-            [network.costs[cost]], [scale * network.searched], label=name, zorder=4 + (network.role == "ours"), **style
+            [network.costs[cost]], [scale * network.searched], label=name, zorder=4 + (role == "ours"), **style
         )
     ceiling = next((limit for limit in report.limits if limit.cost == cost), None)
     if ceiling:
@@ -144,9 +142,9 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
             "budget", (ceiling.most, 1), xycoords=("data", "axes fraction"), xytext=(4, -3),
             textcoords="offset points", va="top", fontsize=8.5, color=MUTED,
         )  # fmt: skip
-    _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks)])
-    left = min(points[:, 0].min(), *(n.costs[cost] for n in report.networks))
-    right = max(points[:, 0].max(), *(n.costs[cost] for n in report.networks))
+    _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks.values())])
+    left = min(points[:, 0].min(), *(n.costs[cost] for n in report.networks.values()))
+    right = max(points[:, 0].max(), *(n.costs[cost] for n in report.networks.values()))
     margin = 0.06 * (right - left) or 0.06 * right
     axes.set_xlim(left - margin, right + margin)
     axes.xaxis.set_major_locator(MaxNLocator(6))

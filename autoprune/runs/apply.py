@@ -14,12 +14,11 @@ from torch import nn
 
 from autoprune import config
 from autoprune.errors import ConfigError, PolicyError
+from autoprune.evaluators.recovery.scorer import first_images, refuse_nonfinite
 from autoprune.files import policy_file
 from autoprune.files.policy_file import PolicyFile
-from autoprune.protocols import Trains
-from autoprune.runs import journal as run
-from autoprune.runs import study
-from autoprune.runs.fidelity import Careful
+from autoprune.protocols import SavesTime, Trains
+from autoprune.runs import journal, study
 from autoprune.runs.study import Study
 from autoprune.task import Task
 from autoprune.values import budget
@@ -40,9 +39,9 @@ def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") 
     trained weights of its own and they do not lie beside the policy.
     """
     file = policy_file.read(path)
-    built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, chosen="fp32")
+    built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, found={"precision": "fp32"})
     policy_file.require_same(file, built.task.model, weights=task is None)
-    policy = file.policy(built.space.groups)
+    policy = file.policy(built.space.choices)
     return _recovered(built, policy, Path(path) if Path(path).is_dir() else Path(path).parent)
 
 
@@ -80,20 +79,13 @@ def apply_point(
     if not at:
         raise ConfigError('at = {}: a ceiling is needed, such as {"macs": "40%"}')
     over = {"search.device": "cpu", **({"task.data": data} if data else {})}
-    asked = config.parse(run.stored(directory, "config.json"), str(directory / "config.json"), over)
+    asked = config.parse(journal.stored(directory, "config.json"), str(directory / "config.json"), over)
     if task is None and asked.task.use == study.GIVEN:
         raise PolicyError(f"{directory} is of a Task from Python; hand it over: apply_point(directory, at, task=...)")
-    machine = run.stored(directory, "machine.json")
-    built = study.build(
-        asked,
-        task=task,
-        chosen="fp32",
-        known=machine.get("costs", {}),
-        costs=list(at),
-        step=int(machine.get("step", 1)),
-    )
-    run.require_same(directory, built.space)
-    trial = _cheap_enough(built, run.trials(directory, len(built.space)), at, directory)
+    machine = journal.stored(directory, "machine.json")
+    built = study.build(asked, task=task, found={**machine, "precision": "fp32"}, costs=list(at))
+    journal.require_same(directory, built.space)
+    trial = _cheap_enough(built, journal.trials(directory, built.space), at, directory)
     model = _recovered(built, trial.policy, directory)
     shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
     return Point(trial, shares, model, built.task.rebuild)
@@ -103,9 +95,9 @@ def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:
     """The network of `policy`; weights that the evaluator trained for the search are read from `folder`."""
     if isinstance(built.evaluator, Trains):
         built.evaluator.take_up(folder)
-    careful = built.evaluator.careful() if isinstance(built.evaluator, Careful) else built.evaluator
-    model = careful.realise(policy)
-    careful.metric(model)  # for its recovery, which for one network need not be fast; the report has the metric
+    careful = built.evaluator.careful() if isinstance(built.evaluator, SavesTime) else built.evaluator
+    model = careful.recover(careful.realise(policy)).model.eval()
+    refuse_nonfinite(model, first_images(built.task.holdout))
     return model
 
 
@@ -114,7 +106,7 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
     limits = budget.limits(at, built.costs, built.space)
     done = [trial for trial in trials if trial.metric is not None]
     if not done:
-        raise PolicyError(f"no trial of {directory} succeeded yet; `{run.resuming(directory)}` goes on with it")
+        raise PolicyError(f"no trial of {directory} succeeded yet; `{journal.resuming(directory)}` goes on with it")
     prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
     fitting = [t for t in done if all(prices[x.name][t.number] <= x.allowed for x in limits)]
     if not fitting:

@@ -15,16 +15,17 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import nn
 
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
-from autoprune.protocols import Evaluator, Watch
-from autoprune.runs import kendall as agreement
-from autoprune.runs import loop
-from autoprune.runs.kendall import Agreement
+from autoprune.protocols import Evaluator, Repeats, SavesTime, Score, Watch, silent
+from autoprune.report import words
+from autoprune.report.facts import Agreement
+from autoprune.runs import kendall, loop
 from autoprune.runs.study import Study
+from autoprune.structure.prune import Candidate
 from autoprune.train import Recipe, train
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
@@ -36,24 +37,6 @@ FAST, SLOW, AGAIN, FINETUNED = "fast", "slow", "slow again", "finetuned"
 _PAIRS = ((FAST, SLOW), (SLOW, AGAIN), (FAST, FINETUNED), (SLOW, FINETUNED))
 FEWEST = 5  # policies, below which an order says nothing
 _TRIES = 10  # asks for each different policy, in a space that has few of them
-
-
-@runtime_checkable
-class Careful(Protocol):
-    """An evaluator that knows a slower and truer one of its kind."""
-
-    def careful(self) -> Evaluator:
-        """The same recovery in fp32, with every calibration image, scored on the whole holdout."""
-        ...
-
-
-@runtime_checkable
-class Repeats(Protocol):
-    """An evaluator, a slow one, that can be had once more with other calibration images."""
-
-    def again(self) -> Evaluator | None:
-        """The same with other calibration images; None where there are none left."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +68,7 @@ class Fidelity:
     def agreements(self) -> dict[tuple[str, str], Agreement]:
         """The fast score against each better one, and these against one another."""
         pairs = [(a, b) for a, b in _PAIRS if a in self.scores and b in self.scores]
-        return {(a, b): agreement.measure(self.scores[a], self.scores[b], self.seed, self.failed) for a, b in pairs}
+        return {(a, b): kendall.measure(self.scores[a], self.scores[b], self.seed, self.failed) for a, b in pairs}
 
     def difference(self) -> tuple[float, float] | None:
         """Mean and sample standard deviation of the fast score less the slow one; None without a slow one."""
@@ -114,7 +97,7 @@ class Fidelity:
         rows = [["score", "against", "Kendall's tau", "90 % interval", "best tenth found"]]
         for (score, against), found in self.agreements().items():
             best = f"{found.recall:.0%}" if found.tau is not None else "-"
-            rows.append([score, against, found.shown, found.interval, best])
+            rows.append([score, against, words.tau(found), words.interval(found), best])
         return rows
 
     def remarks(self) -> list[str]:
@@ -131,7 +114,7 @@ class Fidelity:
         return [*said, f"Seconds from a policy to its score, median: {spent}.", *self.notes]
 
 
-def measure(study: Study, *, policies: int, steps: int, watch: Watch = lambda what, done, of: None) -> Fidelity:
+def measure(study: Study, *, policies: int, steps: int, watch: Watch = silent) -> Fidelity:
     """The scores of `policies` different random policies, in the order in which the random controller asks for them.
 
     `steps` is the length of the finetune; 0 leaves it out. Raises ConfigError where there is nothing to measure, and
@@ -162,9 +145,7 @@ def measure(study: Study, *, policies: int, steps: int, watch: Watch = lambda wh
     )
 
 
-def of_trials(
-    study: Study, trials: Iterable[Trial], *, most: int, watch: Watch = lambda what, done, of: None
-) -> Agreement | None:
+def of_trials(study: Study, trials: Iterable[Trial], *, most: int, watch: Watch = silent) -> Agreement | None:
     """The score that `trials` have against the slow one, over the first `most` different policies that succeeded.
 
     None where the evaluator has no slow score, and where there are fewer than five such policies.
@@ -173,7 +154,7 @@ def of_trials(
     for trial in trials:
         if trial.metric is not None and len(scored) < most:
             scored.setdefault(trial.policy, trial.metric)
-    if len(scored) < FEWEST or not isinstance(study.evaluator, Careful):
+    if len(scored) < FEWEST or not isinstance(study.evaluator, SavesTime):
         return None
     careful, slow = _scoring(study.evaluator.careful()), dict[Policy, float]()
     for number, policy in enumerate(scored):
@@ -183,7 +164,7 @@ def of_trials(
     watch("fidelity", len(scored), len(scored))
     if len(slow) < FEWEST:
         return None
-    return agreement.measure([scored[p] for p in slow], list(slow.values()), study.seed, len(scored) - len(slow))
+    return kendall.measure([scored[p] for p in slow], list(slow.values()), study.seed, len(scored) - len(slow))
 
 
 def _refuse(policies: int, steps: int) -> None:
@@ -197,7 +178,7 @@ def _scorings(study: Study, steps: int) -> tuple[dict[str, Scoring], tuple[str, 
     """How each score is made, by its name; and a note on one that cannot be."""
     made, name = {FAST: _scoring(study.evaluator)}, study.config.evaluator.use
     notes: tuple[str, ...] = (f"Evaluator {name!r} has no slow score.",)
-    if isinstance(study.evaluator, Careful):
+    if isinstance(study.evaluator, SavesTime):
         careful, notes = study.evaluator.careful(), ()
         made[SLOW] = _scoring(careful)
         if isinstance(careful, Repeats) and (again := careful.again()):
@@ -246,13 +227,18 @@ class _Finetuned:
     recipe: Recipe
     dense: nn.Module  # it may teach, with distillation
 
-    def realise(self, policy: Policy) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         """The pruned network."""
         return self.study.evaluator.realise(policy)
 
-    def metric(self, model: nn.Module) -> float:
-        """The metric on the whole holdout of `model`, recovered and trained."""
+    def recover(self, candidate: Candidate) -> Candidate:
+        """The same, recovered and trained."""
         study, task = self.study, self.study.task
-        study.evaluator.metric(model)
-        train(model, task.train, task.loss, self.recipe, seed=study.seed, teacher=self.dense)
-        return float(task.metric(model, task.holdout))
+        recovered = study.evaluator.recover(candidate)
+        train(recovered.model, task.train, task.loss, self.recipe, seed=study.seed, teacher=self.dense)
+        return recovered
+
+    def score(self, candidate: Candidate) -> Score:
+        """The metric on the whole holdout."""
+        task = self.study.task
+        return Score(float(task.metric(candidate.model, task.holdout)))

@@ -2,7 +2,7 @@
 
     runs/<space>/<UTC>-<controller>-s<seed>/
         config.json     what was asked, with every default written out
-        space.json      the groups, to notice that the network has changed
+        space.json      the choices, to notice that the network has changed
         machine.json    what was measured or found on the machine that began the run
         trials.jsonl    one line a trial, on the disk before the controller hears of it: the only truth
         best.json       the best trial so far, for people
@@ -10,31 +10,32 @@
         lock            held as long as a process works on the run, with its id (POSIX)
 
 A run is continued by opening its directory again with the same config; only the number of trials may differ, and what
-changes no trial.
+changes no trial. What a line of the journal holds is said in `autoprune.runs.lines`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
-import math
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from autoprune.errors import AutopruneError, RunError, SearchFailed
+from autoprune.errors import PolicyError, RunError, SearchFailed
+from autoprune.files import disk
+from autoprune.files.disk import Json
+from autoprune.runs import lines
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
-Json = Mapping[str, Any]
-_FREE = ("search.trials", "report.fidelity")  # of the config, what a continued run may have otherwise
+JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
+_FREE = ("search.trials", "report.fidelity", "task.data")  # of the config, what a continued run may have otherwise
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -48,16 +49,10 @@ def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> 
 
 def stored(directory: Path, name: str) -> dict[str, Any]:
     """The JSON object in a run's file, such as "config.json". Raises RunError where there is none."""
-    path = directory / name
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return disk.read_json(directory / name)
     except OSError:
         raise RunError(f"{directory} is no run: it has no {name}") from None
-    except ValueError as wrong:
-        raise RunError(f"{path} is damaged ({wrong}); it should hold one JSON object") from None
-    if not isinstance(found, dict):
-        raise RunError(f"{path} is damaged; it should hold one JSON object")
-    return found
 
 
 def resuming(directory: Path) -> str:
@@ -67,21 +62,27 @@ def resuming(directory: Path) -> str:
 
 def require_same(directory: Path, space: SearchSpace) -> None:
     """Raise RunError naming what differs where the run in `directory` was begun with another space than `space`."""
-    changed = _differences(stored(directory, "space.json"), _described(space))
+    changed = _differences(lines.upgraded(stored(directory, "space.json")), lines.described(space))
     if changed:
         raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
 
 
-def trials(directory: Path, groups: int) -> list[Trial]:
-    """The trials of a run whose space has so many groups; the run is left as it is, even while it goes on.
+def trials(directory: Path, space: SearchSpace) -> list[Trial]:
+    """The trials of a run whose space is `space`; the run is left as it is, even while it goes on.
 
     Raises RunError where there is no journal, or a damaged one.
     """
-    journal = directory / "trials.jsonl"
+    journal = directory / JOURNAL
     try:
-        return _read(journal, journal.read_bytes(), groups)
+        return lines.read(journal, journal.read_bytes(), space).trials
     except OSError as wrong:
         raise RunError(f"{directory} has no trials that can be read ({wrong.strerror})") from None
+
+
+def count(directory: Path) -> int:
+    """How many trials a run's journal holds, by its lines; 0 where there is none."""
+    journal = directory / JOURNAL
+    return lines.count(journal.read_bytes()) if journal.exists() else 0
 
 
 class Run:
@@ -109,16 +110,16 @@ class Run:
         self._space = space
         self._journal = -1
         with contextlib.ExitStack() as opened:
-            with refused(directory):
+            with disk.refused(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.callback(os.close, _lock(directory))
                 self._describe(config, machine or {}, compared or config)
                 self.machine: Json = stored(directory, "machine.json")
-                self._trials = _recover(directory / "trials.jsonl", len(space))
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-                self._journal = os.open(directory / "trials.jsonl", flags, 0o644)
+                self._trials = self._recovered()
+                self._journal = os.open(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
                 opened.callback(os.close, self._journal)
-                _sync_folder(directory)
+                disk.sync_folder(directory)
+                self._best = max((t for t in self._trials if t.reward is not None), key=_rank, default=None)
                 self._write_best()
             self._opened = opened.pop_all()
 
@@ -144,78 +145,92 @@ class Run:
         """Every trial, by number."""
         return tuple(self._trials)
 
+    def require(self, policy: Policy) -> None:
+        """Raise PolicyError where `policy` is not of whole numbers, one a choice, that the network can have."""
+        levels = policy.levels
+        if len(levels) != len(self._space) or not all(type(level) is int for level in levels):
+            few = ", ".join(map(str, levels[:4]))
+            right = f"{len(self._space)} whole numbers, the levels of {self._space.name}'s choices, are right"
+            raise PolicyError(
+                f"the controller proposed ({few} ...); {right}: space.snap(sparsities) makes such a policy"
+            )
+        self._space.require(policy)
+
     def append(self, trial: Trial) -> Trial:
         """Write `trial` to the journal; when this returns it is on the disk."""
         if self._journal < 0:
             raise RunError(f"{self.directory} is closed; open it again to append to it")
         if trial.number != len(self):
             raise RunError(f"trial {trial.number} cannot follow {len(self)} trials; its number would be {len(self)}")
-        line = (_line(trial) + "\n").encode()
-        with refused(self.directory):
-            _write_whole(self._journal, line)
+        with disk.refused(self.directory):
+            disk.append(self._journal, lines.line(trial))
         self._trials.append(trial)
-        if trial.status == "ok" and self.best() is trial:
-            with refused(self.directory):
+        if trial.reward is not None and (self._best is None or _rank(trial) > _rank(self._best)):
+            self._best = trial
+            with disk.refused(self.directory):
                 self._write_best()
         return trial
 
     def best(self) -> Trial:
         """The trial of the largest reward, the earlier of equals. Raises SearchFailed where none succeeded."""
-        done = [t for t in self._trials if t.reward is not None]
-        if not done:
+        if self._best is None:
             cause = f"; the last failed with: {self._trials[-1].error}" if self._trials else ""
             raise SearchFailed(f"none of {len(self)} trials in {self.directory} succeeded{cause}")
-        return max(done, key=lambda t: (t.reward, -t.number))
+        return self._best
 
     def _describe(self, config: Json, machine: Json, compared: Json) -> None:
         """Write what the run is, or check that it is what was begun."""
         config, compared = _plain(config), _plain(compared)
         written = self.directory / "config.json"
         if not written.exists():
-            write_json(self.directory / "space.json", _described(self._space))
-            write_json(self.directory / "machine.json", machine)
-            write_json(written, config)
+            disk.write_text(self.directory / "space.json", lines.space_text(self._space))
+            disk.write_json(self.directory / "machine.json", machine)
+            disk.write_json(written, config)
             return
         before = stored(self.directory, "config.json")
         changed = [key for key in _differences(before, compared) if key not in _FREE]
         if changed:
             raise RunError(f"{self.directory} was begun with another {', '.join(changed)}; start a new run for that")
         require_same(self.directory, self._space)
-        if before != config:
-            write_json(written, config)
+        now = _with(before, config, _FREE)
+        if before != now:
+            disk.write_json(written, now)
+
+    def _recovered(self) -> list[Trial]:
+        """The trials in the journal, which then is of format 2 and ends with a whole line.
+
+        A last line that a crash cut short is cut off; any other damage is refused. A journal of format 1 is kept beside
+        the new one.
+        """
+        journal = self.directory / JOURNAL
+        whole = journal.read_bytes() if journal.exists() else b""
+        facts = _hashed(self.directory)
+        found = lines.read(journal, whole, self._space)
+        if found.facts not in ("", facts):
+            what = "config.json, space.json or machine.json was changed since the run began"
+            raise RunError(f"{self.directory}: {what}; restore them, or begin a new run")
+        if found.facts:
+            if found.end < len(whole):
+                os.truncate(journal, found.end)
+            return found.trials
+        if found.trials:
+            disk.write_bytes(self.directory / _OLD, whole)
+            disk.write_text(self.directory / "space.json", lines.space_text(self._space))
+            facts = _hashed(self.directory)
+        disk.write_bytes(journal, lines.head(facts) + b"".join(map(lines.line, found.trials)))
+        return found.trials
 
     def _write_best(self) -> None:
-        if any(t.reward is not None for t in self._trials):
-            best = self.best()
-            kept = zip(self._space, self._space.kept(best.policy), strict=True)
-            groups = [{"name": g.name, "kept": k, "of": g.of, "sparsity": g.sparsity(k)} for g, k in kept]
-            facts = {"number": best.number, "reward": best.reward, "metric": best.metric, "costs": best.costs}
-            write_json(self.directory / "best.json", {**facts, "groups": groups})
+        if self._best is not None:
+            best = self._best
+            levels = zip(self._space, best.policy.levels, strict=True)
+            kept = [{"name": c.name, "kept": k, "of": c.dense, "sparsity": c.sparsity(k)} for c, k in levels]
+            facts = {"number": best.number, "reward": best.reward, "metric": best.metric, "costs": dict(best.costs)}
+            disk.write_json(self.directory / "best.json", {**facts, "choices": kept})
 
 
-def write_json(path: Path, value: Json) -> None:
-    """Write `value` so that `path` holds all of it or what it held before."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds all of it or what it held before."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds all of it or what it held before."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+def _rank(trial: Trial) -> tuple[float, int]:
+    return (trial.reward or 0.0, -trial.number)
 
 
 def _slug(word: str) -> str:
@@ -237,99 +252,21 @@ def _lock(directory: Path) -> int:
     return file
 
 
-@contextlib.contextmanager
-def refused(place: Path) -> Iterator[None]:
-    """Inside, what the operating system refuses becomes a RunError that names `place`."""
-    try:
-        yield
-    except AutopruneError:
-        raise
-    except OSError as wrong:
-        raise RunError(f"{place} cannot be written: {wrong.strerror or wrong}") from wrong
+def _hashed(directory: Path) -> str:
+    """A hash of the run's facts: what was asked, but for what may change, the choices, and the machine."""
+    config = _with(stored(directory, "config.json"), {}, _FREE)
+    return lines.hashed([config, *(stored(directory, name) for name in ("space.json", "machine.json"))])
 
 
-def _write_whole(file: int, line: bytes) -> None:
-    """Append `line` and bring it to the disk; where that fails, cut off what was written of it."""
-    size = os.fstat(file).st_size
-    try:
-        written = 0
-        while written < len(line):
-            written += os.write(file, line[written:])
-        os.fsync(file)
-    except OSError:
-        os.ftruncate(file, size)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _line(trial: Trial) -> str:
-    entry = dataclasses.asdict(trial)
-    entry["policy"] = list(trial.policy.sparsity)
-    return json.dumps(entry, allow_nan=False)
-
-
-def _recover(journal: Path, groups: int) -> list[Trial]:
-    """The trials in `journal`. A last line that a crash cut short is cut off the file; any other damage is refused."""
-    if not journal.exists():
-        return []
-    whole = journal.read_bytes()
-    trials = _read(journal, whole, groups)
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        os.truncate(journal, end)
-    return trials
-
-
-def _read(journal: Path, whole: bytes, groups: int) -> list[Trial]:
-    """The trials in what `journal` holds, without a last line that was cut short."""
-    lines = whole[: whole.rfind(b"\n") + 1].split(b"\n")[:-1]
-    return [_trial(line, number, groups, journal) for number, line in enumerate(lines)]
-
-
-def _trial(line: bytes, number: int, groups: int, journal: Path) -> Trial:
-    try:
-        entry = json.loads(line)
-        trial = Trial(**entry | {"policy": Policy(tuple(float(s) for s in entry["policy"]))})
-        _check(trial, number, groups)
-    except (ValueError, TypeError, KeyError) as wrong:
-        raise RunError(
-            f"{journal}, line {number + 1} is damaged ({wrong}); restore it, or cut the file before that line"
-        ) from None
-    return trial
-
-
-def _check(trial: Trial, number: int, groups: int) -> None:
-    if trial.number != number:
-        raise ValueError(f"it is of trial {trial.number}, not {number}")
-    if len(trial.policy) != groups or not all(0 <= s < 1 for s in trial.policy.sparsity):
-        raise ValueError(f"its policy is not {groups} sparsities in [0, 1)")
-    if trial.status == "failed":
-        good = trial.metric is None and trial.reward is None
-    else:
-        good = trial.status == "ok" and _finite(trial.metric) and _finite(trial.reward)
-    if not good:
-        raise ValueError(f"status {trial.status!r} with metric {trial.metric!r} and reward {trial.reward!r}")
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _described(space: SearchSpace) -> dict[str, Any]:
-    """What space.json holds."""
-    return _plain({"name": space.name, "groups": _groups(space)})
-
-
-def _groups(space: SearchSpace) -> list[dict[str, object]]:
-    words = ("name", "of", "layers", "lowest", "step", "width")
-    return [{word: getattr(group, word) for word in words} for group in space]
+def _with(config: Json, other: Json, keys: Sequence[str]) -> dict[str, Any]:
+    """`config` with what `other` has under the dotted `keys`; without them where it has nothing there."""
+    made = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for table, _, key in (dotted.partition(".") for dotted in keys):
+        there = other.get(table, {})
+        if isinstance(made.get(table), dict):
+            made[table].pop(key, None)
+            made[table] |= {key: there[key]} if key in there else {}
+    return made
 
 
 def _plain(value: Json) -> dict[str, Any]:

@@ -7,54 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Numbers = NDArray[np.float64]
+from autoprune.report.facts import Agreement
+from autoprune.values.terms import Floats
 
 RESAMPLES = 2000
 LEVEL = 0.9  # of the bootstrap interval
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far one score puts policies in the order of another.
-
-    Attributes:
-        tau: Kendall's tau-b, in [-1, 1]; None where one of the scores is the same for all policies.
-        low, high: the 90 % bootstrap interval of `tau`.
-        recall: share of the best tenth by the other score that is in the best tenth by this one, in [0, 1].
-        policies: how many were counted.
-        failed: how many were left out, since one of the scores failed.
-    """
-
-    tau: float | None
-    low: float | None
-    high: float | None
-    recall: float
-    policies: int
-    failed: int = 0
-
-    @property
-    def shown(self) -> str:
-        """`tau` as people read it."""
-        return "not defined" if self.tau is None else f"{self.tau:.3f}"
-
-    @property
-    def interval(self) -> str:
-        """Its interval as people read it."""
-        return "-" if self.low is None or self.high is None else f"{self.low:.3f} to {self.high:.3f}"
-
-    def sentence(self) -> str:
-        """Kendall's tau as people read it."""
-        left = f", {self.failed} failed and left out" if self.failed else ""
-        over = f"over {self.policies} random policies{left}"
-        if self.tau is None:
-            return f"Kendall's tau is not defined {over}: one of the scores is the same for all"
-        return f"Kendall's tau {self.shown} (90 % interval {self.interval}) {over}"
 
 
 def measure(score: Sequence[float], truth: Sequence[float], seed: int, failed: int = 0) -> Agreement:
@@ -73,7 +34,7 @@ def recall(score: Sequence[float], truth: Sequence[float]) -> float:
     return len(_best(score, count) & _best(truth, count)) / count
 
 
-def _resampled(x: Numbers, y: Numbers, seed: int) -> Numbers:
+def _resampled(x: Floats, y: Floats, seed: int) -> Floats:
     """Kendall's tau-b in each bootstrap sample of the pairs (x, y) in which it is defined.
 
     A sample is described by how often it holds each pair, so that all samples are a few products of matrices.
@@ -82,12 +43,12 @@ def _resampled(x: Numbers, y: Numbers, seed: int) -> Numbers:
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)  # (samples, n)
     over_x, over_y = (np.sign(v[:, None] - v) for v in (x, y))  # (n, n)
 
-    def summed(signs: Numbers) -> Numbers:
-        total: Numbers = ((drawn @ signs) * drawn).sum(1)  # (samples,)
+    def summed(signs: Floats) -> Floats:
+        total: Floats = ((drawn @ signs) * drawn).sum(1)  # (samples,)
         return total
 
     untied = summed(np.abs(over_x)) * summed(np.abs(over_y))
-    taus: Numbers = summed(over_x * over_y)[untied > 0] / np.sqrt(untied[untied > 0])
+    taus: Floats = summed(over_x * over_y)[untied > 0] / np.sqrt(untied[untied > 0])
     return taus
 
 

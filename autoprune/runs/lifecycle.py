@@ -16,12 +16,12 @@ from torch import nn
 
 from autoprune import config
 from autoprune.errors import ConfigError
+from autoprune.files import disk
 from autoprune.files.export import load
-from autoprune.protocols import Learns, Watch
+from autoprune.protocols import Learns, Watch, silent
 from autoprune.report.facts import Report
-from autoprune.runs import journal as run
-from autoprune.runs import loop, study
-from autoprune.runs.finish import finish, finished
+from autoprune.runs import journal, loop, study
+from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.task import Task
@@ -94,41 +94,27 @@ def begin(built: Study, root: Path) -> Run:
     """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
     built.rehearse()
     asked = built.config
-    directory = run.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
+    directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
     return Run(directory, asked.plain(), built.space, _machine(built))
 
 
-def reopen(
-    directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = study.silent
-) -> tuple[Study, Run]:
+def reopen(directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = silent) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with."""
     source = str(directory / "config.json")
-    _refuse_fewer(directory, trials)
+    if 0 < trials < (held := journal.count(directory)):
+        raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
     over = {"search.trials": trials} if trials else {}
-    written = run.stored(directory, "config.json")
+    written = journal.stored(directory, "config.json")
     asked = config.parse(written, source, over)
-    machine = run.stored(directory, "machine.json")
+    machine = journal.stored(directory, "machine.json")
     if isinstance(threads := machine.get("threads"), int) and threads > 0:
         torch.set_num_threads(threads)
-    built = study.build(
-        asked,
-        task=task,
-        chosen=str(machine.get("precision", "")),
-        known=machine.get("costs", {}),
-        step=int(machine.get("step", 1)),
-        watch=watch,
-    )
+    built = study.build(asked, task=task, found=machine, watch=watch)
     now = asked.plain()
     return built, Run(directory, now, built.space, compared=_as_written(written, now))
 
 
-def complete(
-    built: Study,
-    opened: Run,
-    *,
-    watch: loop.Watch = lambda trial: None,
-    stage: Watch = study.silent,
-) -> Result:
+def complete(built: Study, opened: Run, *, watch: loop.Watch = lambda trial: None, stage: Watch = silent) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report.
 
     `watch` sees every trial; `stage` hears how far the work before and after the search has come.
@@ -137,8 +123,8 @@ def complete(
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
     loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
-    with run.refused(opened.directory):
-        report = finish(built, opened, watch=stage)
+    with disk.refused(opened.directory):
+        report = finish(built, opened, stage)
     best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
 
@@ -150,19 +136,13 @@ def _as_written(before: Any, now: Any) -> Any:
     return now
 
 
-def _refuse_fewer(directory: Path, trials: int) -> None:
-    journal = directory / "trials.jsonl"
-    held = journal.read_bytes().count(b"\n") if journal.exists() else 0
-    if 0 < trials < held:
-        raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
-
-
 def _machine(built: Study) -> dict[str, Any]:
     """What a resumed run goes on with, and what a reader wants to know."""
     versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
     return {
         "precision": built.precision,
         "step": built.step,
+        "shortcuts": built.shortcuts,
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count() or 1,
         "platform": platform.platform(),

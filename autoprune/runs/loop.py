@@ -1,7 +1,8 @@
 """The one loop: ask, attempt, write down, tell. It knows no controller and no evaluator by name.
 
-Continuing an old run is the same loop, since what the journal holds is told first. (The file is not called `search`,
-because `autoprune.search` is the function that users call, and a package cannot have both.)
+Continuing an old run is the same loop, since what the journal holds is told first. Who attempts is an executor's
+matter: without one it is this process, one policy after the other. (The file is not called `search`, because
+`autoprune.search` is the function that users call, and a package cannot have both.)
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
 
-from autoprune.errors import Exhausted, SearchFailed, TrialFailed
+from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
 from autoprune.runs.journal import Run
 from autoprune.values.space import Policy
-from autoprune.values.trial import Trial
+from autoprune.values.trial import Failure, Outcome, Trial
 
 T = TypeVar("T")
 Attempt = Callable[[int, Policy], Trial]
@@ -26,24 +29,57 @@ HOPELESS = 10  # so many failures in a row end the search
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
+class Here(Executor):
+    """Attempts in this process, at once."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """A future that is done; what was raised stops the search when its turn comes."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as raised:
+            future.set_exception(raised)
+        return future
+
+
+HERE = Here()
+
+
 def search(
-    controller: Controller, attempt: Attempt, run: Run, *, trials: int, watch: Watch = lambda trial: None
+    controller: Controller,
+    attempt: Attempt,
+    run: Run,
+    *,
+    trials: int,
+    watch: Watch = lambda trial: None,
+    executor: Executor = HERE,
+    window: int = 1,
 ) -> Trial:
     """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
 
+    The policy of trial k is asked for when trial k - `window` was told; trials are written down and told in that order.
     `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
     """
     for trial in run:
         controller.tell(trial)
+    pending: deque[tuple[float, Future[Trial]]] = deque()
     journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
+    exhausted = False
     while len(run) < trials:
-        begun = time.perf_counter()
-        try:
-            policy = controller.ask()
-        except Exhausted:
+        while not exhausted and len(pending) < window and len(run) + len(pending) < trials:
+            begun = time.perf_counter()
+            try:
+                policy = controller.ask()
+            except Exhausted:
+                exhausted = True
+                break
+            run.require(policy)
+            asked = time.perf_counter() - begun
+            pending.append((asked, executor.submit(attempt, len(run) + len(pending), policy)))
+        if not pending:
             break
-        asked = time.perf_counter() - begun
-        trial = attempt(len(run), policy)
+        asked, future = pending.popleft()
+        trial = future.result()
         trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal, "tell": learnt})
         begun = time.perf_counter()
         run.append(trial)
@@ -64,28 +100,35 @@ def attempting(
         spent: dict[str, float] = {}
         priced = {name: cost.predict(policy) for name, cost in costs.items()}
         try:
-            model = _timed(spent, "prune", lambda: evaluator.realise(policy))
-            metric = _timed(spent, "score", lambda: _finite("metric", evaluator.metric(model)))
-            spent.update(getattr(evaluator, "spent", {}))
-            value = _finite("reward", reward(metric, priced, dense))
+            candidate = _timed(spent, "prune", lambda: evaluator.realise(policy))
+            recovered = _timed(spent, "recover", lambda: evaluator.recover(candidate))
+            score = _timed(spent, "score", lambda: evaluator.score(recovered))
+            metric = _finite("metric", score.metric)
+            spent["score"] -= sum(score.seconds.values())
+            for phase, seconds in score.seconds.items():
+                spent[phase] = spent.get(phase, 0.0) + seconds
+            earned = reward(metric, priced, dense)
+            values = tuple(_finite("reward", v) for v in (earned if isinstance(earned, tuple | list) else (earned,)))
+            if not values:
+                raise ConfigError("the reward is (); one number, or several, are right")
         except (TrialFailed, MemoryError, RuntimeError) as failure:
             if not _belongs_to_the_trial(failure):
                 raise
-            return Trial(number, policy, "failed", costs=priced, error=_one_line(failure), seconds=spent)
-        return Trial(number, policy, "ok", metric, priced, value, seconds=spent)
+            return Trial(number, policy, Failure(_one_line(failure), priced), spent)
+        return Trial(number, policy, Outcome(metric, values, priced), spent)
 
     return attempt
 
 
 def remembering(attempt: Attempt, run: Run) -> Attempt:
     """The same, but a policy that once succeeded in `run` is not evaluated again: its outcome is copied."""
-    seen = {trial.policy: trial for trial in run if trial.status == "ok"}
+    seen = {trial.policy: trial for trial in reversed(run.trials) if trial.metric is not None}
 
     def remembered(number: int, policy: Policy) -> Trial:
         if policy in seen:
-            return dataclasses.replace(seen[policy], number=number, seconds={})
+            return dataclasses.replace(seen[policy], number=number, seconds={}, repeats=seen[policy].number)
         trial = attempt(number, policy)
-        if trial.status == "ok":
+        if trial.metric is not None:
             seen[policy] = trial
         return trial
 
@@ -94,7 +137,7 @@ def remembering(attempt: Attempt, run: Run) -> Attempt:
 
 def _stop_if_hopeless(run: Run) -> None:
     last = run.trials[-HOPELESS:]
-    if len(last) == HOPELESS and all(trial.status == "failed" for trial in last):
+    if len(last) == HOPELESS and all(trial.error for trial in last):
         raise SearchFailed(f"{HOPELESS} trials in a row failed, the last with: {last[-1].error}")
 
 

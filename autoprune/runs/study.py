@@ -17,31 +17,41 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from autoprune import plugins
+from autoprune import inputs, plugins
 from autoprune.config import Config
 from autoprune.engine import precision
 from autoprune.errors import ConfigError, Exhausted, ModelError
-from autoprune.protocols import Controller, Evaluator, Learns, Reward, Target, Trains, Watch
+from autoprune.evaluators.bench import Bench
+from autoprune.inputs import Inputs
+from autoprune.protocols import (
+    Controller,
+    Evaluator,
+    Learns,
+    NamesCost,
+    PredictiveCost,
+    Reward,
+    Target,
+    Trains,
+    Watch,
+    silent,
+)  # fmt: skip
 from autoprune.rewards import uses_costs, uses_dense_metric
 from autoprune.runs import loop
 from autoprune.structure.trace import Trace, trace
 from autoprune.task import Batch, Split, Task
 from autoprune.train import Recipe, restart
-from autoprune.values.budget import Budget, Priced, limits
+from autoprune.values.budget import Budget, limits
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
 ALWAYS = ("macs", "params")  # costs that every trial records
 GIVEN = "given"  # the `use` of a task that was handed over as an object
-Known = Mapping[str, Mapping[str, Any]]  # what costs had learnt, by name
-NOTHING: Known = MappingProxyType({})
+PAYS = 120  # trials from which on what takes half a minute to prepare pays: docs/decisions/0008
+Facts = Mapping[str, Any]  # what was found when a run began, as machine.json holds it
+NOTHING: Facts = MappingProxyType({})
 _PROBE, _JUDGED = 128, 1000  # images on which the precision is chosen, and its metric compared
-
-
-def silent(what: str, done: int, of: int) -> None:
-    """A `Watch` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Study:
         config: what was asked, every default said.
         task: the network, its images and its metric.
         trace: what of the network can be pruned.
-        space: the same as groups and costs, within the limits of the config.
+        space: the same as choices and costs, within the limits of the config.
         costs: by name; those of the budget and the reward, MACs and parameters in any case.
         dense: what the dense network costs, by name of the cost.
         budget: the ceilings.
@@ -60,19 +70,21 @@ class Study:
         reward: makes one number of metric and costs.
         precision: "fp32", "bf16" or "int8", of scores; chosen once a run.
         step: the multiple of channels that was found for step = "auto"; 1 where none was asked for.
+        shortcuts: whether so many trials were planned that what fast scores prepare pays; decided once a run.
     """
 
     config: Config
     task: Task
     trace: Trace
     space: SearchSpace
-    costs: Mapping[str, Priced]
+    costs: Mapping[str, PredictiveCost]
     dense: Mapping[str, float]
     budget: Budget
     evaluator: Evaluator
     reward: Reward
     precision: str
-    step: int = 1
+    step: int
+    shortcuts: bool
 
     @property
     def name(self) -> str:
@@ -109,8 +121,8 @@ class Study:
         """What the reward compares with: the dense costs and, for a reward that asks for it, the dense metric."""
         if not uses_dense_metric(self.reward):
             return self.dense
-        dense = self.evaluator.realise(self.space.dense())
-        return {**self.dense, "metric": self.evaluator.metric(dense)}
+        it = self.evaluator
+        return {**self.dense, "metric": it.score(it.recover(it.realise(self.space.dense()))).metric}
 
     def rehearse(self) -> None:
         """Make the thinnest network once, so that what can never work is refused before a run is begun.
@@ -120,10 +132,10 @@ class Study:
         with contextlib.suppress(Exhausted):
             self.controller().ask()
         it, thinnest = self.evaluator, self.space.thinnest()
-        model = it.rehearse(thinnest) if isinstance(it, Trains) else it.realise(thinnest)
-        _run_once(model, self.task.example, "the thinnest pruned network")
+        candidate = it.rehearse(thinnest) if isinstance(it, Trains) else it.realise(thinnest)
+        _run_once(candidate.model, self.task.example, "the thinnest pruned network")
         if self.config.finetune.start == "scratch":
-            restart(model, self.seed)
+            restart(candidate.model, self.seed)
 
     def prepare(self, folder: Path | None, watch: Watch = silent) -> None:
         """Let the evaluator train what it needs, if it does; it is kept in `folder`, and taken up from there."""
@@ -135,34 +147,35 @@ def build(
     config: Config,
     *,
     task: Task | None = None,
-    chosen: str = "",
-    known: Known = NOTHING,
+    found: Facts = NOTHING,
     watch: Watch = silent,
     costs: Sequence[str] = (),
-    step: int = 0,
 ) -> Study:
     """The study of `config`.
 
-    `task` stands in for the config's. Of a resumed run `chosen` is the precision and `known` what its costs had learnt,
-    by name. `watch` hears how far a cost that must measure has come. `costs` are wanted besides those that are needed.
-    `step` is the multiple of channels that a resumed run had found.
+    `task` stands in for the config's. `found` is what was found when the run that is resumed began, and is not looked
+    for again: precision, what costs had learnt, step, short cuts. `watch` hears how far a cost that must measure has
+    come. `costs` are wanted besides those that are needed.
     """
     _check_plugins(config)
     task = _checked(_on_device(task or _task(config), config.search.device))
     traced = trace(task.model, task.example)
-    if not traced.groups:
+    if not traced.choices:
         raise ModelError(f"no group of {task.name} can be pruned; `autoprune check` names what is frozen and why")
-    step = step or (_found_step(config, traced, task, watch) if config.finds_step else 1)
-    space = SearchSpace(config.name or task.name, config.groups(traced.groups, step), traced.ops, traced.parameters)
+    step = int(found.get("step", 1)) if found else _found_step(config, traced, task, watch)
+    space = SearchSpace(config.name or task.name, config.choices(traced.choices, step), traced.ops, traced.parameters)
     reward: Reward = plugins.build("reward", config.reward.settings)
-    priced = _costs([*ALWAYS, *config.budget, *costs], config, reward, space, traced, task, known)
+    priced = _costs([*ALWAYS, *config.budget, *costs], config, reward, space, traced, task, found.get("costs", {}))
     for cost in priced.values():
         if isinstance(cost, Learns):
             cost.learn(watch)
     budget = Budget(space, limits(config.budget, priced, space), fill=not uses_costs(reward))
-    chosen = chosen or precision.choose(
+    chosen = str(found.get("precision", "")) or precision.choose(
         task.model, _probe(task), lambda model: task.metric(model, task.holdout.head(_JUDGED))
     )
+    shortcuts = bool(found.get("shortcuts", True)) if found else config.search.trials >= PAYS
+    criterion = plugins.build("criterion", config.criterion.settings)
+    bench = Bench(task, traced, space, criterion, config.search.seed, chosen, shortcuts)
     return Study(
         config=config,
         task=task,
@@ -171,25 +184,19 @@ def build(
         costs=priced,
         dense={name: cost.predict(space.dense()) for name, cost in priced.items()},
         budget=budget,
-        evaluator=plugins.build(
-            "evaluator",
-            config.evaluator.settings,
-            task=task,
-            trace=traced,
-            space=space,
-            criterion=plugins.build("criterion", config.criterion.settings),
-            seed=config.search.seed,
-            precision=chosen,
-        ),
+        evaluator=plugins.build("evaluator", config.evaluator.settings, bench=bench),
         reward=reward,
         precision=chosen,
         step=step,
+        shortcuts=shortcuts,
     )
 
 
 def _found_step(config: Config, traced: Trace, task: Task, watch: Watch) -> int:
-    """The multiple of channels that costs nothing on the target, from a model of policies of any width."""
-    space = SearchSpace(config.name or task.name, config.groups(traced.groups), traced.ops, traced.parameters)
+    """The multiple of channels that costs nothing on the target, from a model of policies of any width; 1 unasked."""
+    if not config.finds_step:
+        return 1
+    space = SearchSpace(config.name or task.name, config.choices(traced.choices), traced.ops, traced.parameters)
     target = plugins.build("target", config.target.settings)
     cost = plugins.build("cost", {"use": "latency"}, space=space, trace=traced, task=task, target=target)
     cost.learn(watch)
@@ -227,26 +234,26 @@ def _checked(task: Task) -> Task:
     return task
 
 
-def _run_once(model: nn.Module, example: Tensor, what: str) -> None:
+def _run_once(model: nn.Module, example: Inputs, what: str) -> None:
     """One forward pass that leaves the training mode of every module as it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.inference_mode():
-            model(example)
+            inputs.call(model, example)
     except Exception as wrong:  # whatever a user's forward raises
         reason = f"{type(wrong).__name__}: {plugins.one_line(wrong)}"
-        raise ModelError(f"{what} fails on an input of shape {tuple(example.shape)} ({reason})") from wrong
+        raise ModelError(f"{what} fails on an input of shape {inputs.shapes(example)} ({reason})") from wrong
     finally:
         for module, training in modes.items():
             module.training = training
 
 
 def _costs(
-    wanted: list[str], config: Config, reward: Reward, space: SearchSpace, traced: Trace, task: Task, known: Known
-) -> dict[str, Priced]:
-    if isinstance(named := getattr(reward, "cost", None), str):
-        wanted.append(named)
+    wanted: list[str], config: Config, reward: Reward, space: SearchSpace, traced: Trace, task: Task, known: Facts
+) -> dict[str, PredictiveCost]:
+    if isinstance(reward, NamesCost) and isinstance(reward.cost, str):
+        wanted.append(reward.cost)
     target: dict[str, Target] = {}
     for name in wanted:
         if plugins.takes("cost", name, "target") and not target:
@@ -259,9 +266,9 @@ def _costs(
     }
 
 
-def _probe(task: Task) -> Tensor:
-    inputs, _ = next(iter(task.train.head(_PROBE).batches(_PROBE)))
-    return inputs
+def _probe(task: Task) -> Inputs:
+    images, _ = next(iter(task.train.head(_PROBE).batches(_PROBE)))
+    return images
 
 
 def _on_device(task: Task, device: str) -> Task:
@@ -273,7 +280,7 @@ def _on_device(task: Task, device: str) -> Task:
     return dataclasses.replace(
         task,
         model=copy.deepcopy(task.model).to(device),
-        example=task.example.to(device),
+        example=inputs.moved(task.example, device),
         train=_OnDevice(task.train, device),
         holdout=_OnDevice(task.holdout, device),
         test=_OnDevice(task.test, device),
@@ -300,5 +307,4 @@ class _OnDevice:
         return _OnDevice(self.split.head(count), self.device)
 
     def _moved(self, batch: Batch) -> Batch:
-        inputs, targets = batch
-        return inputs.to(self.device), targets.to(self.device)
+        return inputs.moved(batch, self.device)

@@ -12,9 +12,9 @@ from torch import nn
 from autoprune.protocols import Times, Watch
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
-from autoprune.targets.timing import Figure
 from autoprune.values.budget import Limit
 from autoprune.values.space import Policy
+from autoprune.values.terms import Figure
 from autoprune.values.trial import Trial
 
 MOST, TOGETHER = 40, 5  # of the best policies, how many are measured at most, and how many together
@@ -78,7 +78,7 @@ class Verifier:
         return figure.spread if figure else 0.0
 
     def _measure(self, policies: Sequence[Policy], limits: Sequence[Limit]) -> None:
-        models = [self.study.evaluator.realise(policy) for policy in policies]
+        models = [self.study.evaluator.realise(policy).model for policy in policies]
         for limit in limits:
             for policy, figure in zip(policies, cast(Times, limit.cost).figures(models), strict=True):
                 self.figures[policy, limit.name] = figure

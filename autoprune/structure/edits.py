@@ -1,4 +1,8 @@
-"""Index tables: which positions of which tensors belong to each unit of a group. Plain values."""
+"""What the level of a choice does to a network. Plain values, found by the trace and carried out by `structure.prune`.
+
+There is one kind of edit so far, a slice; whatever else a level may do (leave a block out, mask weights, round them)
+has its place here.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.values.space import Op
-
 Role = Literal["out", "in", "along"]
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What one group takes from one dimension of one tensor.
+class Slice:
+    """What the units of one choice take from one dimension of one tensor: those that stay keep their positions.
 
     Attributes:
         tensor: qualified name of a parameter or buffer ("layer1.0.conv1.weight").
@@ -35,20 +37,6 @@ class Cut:
     def layer(self) -> str:
         """The module that owns the tensor."""
         return self.tensor.rpartition(".")[0] or self.tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Memory that a forward pass of one example holds.
-
-    Attributes:
-        size: its bytes.
-        first, last: the operators, counted from 0, during which it is there; -1 is before the first.
-    """
-
-    size: Op
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)

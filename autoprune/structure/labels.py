@@ -4,9 +4,9 @@ Every position of every dimension of every parameter and buffer is a node. A ten
 nodes that its positions stand for (None where they stand for nothing that can be removed: pixels, tokens, the batch).
 Operators pass labels on, join nodes that must go together (a convolution's input channels and the columns of its
 kernel; two sides of an addition), or pin nodes that cannot go, with a reason. What each operator does is said in
-`autoprune.structure.operators`; one that is not known there pins everything that enters it: unknown is never guessed.
+`structure.operators`; one that is not known there pins everything that enters it: unknown is never guessed.
 
-The labels say what is coupled. Whether cutting it is right is proven afterwards, by `autoprune.structure.trace`.
+The labels say what is coupled. Whether cutting it is right is proven afterwards, by `structure.trace`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from autoprune import inputs
 
 Nodes = NDArray[np.int64]
 Labels = tuple[Nodes | None, ...]  # one entry a dimension
@@ -89,7 +90,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def pin_outputs(self, outputs: object) -> None:
         """Pin what leaves the network."""
-        for tensor in tensors_of(outputs):
+        for tensor in inputs.tensors(outputs):
             self.pin(self.labels(tensor), "is the network's output")
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -160,8 +161,8 @@ class Call:
         self.op: str = func.overloadpacket.__name__
         if self.op.endswith("_") and not self.op.endswith("__"):
             self.op = self.op[:-1]  # in place or not, the channels flow alike
-        self.inputs = tensors_of((args, kwargs))
-        self.outputs = tensors_of(out)
+        self.inputs = inputs.tensors((args, kwargs))
+        self.outputs = inputs.tensors(out)
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """The argument at `position` or called `name`."""
@@ -189,11 +190,6 @@ class Call:
         sizes, labels = tuple(s for s, _ in found), tuple(nodes for _, nodes in found)
         moved = tuple((tuple(t.shape), self.labels(t)) for t in (*self.inputs, *self.outputs) if t.dim())
         self.flow.work.append(Work(self.weight_name(), int(flops) // 2, sizes, labels, geometry, kind, moved))
-
-
-def tensors_of(tree: object) -> list[Tensor]:
-    """Every tensor in a nest of lists, tuples and dictionaries."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 @contextlib.contextmanager

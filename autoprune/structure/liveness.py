@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoprune.structure.labels import plain, tensors_of
+from autoprune.inputs import Inputs, call, first, mapped, tensors
+from autoprune.structure.labels import plain
 
 
 @dataclass
@@ -38,20 +39,21 @@ class Held:
 class Footprint(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every block while a network runs. Use as a context around one forward pass."""
 
-    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Held] = []
         self.calls = 0
         self._own = {_address(t) for t in (*model.parameters(), *model.buffers())}
         self._alive: dict[int, Held] = {}
-        self._note(-1, 0, inputs)
+        for place, tensor in enumerate(tensors(inputs)):
+            self._note(-1, place, tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         self._forget()
         out = func(*args, **dict(kwargs or {}))
-        for place, tensor in enumerate(tensors_of(out)):
+        for place, tensor in enumerate(tensors(out)):
             self._note(self.calls, place, tensor)
         self.calls += 1
         return out
@@ -78,11 +80,11 @@ class Footprint(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 del self._alive[address]
 
 
-def footprint(model: nn.Module, example: Tensor) -> list[Held]:
+def footprint(model: nn.Module, example: Inputs) -> list[Held]:
     """The blocks of one forward pass of the first sample of `example`."""
-    mode = Footprint(model, inputs := example[:1].clone())
+    mode = Footprint(model, inputs := mapped(first(example, 1), Tensor.clone))
     with plain(), mode:
-        outputs = model(inputs)
+        outputs = call(model, inputs)
     del outputs
     return mode.finish()
 

@@ -1,4 +1,4 @@
-"""What each operator does to the labels of `autoprune.structure.labels`: passes them on, joins them, or pins them.
+"""What each operator does to the labels of `structure.labels`: passes them on, joins them, or pins them.
 
 One function a family of ATen operators. To follow one more, add its name to `HANDLERS`; what is not there and is not
 marked pointwise by torch pins all that passes through it.
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from autoprune.structure.labels import PAD, Call, Geometry, Nodes, tensors_of
+from autoprune.inputs import tensors
+from autoprune.structure.labels import PAD, Call, Geometry, Nodes
 
 
 def handler(func: Any, op: str) -> Callable[[Call], None]:
@@ -85,7 +86,7 @@ def _move(call: Call) -> None:
     moved: list[list[Nodes | None]] = [[None] * t.dim() for t in call.outputs]
     for dim in range(call.inputs[0].dim()):
         if any(call.labels(t)[dim] is not None for t in call.inputs):
-            for which, result in enumerate(tensors_of(_rerun(call, dim))):
+            for which, result in enumerate(tensors(_rerun(call, dim))):
                 _place(call, result, moved[which])
     for which, labels in enumerate(moved):
         call.set(labels, which)
@@ -120,15 +121,15 @@ def _place(call: Call, result: Tensor, labels: list[Nodes | None]) -> None:
 
 def _cat(call: Call) -> None:
     """Along the dimension of the concatenation labels follow one another; along the others they are joined."""
-    tensors: Sequence[Tensor] = [t for t in call.args[0] if t.numel()]
+    joined: Sequence[Tensor] = [t for t in call.args[0] if t.numel()]
     dim = call.arg(1, "dim", 0) % call.outputs[0].dim()
     labels: list[Nodes | None] = []
     for d in range(call.outputs[0].dim()):
-        parts = [call.labels(t)[d] for t in tensors]
+        parts = [call.labels(t)[d] for t in joined]
         if all(p is None for p in parts):
             labels.append(None)
         elif d == dim:
-            sized = [np.zeros(t.shape[d], np.int64) if p is None else p for p, t in zip(parts, tensors, strict=True)]
+            sized = [np.zeros(t.shape[d], np.int64) if p is None else p for p, t in zip(parts, joined, strict=True)]
             labels.append(np.concatenate(sized))
         else:
             joint = parts[0]

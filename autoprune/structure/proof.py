@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import first_line
-from autoprune.structure.edits import Cut, Index
+from autoprune.inputs import Inputs, call, first, mapped, moved, repeated, size, tensors
+from autoprune.structure.edits import Index, Slice
 from autoprune.structure.prune import cut
 
 _TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
 _EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
 
 
-def prove(probe: nn.Module, example: Tensor, cuts: Sequence[Sequence[Cut]], weak: frozenset[int]) -> dict[int, str]:
+def prove(probe: nn.Module, example: Inputs, cuts: Sequence[Sequence[Slice]], weak: frozenset[int]) -> dict[int, str]:
     """Which groups are refuted, and why: each by itself, then all together, since two may be right alone only.
 
     `probe` is changed while this runs and is afterwards as before. For groups in `weak`, whose channels a normalisation
@@ -42,12 +42,14 @@ def prove(probe: nn.Module, example: Tensor, cuts: Sequence[Sequence[Cut]], weak
     return refuted
 
 
-def noise(example: Tensor) -> Tensor:
+def noise(example: Inputs) -> Inputs:
     """Two samples of noise like `example`, on the CPU; of whole numbers (tokens), the example's own."""
-    pair = example[:2] if len(example) > 1 else torch.cat([example[:1], example[:1]])
-    if not example.is_floating_point():
-        return pair.cpu()
-    return torch.randn(pair.shape, generator=torch.Generator().manual_seed(1))
+    pair, generator = first(example, 2) if size(example) > 1 else repeated(example, 2), torch.Generator().manual_seed(1)
+
+    def like(tensor: Tensor) -> Tensor:
+        return torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor.cpu()
+
+    return mapped(pair, like)
 
 
 def _first_failing(groups: Sequence[int], refute: Callable[[Sequence[int]], str]) -> int:
@@ -59,13 +61,15 @@ def _first_failing(groups: Sequence[int], refute: Callable[[Sequence[int]], str]
 
 
 class _Prover:
-    def __init__(self, probe: nn.Module, example: Tensor, cuts: Sequence[Sequence[Cut]], weak: frozenset[int]) -> None:
+    def __init__(
+        self, probe: nn.Module, example: Inputs, cuts: Sequence[Sequence[Slice]], weak: frozenset[int]
+    ) -> None:
         self._cuts, self._weak = cuts, weak
-        self._precisions: dict[torch.dtype, tuple[nn.Module, Tensor, Tensor]] = {}
+        self._precisions: dict[torch.dtype, tuple[nn.Module, Inputs, Tensor]] = {}
         self._add(torch.float32, probe, example)
 
-    def _add(self, dtype: torch.dtype, probe: nn.Module, example: Tensor) -> None:
-        example = example.to(dtype) if example.is_floating_point() else example
+    def _add(self, dtype: torch.dtype, probe: nn.Module, example: Inputs) -> None:
+        example = moved(example, dtype)
         self._precisions[dtype] = (probe, example, _outputs(probe, example))
 
     def refute(self, groups: Sequence[int]) -> str:
@@ -116,20 +120,20 @@ def _half(units: int, seed: int) -> Index:
     return np.sort(picked)
 
 
-def _outputs(model: nn.Module, example: Tensor) -> Tensor:
+def _outputs(model: nn.Module, example: Inputs) -> Tensor:
     with torch.no_grad():
-        tensors = [t for t in tree_leaves(model(example)) if isinstance(t, Tensor) and t.is_floating_point()]
-    return torch.cat([t.flatten(1) if t.dim() > 1 else t.view(-1, 1) for t in tensors], 1)
+        found = [t for t in tensors(call(model, example)) if t.is_floating_point()]
+    return torch.cat([t.flatten() for t in found])
 
 
 @contextlib.contextmanager
-def _ignoring(probe: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Index]) -> Iterator[None]:
+def _ignoring(probe: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Index]) -> Iterator[None]:
     """Inside, the layers that read the units that leave do not read them: their columns are zero."""
-    tensors = dict(probe.named_parameters())
+    parameters = dict(probe.named_parameters())
     saved: list[tuple[Tensor, Tensor]] = []
     for group, stay in zip(cuts, units, strict=True):
         for one in (c for c in group if c.role == "in"):
-            tensor = tensors[one.tensor].data
+            tensor = parameters[one.tensor].data
             saved.append((tensor, tensor.clone()))
             gone = np.setdiff1d(np.arange(len(one.index)), stay)
             tensor.index_fill_(one.dim, torch.from_numpy(one.index[gone].ravel()), 0.0)

@@ -1,6 +1,7 @@
 """Make the pruned network: slice its tensors by index tables. The only file that changes the shape of a weight.
 
-Nothing is traced or guessed here: `structure.trace` found which positions of which tensors belong to each unit.
+Nothing is traced or guessed here: `structure.trace` found which positions of which tensors belong to each unit. What
+comes out is a candidate, which knows whose it is.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.structure.edits import Cut
+from autoprune.structure.edits import Slice
+from autoprune.values.space import Policy
 
 Units = NDArray[np.int64]
 Stay = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by tensor and dimension, which positions stay
@@ -28,30 +31,45 @@ _NUMBERS, _EMPTY = (bool, int, float, str, type(None)), (dict, OrderedDict, set)
 
 
 class Traced(Protocol):
-    """What is needed of a trace: the index tables of each group."""
+    """What is needed of a trace: the edits of each choice."""
 
     @property
-    def cuts(self) -> Sequence[Sequence[Cut]]:
-        """cuts[i] are those of group i."""
+    def edits(self) -> Sequence[Sequence[Slice]]:
+        """edits[i] are those of choice i."""
         ...
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """The pruned network of a policy.
+
+    Attributes:
+        policy: what it is of.
+        model: the network, which shares no tensor with the dense one.
+        stay: which positions of each of the dense network's tensors it has kept; tensors that stay whole are left out.
+    """
+
+    policy: Policy
+    model: nn.Module
+    stay: Stay = field(default_factory=dict)
+
+
 def order(scores: Sequence[Tensor]) -> list[Units]:
-    """The units of each group, most important first; ties go to the lower index."""
+    """The units of each choice, most important first; ties go to the lower index."""
     return [torch.argsort(s.double(), descending=True, stable=True).numpy() for s in scores]
 
 
-def keep_first(ranked: Sequence[Units], kept: Sequence[int]) -> list[Units]:
-    """The `kept[i]` most important units of each group i, in ascending order."""
-    return [np.sort(units[:count]) for units, count in zip(ranked, kept, strict=True)]
+def keep_first(ranked: Sequence[Units], levels: Sequence[int]) -> list[Units]:
+    """The `levels[i]` most important units of each choice i, in ascending order."""
+    return [np.sort(units[:count]) for units, count in zip(ranked, levels, strict=True)]
 
 
 def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
-    """A new network in which group i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
-    return cut(model, trace.cuts, units)
+    """A new network in which choice i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
+    return cut(model, trace.edits, units)
 
 
-def cut(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
+def cut(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
     """As `prune`, from the index tables alone. With `share`, parameters that stay whole are the dense network's own."""
     return slices(model, staying(model, cuts, units), share=share)
 
@@ -73,7 +91,7 @@ def slices(
     return pruned
 
 
-def staying(model: nn.Module, cuts: Sequence[Sequence[Cut]], units: Sequence[Units]) -> Stay:
+def staying(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units]) -> Stay:
     """For each tensor of `model` that is cut and each of its dimensions, which positions stay."""
     tensors = _tensors(model)
     masks: dict[str, dict[int, NDArray[np.bool_]]] = {}

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from autoprune.errors import TargetError, first_line
 from autoprune.files.export import portable, quiet
+from autoprune.inputs import Inputs, shapes
 
 
-def exported(model: nn.Module, inputs: Tensor, target: str) -> onnx.ModelProto:
+def exported(model: nn.Module, inputs: Inputs, target: str) -> onnx.ModelProto:
     """`model` for inputs of just that shape. Raises TargetError where it cannot be exported."""
+    if not isinstance(inputs, Tensor):
+        raise TargetError(f"target {target} runs networks of one tensor; this one takes {shapes(inputs)}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
@@ -39,7 +42,7 @@ def exported(model: nn.Module, inputs: Tensor, target: str) -> onnx.ModelProto:
 class Cutter:
     """The graph of a dense network, to be cut to the size of networks that were pruned from it."""
 
-    def __init__(self, dense: nn.Module, inputs: Tensor, target: str) -> None:
+    def __init__(self, dense: nn.Module, inputs: Inputs, target: str) -> None:
         self._graph = exported(dense, inputs, target)
         self._shapes = {name: tuple(t.shape) for name, t in _tensors(dense).items()}
         del self._graph.graph.value_info[:]  # shapes of the dense network

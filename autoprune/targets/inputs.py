@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from autoprune.errors import ConfigError
+from autoprune.inputs import Inputs, moved, repeated
 
 
-def batch_of(example: Tensor, batch: int) -> Tensor:
-    """The first sample of `example`, (n, ...), `batch` times, on the CPU."""
-    return example[:1].cpu().repeat(batch, *([1] * (example.dim() - 1)))
+def batch_of(example: Inputs, batch: int) -> Inputs:
+    """The first sample of `example`, `batch` times, on the CPU."""
+    return repeated(moved(example, "cpu"), batch)
 
 
 def checked(target: str, batch: int, threads: int = 0) -> None:

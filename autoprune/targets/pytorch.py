@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
+from autoprune.inputs import Inputs, arguments, call, moved
+from autoprune.protocols import Sampler
 from autoprune.targets.inputs import batch_of, checked, processor, threads_of
-from autoprune.targets.timing import Sampler
 
 Dtype = Literal["fp32", "bf16"]
 
@@ -51,28 +52,28 @@ class Torch:
             "layout": "channels last" if self.channels_last else "plain",
         }
 
-    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+    def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
         twin, inputs = self._prepared(model, example)
         return self._sampler(twin, inputs)
 
-    def _prepared(self, model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    def _prepared(self, model: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
         twin, inputs = copy.deepcopy(model).cpu().eval(), batch_of(example, self.batch)
         if self.dtype == "bf16":
             twin = twin.bfloat16()
-            inputs = inputs.bfloat16() if inputs.is_floating_point() else inputs
+            inputs = moved(inputs, torch.bfloat16)
         if self.channels_last:
             lay_out(twin)
             inputs = laid_out(inputs)
         return twin, inputs
 
-    def _sampler(self, run: Callable[[Tensor], object], inputs: Tensor) -> Sampler:
+    def _sampler(self, run: Callable[..., object], inputs: Inputs) -> Sampler:
         threads = threads_of(self.threads)
 
         def once() -> float:
             with torch.inference_mode(), _with(threads):
                 begun = time.perf_counter()
-                run(inputs)
+                call(run, inputs)
                 return 1e3 * (time.perf_counter() - begun)
 
         return _first(once, "torch")
@@ -94,14 +95,16 @@ class TorchCompile(Torch):
         """As `Target.key`."""
         return {**super().key, "runtime": f"torch {torch.__version__}, compiled"}
 
-    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+    def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
         twin, inputs = self._prepared(model, example)
         try:
             with torch.inference_mode(), _with(threads_of(self.threads)):
-                program = torch.export.export(twin, (inputs,)).module()  # its own code: compiled networks live together
+                program = torch.export.export(
+                    twin, *arguments(inputs)
+                ).module()  # its own code: compiled networks live together
                 compiled = torch.compile(program)
-                compiled(inputs)
+                call(compiled, inputs)
         except Exception as wrong:  # compilers raise whatever they like
             raise TargetError(f"target torch-compile cannot compile this network ({first_line(wrong)})") from wrong
         return self._sampler(compiled, inputs)
@@ -141,11 +144,11 @@ class TorchCuda:
             "layout": "channels last" if self.channels_last else "plain",
         }
 
-    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+    def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
         twin, inputs = Torch._prepared(self, model, example)  # type: ignore[arg-type]
-        twin, inputs = twin.cuda(), inputs.cuda()
-        run = _captured(twin, inputs) if self.graph else lambda: twin(inputs)
+        twin, inputs = twin.cuda(), moved(inputs, "cuda")
+        run = _captured(twin, inputs) if self.graph else lambda: call(twin, inputs)
 
         def once() -> float:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -159,17 +162,17 @@ class TorchCuda:
         return _first(once, "torch-cuda")
 
 
-def _captured(model: nn.Module, inputs: Tensor):  # type: ignore[no-untyped-def]
+def _captured(model: nn.Module, inputs: Inputs):  # type: ignore[no-untyped-def]
     """One CUDA graph of a forward pass."""
     with torch.inference_mode():
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             for _ in range(3):
-                model(inputs)
+                call(model, inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            model(inputs)
+            call(model, inputs)
     return graph.replay
 
 

@@ -7,20 +7,20 @@ import math
 import re
 import shlex
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.errors import ConfigError, TargetError, first_line
+from autoprune.files import disk
+from autoprune.inputs import Inputs
+from autoprune.protocols import Sampler
 from autoprune.targets.graph import Cutter, exported
 from autoprune.targets.inputs import batch_of, bound_to, checked, own_processors, processor, threads_of
-from autoprune.targets.timing import Sampler
 
 
 class _TakesOnnx:
@@ -29,12 +29,12 @@ class _TakesOnnx:
     name: str
     batch: int
 
-    def ready(self, model: nn.Module, example: Tensor) -> Sampler:
+    def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
         inputs = batch_of(example, self.batch)
         return self._started(exported(model, inputs, self.name), inputs)
 
-    def family(self, dense: nn.Module, example: Tensor) -> Callable[[nn.Module], Sampler]:
+    def family(self, dense: nn.Module, example: Inputs) -> Callable[[nn.Module], Sampler]:
         """As `Target.ready`, for many networks pruned from `dense`: only the first is exported."""
         inputs = batch_of(example, self.batch)
         cutter = Cutter(dense, inputs, self.name)
@@ -47,7 +47,7 @@ class _TakesOnnx:
 
         return ready
 
-    def _started(self, graph: onnx.ModelProto, inputs: Tensor) -> Sampler:
+    def _started(self, graph: onnx.ModelProto, inputs: Inputs) -> Sampler:
         raise NotImplementedError
 
 
@@ -78,7 +78,7 @@ class OnnxRuntime(_TakesOnnx):
             "dtype": "fp32",
         }
 
-    def _started(self, graph: onnx.ModelProto, inputs: Tensor) -> Sampler:
+    def _started(self, graph: onnx.ModelProto, inputs: Inputs) -> Sampler:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -144,7 +144,7 @@ class OpenVino(_TakesOnnx):
             "dtype": self.dtype,
         }
 
-    def _started(self, graph: onnx.ModelProto, inputs: Tensor) -> Sampler:
+    def _started(self, graph: onnx.ModelProto, inputs: Inputs) -> Sampler:
         import openvino
 
         settings = {
@@ -208,13 +208,11 @@ class Command(_TakesOnnx):
         except ValueError as wrong:
             raise ConfigError(f"target command: {self.command!r} cannot be read ({wrong})") from None
 
-    def _started(self, graph: onnx.ModelProto, inputs: Tensor) -> Sampler:
+    def _started(self, graph: onnx.ModelProto, inputs: Inputs) -> Sampler:
         content = graph.SerializeToString()
 
         def once() -> float:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.onnx"
-                path.write_bytes(content)
+            with disk.scratch("model.onnx", content) as path:
                 return self._run([word.replace("{model}", str(path)) for word in self._words()])
 
         return once

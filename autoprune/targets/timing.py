@@ -9,31 +9,19 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-Sampler = Callable[[], float]  # runs a network once; milliseconds
+from autoprune.protocols import Sampler
+from autoprune.values.terms import Figure
 
 ROUNDS, BURST = 7, 12.0  # rounds of bursts, milliseconds of each
 _FEW = 3  # rounds, where one run takes long
 _LEAST, _MOST = 2, 50  # runs of a burst
 _SLOW = 400.0  # milliseconds from which on one run is a burst, without another to warm up
 _BETWEEN = 4  # networks between two bursts of the reference
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What was measured of a network.
-
-    Attributes:
-        ratio: its time as a share of the reference's.
-        spread: standard error of that, as a share of it, from the scatter over the rounds.
-    """
-
-    ratio: float
-    spread: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from autoprune.protocols import Controller
 from autoprune.testing.surrogate import half, judge, toy_space
 from autoprune.values.budget import Budget
 from autoprune.values.space import Policy, SearchSpace
-from autoprune.values.trial import Trial
+from autoprune.values.trial import Failure, Trial
 
 Make = Callable[..., Controller]
 
@@ -54,13 +54,13 @@ def drive(controller: Controller, trials: int, start: int = 0, space: SearchSpac
 
 
 def raisable(space: SearchSpace, budget: Budget, policy: Policy) -> list[str]:
-    """The groups that could keep one step more within the budget."""
-    kept = space.kept(policy)
+    """The choices that could keep one level more within the budget, tied ones together."""
+    cube, places = space.cube, space.cube.places(policy)
     found = []
-    for i, group in enumerate(space):
-        above = [choice for choice in group.choices() if choice > kept[i]]
-        if above and budget.admits(space.policy([*kept[:i], above[0], *kept[i + 1 :]])):
-            found.append(group.name)
+    for axis, leader in enumerate(cube.leaders):
+        above = [*places[:axis], places[axis] + 1, *places[axis + 1 :]]
+        if above[axis] < len(leader.levels) and budget.admits(cube.settled(above)):
+            found.append(leader.name)
     return found
 
 
@@ -79,7 +79,7 @@ class ProposalContract:
 
     @pytest.mark.parametrize("step", [1, 8, 32])
     def test_uses_the_budget_and_never_exceeds_it(self, make: Make, asks: int, step: int) -> None:
-        """Inside the space and the budget; no group could keep a step more."""
+        """Inside the space and the budget; no choice could keep a level more."""
         space = toy_space(depth=6, step=step, width=64)
         budget = half(space)
         for trial in _until_exhausted(new(make, space), asks, space):
@@ -87,9 +87,20 @@ class ProposalContract:
             assert budget.admits(trial.policy)
             assert not raisable(space, budget, trial.policy)
 
-    def test_leaves_a_group_without_choice_dense(self, make: Make, asks: int) -> None:
+    def test_moves_tied_choices_together(self, make: Make, asks: int) -> None:
+        """Choices that are tied have the same place among their levels, and the budget holds."""
+        plain = toy_space(depth=6, step=8, width=64)
+        space = SearchSpace("tied", plain.choices, plain.ops, plain.parameters, ties=((0, 1), (4, 5)))
+        for trial in _until_exhausted(new(make, space), min(asks, 12), space):
+            places = [c.levels.index(level) for c, level in zip(space, trial.policy.levels, strict=True)]
+            assert places[0] == places[1]
+            assert places[4] == places[5]
+            assert half(space).admits(trial.policy)
+            assert not raisable(space, half(space), trial.policy)
+
+    def test_leaves_what_has_one_level_dense(self, make: Make, asks: int) -> None:
         """A space without choices has one policy, the dense one."""
-        space = toy_space(step=64)  # no group has 64 channels to spare
+        space = toy_space(step=64)  # nothing has 64 channels to spare
         controller = make(space=space, budget=Budget(space), seed=0)
         assert {t.policy for t in _until_exhausted(controller, asks, space)} == {space.dense()}
 
@@ -100,11 +111,11 @@ class ProposalContract:
         assert global_randomness() == before
 
     def test_policies_are_plain_values(self, make: Make) -> None:
-        """A policy is hashable and made of Python's floats."""
+        """A policy is hashable and made of Python's whole numbers."""
         policy = new(make).ask()
         assert isinstance(policy, Policy)
-        assert all(type(s) is float for s in policy.sparsity)
-        assert hash(policy) == hash(Policy(tuple(policy.sparsity)))
+        assert all(type(level) is int for level in policy.levels)
+        assert hash(policy) == hash(Policy(tuple(policy.levels)))
 
 
 class FixedContract(ProposalContract):
@@ -220,4 +231,4 @@ def _until_exhausted(controller: Controller, asks: int, space: SearchSpace) -> l
 
 
 def _fail(trial: Trial) -> Trial:
-    return Trial(trial.number, trial.policy, "failed", costs=trial.costs, error="it failed")
+    return Trial(trial.number, trial.policy, Failure("it failed", trial.costs))

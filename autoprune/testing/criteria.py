@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoprune.criteria import Scoring, Units, needed
+from autoprune.criteria import needed
+from autoprune.protocols import Criterion, Units
 
 SIZES = [(1, 1), (2, 9), (7, 3), (24, 40)]  # units, weights each
 OPTIONAL = ("coupled", "scale", "grad", "generator")
@@ -46,19 +47,19 @@ class CriterionContract:
     """What pruning relies on, whatever a criterion measures."""
 
     @pytest.fixture
-    def criterion(self) -> Scoring:
+    def criterion(self) -> Criterion:
         """The criterion under test."""
         raise NotImplementedError
 
     @pytest.mark.parametrize(("units", "weights"), SIZES)
-    def test_one_finite_score_a_unit(self, criterion: Scoring, units: int, weights: int) -> None:
+    def test_one_finite_score_a_unit(self, criterion: Criterion, units: int, weights: int) -> None:
         """Scores have shape (n,) and are finite real numbers."""
         found = criterion(toy_units(units, weights))
         assert found.shape == (units,)
         assert found.is_floating_point()
         assert bool(found.isfinite().all())
 
-    def test_finite_where_all_weights_are_zero(self, criterion: Scoring) -> None:
+    def test_finite_where_all_weights_are_zero(self, criterion: Criterion) -> None:
         """Dead units have a score, too."""
         units = toy_units(5, 4)
         zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors_of(units).items()}
@@ -66,7 +67,7 @@ class CriterionContract:
         assert bool(criterion(dead).isfinite().all())
 
     @pytest.mark.parametrize(("units", "weights"), SIZES)
-    def test_blind_to_the_order_of_units(self, criterion: Scoring, units: int, weights: int) -> None:
+    def test_blind_to_the_order_of_units(self, criterion: Criterion, units: int, weights: int) -> None:
         """Units in another order have the same scores in that order (chance need not)."""
         if "generator" in needed(criterion):
             pytest.skip("random scores belong to places, not to units")
@@ -76,19 +77,19 @@ class CriterionContract:
         moved = dataclasses.replace(given, **taken)  # type: ignore[arg-type]
         torch.testing.assert_close(criterion(moved), criterion(given)[places], rtol=1e-4, atol=1e-5)
 
-    def test_same_units_same_scores(self, criterion: Scoring) -> None:
+    def test_same_units_same_scores(self, criterion: Criterion) -> None:
         """Nothing but the units and their generator decides, and no global generator is touched."""
         before = torch.get_rng_state()
         assert torch.equal(criterion(toy_units(8, 9)), criterion(toy_units(8, 9)))
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_reads_but_never_writes(self, criterion: Scoring) -> None:
+    def test_reads_but_never_writes(self, criterion: Criterion) -> None:
         """The units are as before."""
         units, copy = toy_units(8, 9), tensors_of(toy_units(8, 9))
         criterion(units)
         assert all(torch.equal(tensor, copy[name]) for name, tensor in tensors_of(units).items())
 
-    def test_asks_for_what_it_reads(self, criterion: Scoring) -> None:
+    def test_asks_for_what_it_reads(self, criterion: Criterion) -> None:
         """Without the fields it did not ask for, it scores as with them."""
         absent = {n: None for n in OPTIONAL if n not in needed(criterion)}
         lean = dataclasses.replace(toy_units(6, 4), **absent)  # type: ignore[arg-type]

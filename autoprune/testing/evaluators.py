@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,14 +22,17 @@ from torch.nn import functional
 from autoprune.costs.arithmetic import Params
 from autoprune.criteria import l2
 from autoprune.errors import TrialFailed
+from autoprune.evaluators.bench import Bench
 from autoprune.protocols import Evaluator, Trains
+from autoprune.structure.prune import Candidate
 from autoprune.structure.trace import Trace, trace
 from autoprune.task import Images, Task
 from autoprune.testing.controllers import global_randomness
 from autoprune.train import Recipe, train
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
 
 MakeEvaluator = Callable[..., Evaluator]
+Setting = tuple[Task, Trace, SearchSpace]
 
 
 class ToyNet(nn.Module):
@@ -78,11 +83,11 @@ def toy_task() -> Task:
     return Task(model, next(holdout.batches(2))[0], train_split, holdout, test, name="toy")
 
 
-def toy_setting() -> tuple[Task, Trace, SearchSpace]:
+def toy_setting() -> Setting:
     """The toy task, traced, and its space."""
     task = toy_task()
     traced = trace(task.model, task.example)
-    return task, traced, SearchSpace("toy", traced.groups, traced.ops, traced.parameters)
+    return task, traced, SearchSpace("toy", traced.choices, traced.ops, traced.parameters)
 
 
 def state_of(model: nn.Module) -> tuple[object, ...]:
@@ -101,97 +106,123 @@ class EvaluatorContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def setting(self) -> tuple[Task, Trace, SearchSpace]:
+    def setting(self) -> Setting:
         """What to prune."""
         return toy_setting()
 
     @pytest.fixture
-    def evaluator(self, make: MakeEvaluator, setting: tuple[Task, Trace, SearchSpace]) -> Evaluator:
+    def evaluator(self, make: MakeEvaluator, setting: Setting) -> Evaluator:
         """The evaluator under test."""
         return self.new(make, setting)
 
-    def new(self, make: MakeEvaluator, setting: tuple[Task, Trace, SearchSpace], seed: int = 0) -> Evaluator:
+    def new(self, make: MakeEvaluator, setting: Setting, seed: int = 0) -> Evaluator:
         """One more evaluator of the same setting."""
         task, traced, space = setting
-        return make(task=task, trace=traced, space=space, criterion=l2, seed=seed, precision="fp32")
+        return make(bench=Bench(task, traced, space, l2, seed))
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_the_dense_network_stays_as_it_is(
-        self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace], training: bool
-    ) -> None:
+    def test_the_dense_network_stays_as_it_is(self, evaluator: Evaluator, setting: Setting, training: bool) -> None:
         """Byte for byte, with its modes and flags."""
         task, _, space = setting
         task.model.train(training)
         before = state_of(task.model)
-        evaluator.metric(evaluator.realise(space.snap([0.5] * len(space))))
-        evaluator.metric(evaluator.realise(space.dense()))
+        scored(evaluator, space.snap([0.5] * len(space)))
+        scored(evaluator, space.dense())
         assert state_of(task.model) == before
 
-    def test_a_pruned_network_shares_nothing(
-        self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace]
-    ) -> None:
+    def test_a_pruned_network_shares_nothing(self, evaluator: Evaluator, setting: Setting) -> None:
         """No tensor of the pruned network lies in the dense one's memory."""
         task, _, space = setting
         dense = {t.data_ptr() for t in task.model.state_dict().values()}
-        assert not dense & {t.data_ptr() for t in evaluator.realise(space.dense()).state_dict().values()}
+        assert not dense & {t.data_ptr() for t in evaluator.realise(space.dense()).model.state_dict().values()}
 
-    def test_removes_what_the_policy_says(self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace]) -> None:
-        """The realised network has as many parameters as predicted, and runs."""
+    def test_removes_what_the_policy_says(self, evaluator: Evaluator, setting: Setting) -> None:
+        """The realised network has as many parameters as predicted, and runs; the candidate knows its policy."""
         task, _, space = setting
         cost = Params(space)
         for policy in (space.dense(), space.snap([0.3] * len(space)), space.thinnest()):
-            model = evaluator.realise(policy)
-            assert cost.measure(model, task.example) == cost.predict(policy)
-            assert model.eval()(task.example).shape == (len(task.example), 4)
+            candidate = evaluator.realise(policy)
+            assert candidate.policy == policy
+            assert cost.measure(candidate.model, task.example) == cost.predict(policy)
+            assert candidate.model.eval()(task.example).shape == (len(task.example), 4)
 
-    def test_zero_sparsity_is_the_dense_network(
-        self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace]
-    ) -> None:
+    def test_says_what_stayed(self, evaluator: Evaluator, setting: Setting) -> None:
+        """Each tensor has the shape that the candidate's `stay` says, and whole ones are left out."""
+        task, _, space = setting
+        candidate = evaluator.realise(space.snap([0.3] * len(space)))
+        made = dict(candidate.model.state_dict())
+        for name, dense in task.model.state_dict().items():
+            wanted = [int(candidate.stay.get(name, {}).get(d, np.ones(n)).sum()) for d, n in enumerate(dense.shape)]
+            assert list(made[name].shape) == wanted
+
+    def test_the_dense_level_is_the_dense_network(self, evaluator: Evaluator, setting: Setting) -> None:
         """Bit for bit when realised, and therefore in its metric, before and after the recovery.
 
         Of an evaluator that trains weights of its own, the network has the dense one's tensors, not their values.
         """
         task, _, space = setting
+        realised = evaluator.realise(space.dense())
         if isinstance(evaluator, Trains):
-            made, wanted = evaluator.realise(space.dense()).state_dict(), task.model.state_dict()
+            made, wanted = realised.model.state_dict(), task.model.state_dict()
             assert {name: t.shape for name, t in made.items()} == {name: t.shape for name, t in wanted.items()}
             return
-        realised, dense = evaluator.realise(space.dense()).eval(), copy.deepcopy(task.model).eval()
+        dense = Candidate(space.dense(), copy.deepcopy(task.model).eval())
         with torch.inference_mode():
-            assert torch.equal(realised(task.example), dense(task.example))
-        assert task.metric(realised, task.holdout) == task.metric(dense, task.holdout)
-        assert evaluator.metric(realised) == evaluator.metric(dense)
+            assert torch.equal(realised.model.eval()(task.example), dense.model(task.example))
+        assert task.metric(realised.model, task.holdout) == task.metric(dense.model, task.holdout)
+        assert evaluator.score(evaluator.recover(realised)) == evaluator.score(evaluator.recover(dense))
 
-    def test_same_seed_same_number(self, make: MakeEvaluator, setting: tuple[Task, Trace, SearchSpace]) -> None:
+    def test_same_seed_same_number(self, make: MakeEvaluator, setting: Setting) -> None:
         """Whoever evaluates, however often, and whatever was evaluated in between."""
         space = setting[-1]
         policy = space.snap([0.5] * len(space))
         first, second = self.new(make, setting), self.new(make, setting)
-        found = first.metric(first.realise(policy))
-        second.metric(second.realise(space.snap([0.2] * len(space))))
-        assert found == second.metric(second.realise(policy)) == first.metric(first.realise(policy))
+        found = scored(first, policy)
+        scored(second, space.snap([0.2] * len(space)))
+        assert found == scored(second, policy) == scored(first, policy)
 
-    def test_leaves_global_randomness_alone(
-        self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace]
-    ) -> None:
+    def test_a_score_changes_nothing(self, evaluator: Evaluator, setting: Setting) -> None:
+        """A candidate that has recovered can be scored again, and is as it was."""
+        space = setting[-1]
+        candidate = evaluator.recover(evaluator.realise(space.snap([0.3] * len(space))))
+        before = state_of(candidate.model)
+        assert evaluator.score(candidate).metric == evaluator.score(candidate).metric
+        assert state_of(candidate.model) == before
+
+    def test_is_pickled_or_says_that_it_is_not(self, evaluator: Evaluator, setting: Setting) -> None:
+        """A copy from another process scores alike; one that cannot travel raises TypeError with the reason."""
+        policy = setting[-1].snap([0.4] * len(setting[-1]))
+        found = scored(evaluator, policy)
+        try:
+            whole = pickle.dumps(evaluator)
+        except TypeError as wrong:
+            if "not pickled" not in str(wrong):
+                raise
+            pytest.skip(str(wrong))
+        assert scored(pickle.loads(whole), policy) == found  # noqa: S301 - what was pickled here
+
+    def test_leaves_global_randomness_alone(self, evaluator: Evaluator, setting: Setting) -> None:
         """The caller's generators go on as if nothing had happened."""
         before = global_randomness()
-        evaluator.metric(evaluator.realise(setting[-1].thinnest()))
+        scored(evaluator, setting[-1].thinnest())
         assert global_randomness() == before
 
-    def test_recovers_more_than_chance(self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace]) -> None:
+    def test_recovers_more_than_chance(self, evaluator: Evaluator, setting: Setting) -> None:
         """A lightly pruned network is better than guessing, and left ready for use."""
         space = setting[-1]
-        model = evaluator.realise(space.snap([0.25] * len(space)))
-        assert evaluator.metric(model) > 0.5  # four classes
-        assert not model.training
+        candidate = evaluator.recover(evaluator.realise(space.snap([0.25] * len(space))))
+        assert evaluator.score(candidate).metric > 0.5  # four classes
+        assert not candidate.model.training
 
-    def test_a_broken_network_fails_its_trial(
-        self, evaluator: Evaluator, setting: tuple[Task, Trace, SearchSpace]
-    ) -> None:
+    def test_a_broken_network_fails_its_trial(self, evaluator: Evaluator, setting: Setting) -> None:
         """NaN is no accuracy of 25%."""
-        model = evaluator.realise(setting[-1].dense())
+        candidate = evaluator.realise(setting[-1].dense())
         with torch.no_grad():
-            next(model.parameters()).fill_(float("nan"))
+            next(candidate.model.parameters()).fill_(float("nan"))
         with pytest.raises(TrialFailed, match=r"finite|nan"):
-            evaluator.metric(model)
+            evaluator.score(evaluator.recover(candidate))
+
+
+def scored(evaluator: Evaluator, policy: Policy) -> float:
+    """The metric of a policy, as a search sees it."""
+    return evaluator.score(evaluator.recover(evaluator.realise(policy))).metric

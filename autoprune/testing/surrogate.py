@@ -12,27 +12,33 @@ import numpy as np
 
 from autoprune.costs.arithmetic import Macs, Params
 from autoprune.values.budget import Budget, Limit
-from autoprune.values.space import Extent, Group, Op, Policy, SearchSpace
-from autoprune.values.trial import Trial
+from autoprune.values.space import Choice, Policy, SearchSpace, levels_of
+from autoprune.values.terms import Extent, Op
+from autoprune.values.trial import Outcome, Trial
 
 
 def toy_space(depth: int = 8, step: int = 2, width: int = 16, seed: int = 0) -> SearchSpace:
-    """A chain of `depth` groups of `width` to 4 x `width` channels, of which a tenth has to stay."""
+    """A chain of `depth` choices of `width` to 4 x `width` channels, of which a tenth has to stay."""
     rng = np.random.default_rng(seed)
     stages = [min(3 * i // depth, 2) for i in range(depth)]
     widths = [width * 2**stage for stage in stages]
     positions = [(32 // 2**stage) ** 2 for stage in stages]
-    groups = tuple(
-        Group(f"conv{i}", of, (f"conv{i}",), lowest=max(1, of // 10), step=step, role=(i / depth, float(rng.random())))
+    choices = tuple(
+        Choice(
+            f"conv{i}",
+            levels_of(of, max(1, of // 10), step),
+            layers=(f"conv{i}",),
+            role=(i / depth, float(rng.random())),
+        )
         for i, of in enumerate(widths)
     )
     outs = [Extent(0, ((i, 1),)) for i in range(depth)]
     shapes = [(before, out, Extent(9)) for before, out in zip([Extent(3), *outs[:-1]], outs, strict=True)]
     classifier = (outs[-1], Extent(10))
-    ops = [Op(g.name, at, shape) for g, at, shape in zip(groups, positions, shapes, strict=True)]
-    weights = [Op(f"{g.name}.weight", 1, shape) for g, shape in zip(groups, shapes, strict=True)]
+    ops = [Op(g.name, at, shape) for g, at, shape in zip(choices, positions, shapes, strict=True)]
+    weights = [Op(f"{g.name}.weight", 1, shape) for g, shape in zip(choices, shapes, strict=True)]
     return SearchSpace(
-        "toy", groups, (*ops, Op("fc", 1, classifier)), (*weights, Op("fc.weight", 1, classifier))
+        "toy", choices, (*ops, Op("fc", 1, classifier)), (*weights, Op("fc.weight", 1, classifier))
     )  # fmt: skip
 
 
@@ -47,12 +53,12 @@ def metric(space: SearchSpace, policy: Policy, rough: float = 0.0) -> float:
 
     `rough` adds what a small holdout adds: a normal deviate of that size, always the same one for the same policy.
     """
-    removed = np.array(policy.sparsity)
-    sensitivity = np.array([group.role[-1] for group in space])
+    removed = np.array(space.sparsity(policy))
+    sensitivity = np.array([choice.role[-1] for choice in space])
     alone = (0.02 + 0.3 * sensitivity**2) * removed**2 / (1.05 - removed)
     together = 0.1 * removed[1:] * removed[:-1]
     loss = (float(alone.sum()) + float(together.sum())) * 8 / len(space)
-    noise = rough * float(np.random.default_rng(space.kept(policy)).standard_normal()) if rough else 0.0
+    noise = rough * float(np.random.default_rng(policy.levels).standard_normal()) if rough else 0.0
     return 0.1 + 0.85 * math.exp(-loss) + noise
 
 
@@ -60,4 +66,4 @@ def judge(space: SearchSpace, number: int, policy: Policy, rough: float = 0.0) -
     """The trial that evaluating `policy` on the surrogate makes; the reward is the metric."""
     quality = metric(space, policy, rough)
     costs = {"macs": Macs(space).predict(policy), "params": Params(space).predict(policy)}
-    return Trial(number, policy, metric=quality, costs=costs, reward=quality)
+    return Trial(number, policy, Outcome(quality, (quality,), costs))

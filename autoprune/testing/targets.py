@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
-from autoprune.protocols import Target
+from autoprune.inputs import Inputs
+from autoprune.protocols import Target, TimesFamilies
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import Trace
 from autoprune.task import Task
@@ -41,7 +42,7 @@ class Arithmetic:
         """As `Target.key`."""
         return {"runtime": "arithmetic", "device": "none"}
 
-    def ready(self, model: nn.Module, example: Tensor) -> Callable[[], float]:
+    def ready(self, model: nn.Module, example: Inputs) -> Callable[[], float]:
         """As `Target.ready`."""
         spent = 0.1 + sum(p.numel() for p in model.parameters()) / 1e4
         runs = [0]
@@ -87,9 +88,9 @@ class TargetContract:
     def test_a_family_runs_pruned_networks(self, make: MakeTarget, setting: tuple[Task, Trace, SearchSpace]) -> None:
         """Networks pruned from one another can be made ready faster; the dense one belongs to them."""
         task, traced, space = setting
-        family = getattr(make(), "family", None)
-        if family is None:
+        target = make()
+        if not isinstance(target, TimesFamilies):
             pytest.skip("makes every network ready by itself")
-        ready = family(task.model, task.example)
-        thin = prune(task.model, traced, [np.arange(kept) for kept in space.kept(space.snap([0.5] * len(space)))])
+        ready = target.family(task.model, task.example)
+        thin = prune(task.model, traced, [np.arange(level) for level in space.snap([0.5] * len(space)).levels])
         assert all(ready(model)() > 0 for model in (task.model, thin))

@@ -1,8 +1,9 @@
 """Ceilings on costs, and the nearest policy beneath them.
 
-`fit` never overshoots, and what it returns makes the best use of the budget within one step: no group could keep one
-step more. Where the reward already trades cost against quality (`fill` is off), a policy that fits is left as it is.
-`most` is the same ceiling for whoever decides one group after the other.
+`fit` never overshoots, and what it returns makes the best use of the budget within one level: no choice could keep one
+level more. Where the reward already trades cost against quality (`fill` is off), a policy that fits is left as it is.
+`most` is the same ceiling for whoever decides one axis after the other. Inside, a policy is the place of its level
+along each axis of the space's cube.
 """
 
 from __future__ import annotations
@@ -11,26 +12,58 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import BudgetError, ConfigError
-from autoprune.protocols import PredictiveCost
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Places, Policy, SearchSpace
+from autoprune.values.terms import Floats, Rows
 
-Kept = NDArray[np.int64]
 _WRITTEN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%|[A-Za-z]*)")
 _GRID = 33  # points a round of the line search; two rounds find the best of 1,024
 
 
-class Priced(PredictiveCost, Protocol):
-    """A cost that prices many policies at once."""
+class Predicts(Protocol):
+    """What a ceiling needs of a cost."""
 
-    def predict_many(self, kept: Kept) -> NDArray[np.float64]:
-        """The cost of each row of `kept`, shape (policies, groups) -> (policies,)."""
+    @property
+    def unit(self) -> str:
+        """What is counted: MAC, param, ms, MiB."""
         ...
+
+    def predict(self, policy: Policy) -> float:
+        """The cost of the network that `policy` describes."""
+        ...
+
+
+@runtime_checkable
+class PredictsMany(Protocol):
+    """A cost that prices many policies at once; others are asked one by one."""
+
+    def predict_many(self, rows: Rows) -> Floats:
+        """The cost of each of `rows`, the levels of policies, (policies, choices) -> (policies,)."""
+        ...
+
+
+@runtime_checkable
+class KeepsAway(Protocol):
+    """A cost whose measurement differs from time to time, so that policies stay below a ceiling on it."""
+
+    margin: float  # by which share
+
+
+class FromMany:
+    """`predict` for costs that have `predict_many`."""
+
+    def predict(self, policy: Policy) -> float:
+        """The cost of the network that `policy` describes."""
+        return float(self.predict_many(np.array([policy.levels], dtype=np.int64))[0])
+
+    def predict_many(self, rows: Rows) -> Floats:
+        """As `PredictsMany.predict_many`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -46,7 +79,7 @@ class Limit:
     """
 
     name: str
-    cost: Priced
+    cost: Predicts
     most: float
     asked: str = ""
     margin: float = 0.0
@@ -79,105 +112,97 @@ class Budget:
 
     def admits(self, policy: Policy) -> bool:
         """Whether `policy` meets every ceiling."""
-        return bool(self._feasible(np.array([self.space.kept(policy)]))[0])
+        return bool(self._meeting(np.array([policy.levels], dtype=np.int64))[0])
 
     def fit(self, policy: Policy) -> Policy:
         """The policy nearest to `policy` that meets the budget and, with `fill`, uses it up.
 
-        All groups move together towards the thinnest network (or, where there is room, towards the dense one); what
-        rounding leaves over goes, a step at a time, to the groups that lost most against what was asked.
+        All choices move together towards the thinnest network (or, where there is room, towards the dense one); what
+        rounding leaves over goes, a level at a time, to the choices that lost most against what was asked.
         """
-        wanted = np.array(self.space.kept(policy))
         if not self.limits:
             return policy
+        cube = self.space.cube
+        wanted: Places = np.array(cube.places(policy), dtype=np.int64)
         fits = bool(self._feasible(wanted[None])[0])
         if fits and not self.fill:
             return policy
-        moved = self._towards(wanted, self._of) if fits else self._towards(self._least, wanted)
-        ceiling = self._of if self.fill else wanted
-        return self.space.policy(self._top_up(moved, wanted, ceiling))
+        moved = self._towards(wanted, self._last) if fits else self._towards(np.zeros_like(wanted), wanted)
+        return cube.settled(self._top_up(moved, wanted, self._last if self.fill else wanted).tolist())
 
     def most(self, decided: Sequence[int]) -> int:
-        """The most units that the next group may keep, where the groups before it keep `decided`.
+        """The highest place that the next axis may have, where those before it have the places `decided`.
 
-        With every later group at its thinnest the budget then still holds, exactly: only numbers of units that are
-        allowed are tried. Where `decided` has overspent already, it is the fewest that are allowed.
+        With every later axis at its least level the budget then still holds, exactly. Where `decided` has overspent
+        already, it is 0, the least.
         """
         at = len(decided)
-        choices = np.array(self.space.groups[at].choices(), dtype=np.int64)
-        fits, exceeds = 0, len(choices)  # the first is held to fit, since it is the thinnest
+        fits, exceeds = 0, int(self._last[at]) + 1  # the first is held to fit, since it is the thinnest
         while exceeds - fits > 1:
             tried = np.unique(np.linspace(fits + 1, exceeds - 1, _GRID).astype(np.int64))
-            rows = np.repeat(self._least[None], len(tried), axis=0)
-            rows[:, :at], rows[:, at] = decided, choices[tried]
+            rows = np.zeros((len(tried), len(self._last)), dtype=np.int64)
+            rows[:, :at], rows[:, at] = decided, tried
             good = int(np.logical_and.accumulate(self._feasible(rows)).sum())
             fits, exceeds = (
                 (int(tried[good - 1]) if good else fits),
                 (int(tried[good]) if good < len(tried) else exceeds),
             )
-        return int(choices[fits])
-
-    def _feasible(self, kept: Kept) -> NDArray[np.bool_]:
-        """Which rows of `kept`, shape (policies, groups), meet every ceiling."""
-        fits = np.ones(len(kept), dtype=np.bool_)
-        for limit in self.limits:
-            fits &= limit.cost.predict_many(kept) <= limit.allowed
         return fits
 
-    def _towards(self, start: Kept, end: Kept) -> Kept:
-        """The last feasible point on the line from `start`, which is feasible, to `end`."""
+    def _feasible(self, places: Places) -> NDArray[np.bool_]:
+        """Which rows of `places`, (policies, axes), meet every ceiling."""
+        return self._meeting(self.space.cube.rows(places))
+
+    def _meeting(self, rows: Rows) -> NDArray[np.bool_]:
+        fits = np.ones(len(rows), dtype=np.bool_)
+        for limit in self.limits:
+            fits &= _prices(limit.cost, rows) <= limit.allowed
+        return fits
+
+    def _towards(self, start: Places, end: Places) -> Places:
+        """The last feasible point on the line of levels from `start`, which is feasible, to `end`."""
         low, high, best = 0.0, 1.0, start
+        first, last = self._levels(start), self._levels(end)
         for _ in range(2):
             shares = np.linspace(low, high, _GRID)
-            points = self._round_down((start + shares[:, None] * (end - start)).astype(np.float64))
-            points = np.maximum(points, start)
-            last = int(np.flatnonzero(self._feasible(points)).max(initial=0))
-            best = points[last]
-            low, high = shares[last], shares[min(last + 1, _GRID - 1)]
+            points = np.maximum(self.space.cube.below(first + shares[:, None] * (last - first)), start)
+            at = int(np.flatnonzero(self._feasible(points)).max(initial=0))
+            best = points[at]
+            low, high = shares[at], shares[min(at + 1, _GRID - 1)]
         return best
 
-    def _top_up(self, kept: Kept, wanted: Kept, ceiling: Kept) -> Kept:
-        """Raise groups by one step each as long as any can be, those furthest below `wanted` first."""
-        kept = kept.copy()
-        closed = np.zeros(len(kept), dtype=np.bool_)
+    def _top_up(self, places: Places, wanted: Places, ceiling: Places) -> Places:
+        """Raise axes by one level each as long as any can be, those furthest below `wanted` first."""
+        places, dense, asked = places.copy(), self._levels(self._last), self._levels(wanted)
+        closed = np.zeros(len(places), dtype=np.bool_)
         while not closed.all():
-            raised = self._next(kept)
-            closed |= (raised <= kept) | (raised > ceiling)
+            closed |= places >= ceiling
             rows = np.flatnonzero(~closed)
             if not len(rows):
                 break
-            candidates = np.repeat(kept[None], len(rows), axis=0)
-            candidates[np.arange(len(rows)), rows] = raised[rows]
+            candidates = np.repeat(places[None], len(rows), axis=0)
+            candidates[np.arange(len(rows)), rows] += 1
             fits = self._feasible(candidates)
             closed[rows[~fits]] = True  # costs only rise from here: what does not fit now never will
             if fits.any():
                 open_rows = rows[fits]
-                chosen = open_rows[np.argmax((wanted - kept)[open_rows] / self._of[open_rows])]
-                kept[chosen] = raised[chosen]
-        return kept
+                places[open_rows[np.argmax(((asked - self._levels(places)) / dense)[open_rows])]] += 1
+        return places
 
-    def _round_down(self, kept: NDArray[np.float64]) -> Kept:
-        floored = np.floor(kept / self._step + 1e-9).astype(np.int64) * self._step
-        floored = np.where(kept >= self._of - 1e-9, self._of, floored)
-        lifted: Kept = np.maximum(floored, self._least)
-        return lifted
-
-    def _next(self, kept: Kept) -> Kept:
-        """One step more for each group, at most all of it."""
-        stepped: Kept = np.minimum((kept // self._step + 1) * self._step, self._of)
-        return stepped
+    def _levels(self, places: Places) -> Floats:
+        """The levels of each axis's first choice at `places`, (axes,)."""
+        return np.array([c.levels[at] for c, at in zip(self.space.cube.leaders, places, strict=True)], dtype=np.float64)
 
     @cached_property
-    def _of(self) -> Kept:
-        return np.array([g.of for g in self.space], dtype=np.int64)
+    def _last(self) -> Places:
+        """The place of the dense level along each axis."""
+        return np.array([len(choice.levels) - 1 for choice in self.space.cube.leaders], dtype=np.int64)
 
-    @cached_property
-    def _step(self) -> Kept:
-        return np.array([g.step for g in self.space], dtype=np.int64)
 
-    @cached_property
-    def _least(self) -> Kept:
-        return np.array([g.choices()[0] for g in self.space], dtype=np.int64)
+def _prices(cost: Predicts, rows: Rows) -> Floats:
+    if isinstance(cost, PredictsMany):
+        return cost.predict_many(rows)
+    return np.array([cost.predict(Policy.of(row)) for row in rows])
 
 
 def ceiling(written: str | float, dense: float, unit: str = "") -> float:
@@ -205,13 +230,13 @@ def ceiling(written: str | float, dense: float, unit: str = "") -> float:
     return value * dense if value <= 1 and not given else value
 
 
-def limits(written: Mapping[str, str | float], costs: Mapping[str, Priced], space: SearchSpace) -> tuple[Limit, ...]:
+def limits(written: Mapping[str, str | float], costs: Mapping[str, Predicts], space: SearchSpace) -> tuple[Limit, ...]:
     """A ceiling for each entry of `written`. Raises ConfigError where a cost is unknown."""
     found = []
     for name, value in written.items():
         if name not in costs:
             raise ConfigError(f"a budget on {name!r} needs a cost of that name; there are {', '.join(sorted(costs))}")
-        dense = costs[name].predict(space.dense())
-        most = ceiling(value, dense, costs[name].unit)
-        found.append(Limit(name, costs[name], most, str(value), float(getattr(costs[name], "margin", 0.0))))
+        cost, dense = costs[name], costs[name].predict(space.dense())
+        margin = cost.margin if isinstance(cost, KeepsAway) else 0.0
+        found.append(Limit(name, cost, ceiling(value, dense, cost.unit), str(value), margin))
     return tuple(found)

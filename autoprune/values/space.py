@@ -1,162 +1,286 @@
-"""The search space and the points in it. Plain values: no model, no torch, no randomness.
+"""The search space and the points in it: a whole number for every choice. Plain values: no model, no torch, no dice.
 
-A policy holds one sparsity a group. The whole number of units that stay, `kept`, is the same thing said exactly; the
-two are converted here and nowhere else.
+A choice takes one of finitely many levels, of which the last is the dense network's. What a level means is the choice's
+kind (channels kept, heads kept, 1 or 0 of a block); nothing but the tracer, which finds choices, and the edits, which
+carry them out, knows kinds. Controllers see the unit cube: one axis for each choice, or for choices that are tied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.errors import PolicyError
+from autoprune.errors import ConfigError, PolicyError
+from autoprune.values.terms import Floats, Op, Rows
+
+Places = NDArray[np.int64]  # (policies, axes): which of its levels each axis of the cube has
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Units that are decided together: channels that depend on one another.
+class Choice:
+    """What is decided by one number.
 
     Attributes:
-        name: the first layer that produces the group's channels (with #2, #3 ... where one layer feeds several groups).
-        of: how many units the dense network has, >= 1.
+        name: of channels, the first layer that produces them (with #2, #3 ... where one layer feeds several choices).
+        levels: every number that it may take, ascending, at least 0; the last is the dense network's.
+        kind: what a unit is: "channel", "head", "block" and the like.
+        within: the name of the block choice whose level 0 makes this one moot; "" where there is none.
         layers: every layer whose weights lose rows or columns with a unit, producers first.
-        lowest: fewest units that may stay, in [1, of].
-        step: units are kept in multiples of this (or all of them).
-        width: channels a unit; more than one where whole groups of a grouped convolution leave.
         role: facts that a learning controller may look at, each in [0, 1]; may be empty. A trace says channels, and
             input channels, input height and width, stride and kernel of the producing layers, against their largest.
+        width: channels a unit; more than one where whole groups of a grouped convolution leave.
     """
 
     name: str
-    of: int
+    levels: tuple[int, ...]
+    kind: str = "channel"
+    within: str = ""
     layers: tuple[str, ...] = ()
-    lowest: int = 1
-    step: int = 1
-    width: int = 1
     role: tuple[float, ...] = ()
+    width: int = 1
 
-    def choices(self) -> tuple[int, ...]:
-        """Every number of units that may be kept, ascending; the last is `of`."""
-        first = -(-self.lowest // self.step) * self.step
-        return (*range(first, self.of, self.step), self.of)
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.levels, self.levels[1:]))
+        if not (self.levels and rising and self.levels[0] >= 0 < self.levels[-1]):
+            few = ", ".join(map(str, self.levels[:8])) or "none"
+            raise ConfigError(f"choice {self.name!r} has the levels {few}; ascending whole numbers from 0 on are right")
 
-    def snap(self, sparsity: float) -> int:
-        """The allowed number of kept units nearest to `sparsity`, the fraction removed in [0, 1]."""
-        wanted = self.of * (1.0 - sparsity)
-        return min(self.choices(), key=lambda kept: (abs(kept - wanted), kept))
+    @property
+    def dense(self) -> int:
+        """The dense network's level."""
+        return self.levels[-1]
 
-    def sparsity(self, kept: int) -> float:
-        """The fraction removed when `kept` units stay."""
-        return (self.of - kept) / self.of
+    @property
+    def reach(self) -> float:
+        """The largest sparsity, in [0, 1]."""
+        return self.sparsity(self.levels[0])
 
+    def sparsity(self, level: int) -> float:
+        """The fraction removed at `level`."""
+        return (self.dense - level) / self.dense
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """The size of one dimension of a tensor: `fixed` elements and, for each group, some for every kept unit."""
+    def nearest(self, sparsity: float) -> int:
+        """The place among `levels` of the one nearest to `sparsity`, the fraction removed in [0, 1]."""
+        wanted = self.dense * (1.0 - sparsity)
+        above = min(bisect_left(self.levels, wanted), len(self.levels) - 1)
+        below = max(above - 1, 0)
+        return below if wanted - self.levels[below] <= self.levels[above] - wanted else above
 
-    fixed: int
-    per_unit: tuple[tuple[int, int], ...] = ()  # (group's position in the space, elements a kept unit)
-
-    def size(self, kept: Sequence[int]) -> int:
-        """Elements of this dimension under `kept`, one number a group."""
-        return self.fixed + sum(elements * kept[group] for group, elements in self.per_unit)
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """Something whose cost is a product of sizes: `times` x the product of its extents.
-
-    For an operator that is its MACs (`times` is the number of output positions); for a tensor, its elements.
-
-    Attributes:
-        kind: of an operator, such as "conv 3x3/1 @ 32x32": those of one kind take like time for like work.
-        moves: of an operator, the tensors that it reads and then those that it writes.
-    """
-
-    name: str
-    times: int
-    extents: tuple[Extent, ...]
-    kind: str = ""
-    moves: tuple[Op, ...] = ()
-
-    def count(self, kept: Sequence[int]) -> int:
-        """The product under `kept`, one number a group."""
-        total = self.times
-        for extent in self.extents:
-            total *= extent.size(kept)
-        return total
+    def below(self, level: float) -> int:
+        """The place among `levels` of the largest that is not above `level`; 0 where none is."""
+        return max(bisect_right(self.levels, level) - 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One sparsity for every group, in the space's order. Hashable; equal policies are one policy."""
+    """One level for every choice, in the space's order. Hashable; equal policies are one policy."""
 
-    sparsity: tuple[float, ...]
+    levels: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.sparsity)
+        return len(self.levels)
+
+    @classmethod
+    def of(cls, levels: Iterable[int]) -> Policy:
+        """Of whole numbers of any type."""
+        return cls(tuple(int(level) for level in levels))
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What may be decided (groups) and what every decision costs (operators and parameters)."""
+    """What may be decided (choices) and what every decision costs (operators and parameters).
+
+    Attributes:
+        ties: choices, by position, that move together; they have as many levels.
+    """
 
     name: str
-    groups: tuple[Group, ...]
+    choices: tuple[Choice, ...]
     ops: tuple[Op, ...] = ()
     parameters: tuple[Op, ...] = ()
-    _dense: Policy = field(init=False, repr=False, compare=False)
+    ties: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_dense", Policy((0.0,) * len(self.groups)))
+        tied = [place for tie in self.ties for place in tie]
+        if len(tied) != len(set(tied)) or not all(0 <= place < len(self.choices) for place in tied):
+            raise ConfigError(f"the ties of {self.name} are {self.ties}; each choice, by position, in one tie is right")
+        for tie in self.ties:
+            if len({len(self.choices[place].levels) for place in tie}) > 1:
+                names = ", ".join(self.choices[place].name for place in tie)
+                raise ConfigError(f"{names} have different numbers of levels; only choices of as many can be tied")
+        blocks = {choice.name for choice in self.choices if choice.levels[0] == 0}
+        if lost := [choice for choice in self.choices if choice.within and choice.within not in blocks]:
+            inside = f"choice {lost[0].name!r} lies within {lost[0].within!r}"
+            raise ConfigError(f"{inside}, which {self.name} has not as a choice with level 0")
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.choices)
 
-    def __iter__(self) -> Iterator[Group]:
-        return iter(self.groups)
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self.choices)
 
-    def snap(self, sparsity: Sequence[float] | NDArray[np.float64]) -> Policy:
-        """The possible policy nearest to `sparsity`, one number in [0, 1] a group."""
-        self._check_length(len(sparsity))
-        return self.policy([g.snap(float(s)) for g, s in zip(self.groups, sparsity, strict=True)])
+    def snap(self, sparsity: Sequence[float] | Floats) -> Policy:
+        """The possible policy nearest to `sparsity`, one number in [0, 1] a choice; tied choices meet in the middle."""
+        self._require_length(len(sparsity))
+        nearest = [choice.nearest(float(s)) for choice, s in zip(self.choices, sparsity, strict=True)]
+        moot = self._moot([choice.levels[place] for choice, place in zip(self.choices, nearest, strict=True)])
+        told = [[nearest[at] for at in axis if at not in moot] or [nearest[axis[0]]] for axis in self.cube.axes]
+        return self.cube.settled([round(sum(places) / len(places)) for places in told])
 
-    def policy(self, kept: Sequence[int] | NDArray[np.int64]) -> Policy:
-        """The policy that keeps `kept` units, one number a group. Not snapped: see `contains`."""
-        self._check_length(len(kept))
-        return Policy(tuple(g.sparsity(int(k)) for g, k in zip(self.groups, kept, strict=True)))
-
-    def kept(self, policy: Policy) -> tuple[int, ...]:
-        """How many units of each group `policy` keeps."""
-        self._check_length(len(policy))
-        return tuple(g.of - round(s * g.of) for g, s in zip(self.groups, policy.sparsity, strict=True))
+    def sparsity(self, policy: Policy) -> tuple[float, ...]:
+        """The fraction that `policy` removes of each choice."""
+        return tuple(c.sparsity(level) for c, level in zip(self.choices, policy.levels, strict=True))
 
     def contains(self, policy: Policy) -> bool:
-        """Whether every group of `policy` keeps a number of units that is allowed."""
+        """Whether `policy` has an allowed level for every choice, ties hold, and what is moot is dense."""
         if len(policy) != len(self):
             return False
-        kept = self.kept(policy)
-        allowed = all(k in g.choices() for g, k in zip(self.groups, kept, strict=True))
-        return allowed and self.policy(kept) == policy
+        allowed = all(level in c.levels for c, level in zip(self.choices, policy.levels, strict=True))
+        return allowed and self.cube.settled(self.cube.places(policy)) == policy
 
     def require(self, policy: Policy) -> None:
-        """Raise PolicyError naming the first group of which `policy` keeps no whole number from 1 to all."""
-        for group, kept, sparsity in zip(self.groups, self.kept(policy), policy.sparsity, strict=True):
-            if not 1 <= kept <= group.of or abs(group.sparsity(kept) - sparsity) > 1e-6:
-                units = f"group {group.name!r} of {group.of} units at a sparsity of {sparsity:.6g}"
-                raise PolicyError(f"{self.name} has no such network: {units}; 1 to {group.of} whole units can stay")
+        """Raise PolicyError naming the first choice of which `policy` asks what the network cannot have."""
+        self._require_length(len(policy))
+        for choice, level in zip(self.choices, policy.levels, strict=True):
+            if not (1 <= level <= choice.dense or level in choice.levels):
+                units = f"{choice.kind} choice {choice.name!r} with {level} of {choice.dense} units"
+                raise PolicyError(f"{self.name} has no such network: {units}; 1 to {choice.dense} can stay")
 
     def dense(self) -> Policy:
         """The policy that removes nothing."""
-        return self._dense
+        return Policy(tuple(choice.dense for choice in self.choices))
 
     def thinnest(self) -> Policy:
         """The policy that removes as much as is allowed everywhere."""
-        return self.policy([g.choices()[0] for g in self.groups])
+        return self.canonical(Policy(tuple(choice.levels[0] for choice in self.choices)))
 
-    def _check_length(self, given: int) -> None:
+    def canonical(self, policy: Policy) -> Policy:
+        """`policy` with the dense level for what lies in a block that is left out: equal networks are one policy."""
+        moot = self._moot(policy.levels)
+        pairs = enumerate(zip(self.choices, policy.levels, strict=True))
+        return Policy(tuple(c.dense if place in moot else level for place, (c, level) in pairs)) if moot else policy
+
+    def _moot(self, levels: Sequence[int]) -> set[int]:
+        """The choices, by position, that lie in a block that is left out."""
+        return {place for place, block in self.gates if levels[block] == 0}
+
+    @cached_property
+    def gates(self) -> tuple[tuple[int, int], ...]:
+        """Each choice that lies within a block, and that block, by position; of blocks within blocks every one."""
+        place, found = {choice.name: at for at, choice in enumerate(self.choices)}, list[tuple[int, int]]()
+        for at, choice in enumerate(self.choices):
+            outer = choice.within
+            while outer and (at, place[outer]) not in found:
+                found.append((at, place[outer]))
+                outer = self.choices[place[outer]].within
+        return tuple(found)
+
+    def _require_length(self, given: int) -> None:
         if given != len(self):
-            raise PolicyError(f"{self.name} has {len(self)} groups, but {given} numbers were given")
+            raise PolicyError(f"{self.name} has {len(self)} choices, but {given} numbers were given")
+
+    @cached_property
+    def cube(self) -> Cube:
+        """The space as controllers see it."""
+        return Cube(self)
+
+
+class Cube:
+    """A space as the unit cube: an axis for each choice that leaves one, or for a tie of them; 0 is dense, 1 the least.
+
+    Attributes:
+        axes: the choices, by position, that move along each axis, in the order of their first.
+        leaders: the first choice of each axis.
+        reach: (axes,), the largest sparsity along each.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        tied = {place: tie for tie in space.ties for place in tie}
+        every = dict.fromkeys(tied.get(place, (place,)) for place in range(len(space)))
+        self._space = space
+        self.axes = tuple(axis for axis in every if len(space.choices[axis[0]].levels) > 1)
+        self.leaders = tuple(space.choices[axis[0]] for axis in self.axes)
+        self.reach: Floats = np.array([leader.reach for leader in self.leaders], dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.axes)
+
+    def policy(self, point: Sequence[float] | Floats) -> Policy:
+        """The possible policy nearest to `point`, one number in [0, 1] an axis."""
+        sparsity = np.asarray(point, dtype=np.float64) * self.reach
+        return self.settled([c.nearest(s) for c, s in zip(self.leaders, sparsity.tolist(), strict=True)])
+
+    def point(self, policy: Policy) -> Floats:
+        """Where `policy` lies, (axes,); what lies outside is put on the nearest face."""
+        found = []
+        for axis, leader, telling in zip(self.axes, self.leaders, self._telling(policy), strict=True):
+            place = self._space.choices[telling].below(policy.levels[telling])
+            level = policy.levels[telling] if telling == axis[0] else leader.levels[place]
+            found.append(leader.sparsity(level))
+        clipped: Floats = np.clip(np.array(found, dtype=np.float64) / self.reach, 0.0, 1.0)
+        return clipped
+
+    def places(self, policy: Policy) -> list[int]:
+        """For each axis, which of its levels `policy` has; of a level in between, the next below."""
+        return [self._space.choices[place].below(policy.levels[place]) for place in self._telling(policy)]
+
+    def below(self, levels: Floats) -> Places:
+        """The places of the largest levels that are not above `levels`, (policies, axes); 0 where none is."""
+        apart, ladder, starts = self._ladder
+        found = np.searchsorted(ladder, np.minimum(levels, apart - 1) + 1e-9 + apart * np.arange(len(self)), "right")
+        places: Places = np.maximum(found - 1 - starts, 0)
+        return places
+
+    def settled(self, places: Sequence[int]) -> Policy:
+        """The policy that has, along each axis, the level at that place."""
+        return Policy.of(self.rows(np.array([places], dtype=np.int64))[0])
+
+    def rows(self, places: Places) -> Rows:
+        """The levels of all choices, (policies, axes) -> (policies, choices); of what is moot the dense one."""
+        if len(self) < len(self._space):
+            places = np.concatenate([places, np.full((len(places), 1), -1)], axis=1)[:, self._axis]
+        found: Rows = self._table[np.arange(len(self._space)), places]  # (policies, choices)
+        for place, out in [(place, found[:, block] == 0) for place, block in self._space.gates]:
+            found[out, place] = self._space.choices[place].dense
+        return found
+
+    def _telling(self, policy: Policy) -> list[int]:
+        """For each axis the choice, by position, that says where `policy` is: the first that is not moot."""
+        moot = self._space._moot(policy.levels)
+        return [next((place for place in axis if place not in moot), axis[0]) for axis in self.axes]
+
+    @cached_property
+    def _ladder(self) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """The levels of all axes in one ascending row, how far apart axes lie in it, and where each begins."""
+        apart = max((leader.dense for leader in self.leaders), default=0) + 2
+        rungs = [np.array(leader.levels) + apart * at for at, leader in enumerate(self.leaders)]
+        starts = np.cumsum([0, *(len(rung) for rung in rungs)])[:-1]
+        return apart, np.concatenate([np.zeros(0, dtype=np.int64), *rungs]), starts
+
+    @cached_property
+    def _axis(self) -> NDArray[np.intp]:
+        """The axis of each choice; the last number, one more than there are axes, where it has none."""
+        found = np.full(len(self._space), len(self.axes), dtype=np.intp)
+        for number, axis in enumerate(self.axes):
+            found[list(axis)] = number
+        return found
+
+    @cached_property
+    def _table(self) -> Rows:
+        """(choices, most levels): the levels of each from the first on, and the dense one in what is left over."""
+        most = max((len(choice.levels) for choice in self._space), default=1)
+        table = np.repeat(np.array([[choice.dense] for choice in self._space], dtype=np.int64), most, axis=1)
+        for row, choice in zip(table, self._space, strict=True):
+            row[: len(choice.levels)] = choice.levels
+        return table
+
+
+def levels_of(dense: int, lowest: int = 1, step: int = 1) -> tuple[int, ...]:
+    """Multiples of `step` from `lowest` on, and `dense`, which is the last."""
+    first = -(-lowest // step) * step
+    return (*range(first, dense, step), dense)

@@ -1,14 +1,42 @@
-"""What one evaluation said."""
+"""What one evaluation said, and which of several say most: the front."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+
+import numpy as np
 
 from autoprune.values.space import Policy
 
-_AROUND = {"ask", "journal", "tell"}  # phases of every trial; the others are of its evaluation
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a policy.
+
+    Attributes:
+        metric: the task's quality on the holdout, higher is better.
+        values: what is searched for, all upwards; the first is the reward that controllers maximise. Several make a
+            front.
+        costs: by name of the cost model, lower is better.
+    """
+
+    metric: float
+    values: tuple[float, ...]
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing came of a policy.
+
+    Attributes:
+        error: one line.
+        costs: as of an `Outcome`, since they are known without a network.
+    """
+
+    error: str
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,32 +44,61 @@ class Trial:
     """One policy and what became of it. Immutable: it is told as it was written.
 
     Attributes:
-        number: counted from 0.
+        number: of the ask, counted from 0.
         policy: what was evaluated.
-        status: "ok" or "failed".
-        metric: the task's quality on the holdout, higher is better; None when failed.
-        costs: by name of the cost model, lower is better.
-        reward: what the controller maximises; None when failed.
-        error: why it failed, one line; empty otherwise.
-        seconds: time spent, by phase ("ask", "prune", "score" ...).
+        outcome: what came of it, or why nothing did.
+        seconds: time spent, by phase ("ask", "prune", "recover", "score" ...).
+        rung: how thorough the evaluation was, counted from 0; what was asked at one rung may be asked again at another.
+        repeats: the number of the trial whose outcome this one copies, since its policy is the same; None where a
+            network was made for it.
+        worker: who evaluated it; "" for this process.
     """
 
     number: int
     policy: Policy
-    status: Literal["ok", "failed"] = "ok"
-    metric: float | None = None
-    costs: Mapping[str, float] = field(default_factory=dict)
-    reward: float | None = None
-    error: str = ""
+    outcome: Outcome | Failure
     seconds: Mapping[str, float] = field(default_factory=dict)
+    rung: int = 0
+    repeats: int | None = None
+    worker: str = ""
 
     @property
-    def evaluated(self) -> bool:
-        """Whether a network was made for it. A policy that came again has the outcome that it had before."""
-        return not self.seconds.keys() <= _AROUND
+    def metric(self) -> float | None:
+        """The task's quality; None where the trial failed."""
+        return self.outcome.metric if isinstance(self.outcome, Outcome) else None
+
+    @property
+    def reward(self) -> float | None:
+        """What the controller maximises; None where the trial failed."""
+        return self.outcome.values[0] if isinstance(self.outcome, Outcome) else None
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """By name of the cost model."""
+        return self.outcome.costs
+
+    @property
+    def error(self) -> str:
+        """Why it failed; "" where it did not."""
+        return self.outcome.error if isinstance(self.outcome, Failure) else ""
+
+
+def front(values: Sequence[Sequence[float]]) -> list[int]:
+    """The rows that no other beats, all numbers upwards: none is as large everywhere; of equal rows the first.
+
+    In falling order of their last number: by rising cost, where that comes last with a minus sign.
+    """
+    found: list[int] = []
+    if not len(values):
+        return found
+    points = np.array(values, dtype=np.float64)
+    for at in np.lexsort([np.arange(len(points)), *(-points.T)]).tolist():  # whoever beats a row comes before it
+        if not (points[found] >= points[at]).all(axis=1).any():
+            found.append(at)
+    return found
 
 
 def policies_per_second(trials: Iterable[Trial]) -> float:
     """How many of `trials` were evaluated, by the sum of their seconds; 0 where none was."""
-    spent = [sum(trial.seconds.values()) for trial in trials if trial.evaluated]
+    spent = [sum(trial.seconds.values()) for trial in trials if trial.repeats is None]
     return len(spent) / sum(spent) if sum(spent) else 0.0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import torch
 from torch import nn
 
-from autoprune.structure.prune import prune
-from autoprune.structure.trace import Trace
-from autoprune.task import Images, Task
-from autoprune.values.space import Policy, SearchSpace
+from autoprune import Bench, Candidate, Images, Policy, Score, Task
 
 
 def network() -> nn.Sequential:
@@ -49,35 +47,73 @@ def wrong() -> int:
 class Constant:
     """Judges every network alike; stops, as a person or the system would, at the realisation in MINE_STOP."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
         self.count = 0
 
-    def realise(self, policy: object) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         self.count += 1
         what, _, at = os.environ.get("MINE_STOP", "never:0").partition(":")
         if self.count == int(at):
             if what == "interrupt":
                 raise KeyboardInterrupt
             os.kill(os.getpid(), 9)
-        return self.task.model
+        return Candidate(policy, self.bench.task.model)
 
-    def metric(self, model: nn.Module) -> float:
-        return 0.5
+    def recover(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def score(self, candidate: Candidate) -> Score:
+        return Score(0.5)
 
 
 class Careful:
     """Judges a network by how many weights it has, and says the opposite when it is careful."""
 
-    def __init__(self, task: Task, trace: Trace, space: SearchSpace, sign: int = 1) -> None:
-        self.task, self.trace, self.space, self.sign = task, trace, space, sign
+    def __init__(self, bench: Bench, sign: int = 1) -> None:
+        self.bench, self.sign = bench, sign
 
-    def realise(self, policy: Policy) -> nn.Module:
-        kept = [torch.arange(count).numpy() for count in self.space.kept(policy)]
-        return prune(self.task.model, self.trace, kept)
+    def realise(self, policy: Policy) -> Candidate:
+        return self.bench.pruned(policy)
 
-    def metric(self, model: nn.Module) -> float:
-        return self.sign * sum(p.numel() for p in model.parameters()) / 1000
+    def recover(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def score(self, candidate: Candidate) -> Score:
+        return Score(self.sign * sum(p.numel() for p in candidate.model.parameters()) / 1000)
 
     def careful(self) -> Careful:
-        return Careful(self.task, self.trace, self.space, -self.sign)
+        return Careful(dataclasses.replace(self.bench), -self.sign)
+
+
+class OldEvaluator:
+    """Of the protocol before `recover` and `score`."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def realise(self, policy: Policy) -> nn.Module:
+        return self.bench.task.model
+
+    def metric(self, model: nn.Module) -> float:
+        return 0.5
+
+
+class OlderEvaluator(OldEvaluator):
+    """Of the protocol before the bench."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+
+class OldController:
+    """Proposes sparsities, as policies once held."""
+
+    def __init__(self, space: object, budget: object, seed: int = 0) -> None:
+        self.space = space
+
+    def ask(self) -> Policy:
+        return Policy((0.5, 0.5))  # type: ignore[arg-type]
+
+    def tell(self, trial: object) -> None:
+        pass

@@ -13,9 +13,8 @@ import torch
 
 from autoprune import config
 from autoprune.command import cli
-from autoprune.errors import ConfigError, RunError
-from autoprune.runs import lifecycle as api
-from autoprune.runs import study
+from autoprune.errors import ConfigError, PolicyError, RunError
+from autoprune.runs import journal, lifecycle, study
 from autoprune.runs.journal import Run
 from autoprune.runs.loop import search
 from autoprune.values.trial import Trial
@@ -60,9 +59,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
     return captured.out
 
 
-def searched(build: study.Study, directory: Path, trials: int) -> list[Trial]:
-    """What `api.complete` does before it finetunes and reports."""
-    with Run(directory, build.config.plain(), build.space, {"precision": "fp32", "threads": 1}) as run:
+def searched(build: study.Study, directory: Path, trials: int, precision: str = "fp32") -> list[Trial]:
+    """What `lifecycle.complete` does before it finetunes and reports."""
+    with Run(directory, build.config.plain(), build.space, {"precision": precision, "threads": 1}) as run:
         search(build.controller(), build.attempt, run, trials=trials)
         return list(run)
 
@@ -137,7 +136,7 @@ class TestRefusals:
 class TestCheck:
     def test_names_groups_frozen_layers_and_costs(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found = json.loads(said(capsys, "check", str(space), "--json"))
-        assert [(g["name"], g["of"], g["lowest"]) for g in found["groups"]] == [("0", 8, 2), ("3", 12, 3)]
+        assert [(g["name"], g["of"], g["lowest"]) for g in found["choices"]] == [("0", 8, 2), ("3", 12, 3)]
         assert found["frozen"] == [{"name": "7", "units": 10, "reason": "is the network's output"}]
         macs = {"name": "macs", "unit": "MAC", "dense": 60024.0, "smallest": 4638.0}
         assert macs in found["costs"]
@@ -145,7 +144,7 @@ class TestCheck:
 
     def test_reads_well(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         text = said(capsys, "check", str(space))
-        assert "2 groups, 1 frozen" in text
+        assert "2 choices, 1 frozen" in text
         assert "macs    60,024               4,638  7.7%" in text
 
     def test_takes_the_command_line_budget(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,22 +259,48 @@ class TestStudy:
 
     def test_runs_as_asked(self, space: Path, tmp_path: Path) -> None:
         trials = searched(study.build(config.read(space)), tmp_path / "run", 4)
-        assert [t.status for t in trials] == ["ok"] * 4
+        assert [t.metric for t in trials] == [0.5] * 4
         assert all(t.costs["macs"] <= 30_012 for t in trials)
 
     def test_comes_back_from_the_run_with_its_precision(self, space: Path, tmp_path: Path) -> None:
         directory = tmp_path / "run"
         threads = torch.get_num_threads()
         try:
-            first = searched(study.build(config.read(space)), directory, 2)
-            machine = directory / "machine.json"
-            machine.write_text(machine.read_text().replace("fp32", "bf16"))
-            built, opened = api.reopen(directory, trials=9)
+            first = searched(study.build(config.read(space)), directory, 2, "bf16")
+            built, opened = lifecycle.reopen(directory, trials=9)
             with opened:
                 assert (list(opened), built.precision, built.config.search.trials) == (first, "bf16", 9)
             assert torch.get_num_threads() == 1
         finally:
             torch.set_num_threads(threads)
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new"), [("machine.json", "fp32", "bf16"), ("config.json", '"seed": 0', '"seed": 1')]
+    )
+    def test_whose_facts_were_changed_by_hand_is_refused(
+        self, space: Path, tmp_path: Path, file: str, old: str, new: str
+    ) -> None:
+        searched(study.build(config.read(space)), tmp_path / "run", 1)
+        path = tmp_path / "run" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        with pytest.raises(RunError, match="was changed since the run began"):
+            lifecycle.reopen(tmp_path / "run")
+
+    def test_of_a_controller_that_proposes_sparsities_is_one_line(self, space: Path, tmp_path: Path) -> None:
+        built = study.build(config.read(space, {"controller": {"use": f"{MINE}:OldController"}}))
+        with pytest.raises(PolicyError, match=r"proposed \(0.5, 0.5 ...\); 2 whole numbers, the levels"):
+            searched(built, tmp_path / "run", 1)
+
+    def test_takes_short_cuts_where_many_trials_are_planned_and_keeps_that(self, space: Path, tmp_path: Path) -> None:
+        few, many = (study.build(config.read(space, {"search.trials": n})) for n in (study.PAYS - 1, study.PAYS))
+        assert (few.shortcuts, many.shortcuts) == (False, True)
+        with lifecycle.begin(few, tmp_path) as begun:
+            assert begun.machine["shortcuts"] is False
+        built, opened = lifecycle.reopen(begun.directory, trials=10 * study.PAYS)
+        with opened:
+            assert not built.shortcuts
+            assert built.evaluator.bench.shortcuts is False  # type: ignore[attr-defined]
 
     def test_of_another_network_is_refused(self, space: Path, tmp_path: Path) -> None:
         searched(study.build(config.read(space)), tmp_path / "run", 1)
@@ -302,13 +327,13 @@ class TestStopping:
         assert done.returncode == 130
         assert f"go on with: autoprune resume runs/mine/{directory.name}" in done.stderr
         assert "Traceback" not in done.stderr
-        assert len((directory / "trials.jsonl").read_text().splitlines()) == 2
+        assert journal.count(directory) == 2
 
     def test_by_force_loses_one_trial_and_changes_none(self, space: Path, tmp_path: Path) -> None:
         assert self.stop(space, "kill").returncode == -9
         (directory,) = (space.parent / "runs" / "mine").iterdir()
         whole = searched(study.build(config.read(space)), tmp_path / "whole", 4)
-        built, opened = api.reopen(directory)
+        built, opened = lifecycle.reopen(directory)
         with opened:
             assert [t.policy for t in opened] == [t.policy for t in whole[:2]]
             search(built.controller(), built.attempt, opened, trials=4)
@@ -323,7 +348,7 @@ class TestFromEndToEnd:
         found = json.loads(said(capsys, "search", str(space), "--trials", "2", "--out", "out", "--json"))
         directory = Path(found["directory"])
         assert directory.parent == Path("out/mine")
-        assert len((directory / "trials.jsonl").read_text().splitlines()) == 2
+        assert journal.count(directory) == 2
         (directory / "report.html").unlink()
         text = said(capsys, "report", str(directory))
         assert "of the MACs" in text
@@ -337,7 +362,7 @@ class TestFromEndToEnd:
 
     def test_python_gets_policy_model_and_report(self, space: Path, tmp_path: Path) -> None:
         task = study.build(config.read(space)).task
-        result = api.search(
+        result = lifecycle.search(
             task,
             budget={"macs": 0.5},
             controller={"use": "random"},

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from autoprune import config
 from autoprune.command.progress import Bars, Progress
-from autoprune.report import facts as report
+from autoprune.report import words
 from autoprune.runs import study
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial, policies_per_second
+from tests import making
 from tests.assets import mine
+from tests.making import done
 
-POLICY = Policy((0.5, 0.5))
+POLICY = Policy((4, 6))
 
 
 def trial(number: int, seconds: float, *, again: bool = False, failed: bool = False) -> Trial:
     """One that took `seconds`; `again` is of a policy whose outcome was known."""
     spent = {"ask": seconds} if again else {"ask": seconds / 2, "prune": seconds / 4, "score": seconds / 4}
     if failed:
-        return Trial(number, POLICY, "failed", costs={"macs": 1.0}, error="NaN", seconds=spent)
-    return Trial(number, POLICY, "ok", 0.25, {"macs": 15_006.0}, 0.5, seconds={**spent, "journal": 0.0})
+        return making.failed(number, POLICY, "NaN", {"macs": 1.0}, spent)
+    found = done(number, POLICY, 0.25, {"macs": 15_006.0}, 0.5, {**spent, "journal": 0.0})
+    return dataclasses.replace(found, repeats=0) if again else found
 
 
 @pytest.fixture
 def built() -> Study:
     tables = {"name": "mine", "task": {"use": study.GIVEN}, "budget": {"macs": "50%"}, "search": {"trials": 9}}
-    return study.build(config.parse(tables, "test"), task=mine.make(), chosen="fp32")
+    return study.build(config.parse(tables, "test"), task=mine.make(), found={"precision": "fp32"})
 
 
 class TestPace:
@@ -38,14 +42,14 @@ class TestPace:
         assert policies_per_second([trial(0, 0.25), trial(1, 0.5, failed=True), trial(2, 9.0, again=True)]) == 2 / 0.75
         assert policies_per_second([]) == 0.0
         assert policies_per_second([trial(0, 9.0, again=True)]) == 0.0
-        assert policies_per_second([Trial(0, POLICY)]) == 0.0
+        assert policies_per_second([done(0, POLICY)]) == 0.0
 
     @pytest.mark.parametrize(
         ("pace", "wanted"),
         [(3.2, "3.2 policies/s"), (0.043, "0.04 policies/s"), (0.96, "1.0 policies/s"), (214.06, "214.1 policies/s")],
     )
     def test_reads_well(self, pace: float, wanted: str) -> None:
-        assert report.rate(pace) == wanted
+        assert words.rate(pace) == wanted
 
 
 class TestProgress:
@@ -66,7 +70,7 @@ class TestProgress:
         self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with Run(tmp_path / "run", built.config.plain(), built.space) as run, Progress(built, run) as shown:
-            run.append(one := Trial(0, POLICY, "failed", error="NaN"))
+            run.append(one := making.failed(0, POLICY, "NaN"))
             shown.trial(one)
         said = capsys.readouterr().err
         assert "failed: NaN" in said

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import warnings
 from functools import partial
 from itertools import pairwise
@@ -6,36 +8,50 @@ import numpy as np
 import optuna
 import pytest
 
-from autoprune.controllers.bayes import Bayes, BayesGP, CmaEs, Nsga2, Qmc
+from autoprune import plugins
+from autoprune.controllers.bayes import Bayes
+from autoprune.controllers.bayes_gp import BayesGP
+from autoprune.controllers.cmaes import CmaEs
+from autoprune.controllers.deep import Deep
 from autoprune.controllers.evolution import Evolution
+from autoprune.controllers.nsga2 import Nsga2
+from autoprune.controllers.qmc import Qmc
 from autoprune.controllers.random import Random
-from autoprune.controllers.uniform import Deep, Shallow, Uniform
+from autoprune.controllers.shallow import Shallow
+from autoprune.controllers.uniform import Uniform
 from autoprune.costs.arithmetic import Macs, Params
 from autoprune.errors import ConfigError
 from autoprune.testing.controllers import ControllerContract, drive, new
 from autoprune.testing.surrogate import half, judge, metric, toy_space
 from autoprune.values.budget import Budget
 from autoprune.values.space import SearchSpace
+from autoprune.values.trial import Outcome, Trial, front
+from tests import ASSETS
+from tests.making import done
+
+RECORDED = json.loads((ASSETS / "policies_v1.json").read_text())
 
 
 class TestUniform:
     def test_is_uniform_up_to_rounding_and_the_remainder(self):
         space = toy_space(step=1, width=256)
-        sparsity = np.array(new(Uniform, space).ask().sparsity)
+        sparsity = np.array(space.sparsity(new(Uniform, space).ask()))
         assert sparsity.max() - sparsity.min() < 0.02
         assert 0.2 < sparsity.mean() < 0.5
 
 
 class TestDeep:
     def test_prunes_the_output_hardest(self):
-        sparsity = new(Deep, toy_space(step=1, width=256)).ask().sparsity
+        space = toy_space(step=1, width=256)
+        sparsity = space.sparsity(new(Deep, space).ask())
         assert all(after >= before - 0.01 for before, after in pairwise(sparsity))
         assert sparsity[-1] > 3 * sparsity[0]
 
 
 class TestShallow:
     def test_prunes_the_input_hardest(self):
-        sparsity = new(Shallow, toy_space(step=1, width=256)).ask().sparsity
+        space = toy_space(step=1, width=256)
+        sparsity = space.sparsity(new(Shallow, space).ask())
         assert all(after <= before + 0.01 for before, after in pairwise(sparsity))
         assert sparsity[0] > 3 * sparsity[-1]
 
@@ -44,7 +60,7 @@ class TestRandom:
     def test_covers_the_space(self):
         space = toy_space(step=1)
         controller = Random(space, Budget(space))
-        drawn = np.array([controller.ask().sparsity for _ in range(400)]) / space.thinnest().sparsity
+        drawn = np.array([space.cube.point(controller.ask()) for _ in range(400)])
         assert np.all(np.abs(drawn.mean(axis=0) - 0.5) < 0.08)
         assert drawn.min() < 0.05
         assert drawn.max() > 0.95
@@ -102,7 +118,7 @@ class TestNsga2:
     def test_its_first_generation_is_of_all_sizes_wherever_it_is_stopped(self):
         space = toy_space()
         controller = Nsga2(space, Budget(space), population=16)
-        means = [np.mean(controller.ask().sparsity) / np.mean(space.thinnest().sparsity) for _ in range(16)]
+        means = [np.mean(space.cube.point(controller.ask())) for _ in range(16)]
         for count in (4, 8, 16):
             assert np.ptp(means[:count]) > 0.5
             assert 0.3 < np.mean(means[:count]) < 0.6
@@ -129,7 +145,21 @@ class TestNsga2:
         controller = Nsga2(space, Budget(space, (half(space, 0.5).limits[0],)))
         trial = judge(space, 0, controller.ask())
         with pytest.raises(ConfigError, match="'macs'"):
-            controller.tell(type(trial)(0, trial.policy, reward=0.5, costs={"ms": 1.0}))
+            controller.tell(done(0, trial.policy, costs={"ms": 1.0}))
+
+    def test_takes_all_values_of_a_reward_that_has_several(self):
+        """Quality up, and two costs with a minus sign: the front of the three widens."""
+        space = toy_space(depth=4)
+        controller = Nsga2(space, Budget(space), population=10)
+        rows = []
+        for number in range(80):
+            trial = judge(space, number, controller.ask())
+            values = (trial.metric, -trial.costs["macs"] / 1e6, -trial.costs["params"] / 1e3)
+            rows.append(values)
+            controller.tell(Trial(number, trial.policy, Outcome(trial.metric, values, trial.costs)))
+        first, whole = front(rows[:10]), front(rows)
+        assert len(whole) > len(first)
+        assert np.ptp([rows[i][1] for i in whole]) >= np.ptp([rows[i][1] for i in first])
 
     def test_refuses_a_population_of_one(self):
         with pytest.raises(ConfigError, match="population"):
@@ -143,7 +173,7 @@ class TestQmc:
         def unevenness(make):
             """How far each group's sorted sparsities are from equally spaced ones."""
             controller = make(space, Budget(space))
-            drawn = np.array([controller.ask().sparsity for _ in range(64)]) / space.thinnest().sparsity
+            drawn = np.array([space.cube.point(controller.ask()) for _ in range(64)])
             return np.abs(np.sort(drawn, axis=0) - (np.arange(64)[:, None] + 0.5) / 64).mean()
 
         assert unevenness(Qmc) < 0.5 * unevenness(Random)
@@ -176,8 +206,18 @@ def test_a_budget_that_need_not_be_filled_is_not_exceeded(make, cost):
 @pytest.mark.parametrize("make", [Uniform, Deep, Shallow, Random, Evolution, Bayes, CmaEs, Nsga2, Qmc])
 def test_a_group_that_is_frozen_stays_dense(make):
     toy = toy_space()
-    first = toy.groups[0]
-    frozen = type(first)(first.name, first.of, first.layers, lowest=first.of, role=first.role)
-    space = SearchSpace("toy", (frozen, *toy.groups[1:]), toy.ops, toy.parameters)
+    frozen = dataclasses.replace(toy.choices[0], levels=(toy.choices[0].dense,))
+    space = SearchSpace("toy", (frozen, *toy.choices[1:]), toy.ops, toy.parameters)
     trials = drive(new(make, space), 1 if make in (Uniform, Deep, Shallow) else 15, space=space)
-    assert all(t.policy.sparsity[0] == 0.0 for t in trials)
+    assert all(t.policy.levels[0] == frozen.dense for t in trials)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_asks_for_the_policies_that_it_asked_for_before(name):
+    """Recorded from the version whose policies were sparsities: the same seed leads the same way."""
+    for run in RECORDED[name]["runs"]:
+        space = toy_space(depth=6, step=run["step"], width=32)
+        settings = {"use": name, **RECORDED[name]["settings"]}
+        controller = plugins.build("controller", settings, space=space, budget=half(space), seed=3)
+        trials = drive(controller, len(run["kept"]), space=space)
+        assert [list(t.policy.levels) for t in trials] == run["kept"]

@@ -10,9 +10,11 @@ import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from autoprune.controllers.ddpg import DDPG, SAC, TD3
+from autoprune.controllers.ddpg import DDPG
 from autoprune.controllers.random import Random
+from autoprune.controllers.sac import SAC
 from autoprune.controllers.sb3 import Marked, lent, marked, truncated
+from autoprune.controllers.td3 import TD3
 from autoprune.controllers.walk.environment import Layerwise, action_of, share_of
 from autoprune.controllers.walk.walk import Walk
 from autoprune.errors import ConfigError
@@ -138,7 +140,8 @@ def test_the_noise_decays_to_the_least_and_no_further() -> None:
     def spread(**noise: float) -> float:
         """How far asks stray from one another, once the noise has decayed."""
         controller = new(partial(DDPG, warmup=0, hidden=(16,), noise_decay=0.1, **noise))
-        return float(np.std([controller.ask().sparsity for _ in range(40)][10:], axis=0).mean())
+        asked = [toy_space().sparsity(controller.ask()) for _ in range(40)]
+        return float(np.std(asked[10:], axis=0).mean())
 
     assert spread(noise=0.5, least_noise=0.2) > 1.5 * spread(noise=0.5, least_noise=0.05) > 0
     assert spread(noise=0.05, least_noise=0.2) == pytest.approx(spread(noise=0.05, least_noise=0.05))

@@ -11,15 +11,16 @@ from autoprune.controllers.genetic import Genetic
 from autoprune.errors import BudgetError, ConfigError, Exhausted
 from autoprune.testing.surrogate import half, toy_space
 from autoprune.values.budget import Budget
-from autoprune.values.space import Group, Policy, SearchSpace
+from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
+from tests.making import done, failed, group
 
 Kept = tuple[int, ...]
 
 
 def reward(space: SearchSpace, policy: Policy) -> float:
     """Largest where the first half of the groups is thin and the second whole."""
-    shares = np.array(space.kept(policy)) / [g.of for g in space]
+    shares = np.array(policy.levels) / [g.dense for g in space]
     return float(shares[len(shares) // 2 :].mean() - shares[: len(shares) // 2].mean())
 
 
@@ -29,9 +30,9 @@ def told(controller: Genetic, space: SearchSpace, trials: int, failing: int = -1
     for number in range(trials):
         policy = controller.ask()
         if failing > 0 and number % failing == 0:
-            trial = Trial(number, policy, "failed", error="it broke")
+            trial = failed(number, policy, "it broke")
         else:
-            trial = Trial(number, policy, "ok", 0.5, {}, reward(space, policy))
+            trial = done(number, policy, reward=reward(space, policy))
         controller.tell(trial)
         found.append(trial)
     return found
@@ -43,8 +44,8 @@ def made(space: SearchSpace, **settings: Any) -> Genetic:
 
 def distances(space: SearchSpace, child: Policy, parents: list[Policy]) -> int:
     """In how many groups `child` differs from the nearest of `parents`."""
-    genes = np.array(space.kept(child))
-    return min(int((genes != np.array(space.kept(p))).sum()) for p in parents)
+    genes = np.array(child.levels)
+    return min(int((genes != np.array(p.levels)).sum()) for p in parents)
 
 
 def test_a_generation_is_mutations_then_crossovers_then_random_ones() -> None:
@@ -55,9 +56,9 @@ def test_a_generation_is_mutations_then_crossovers_then_random_ones() -> None:
     children = [t.policy for t in told_from(free, space, 20, 20)]
     mutated, crossed, drawn = children[:8], children[8:16], children[16:]
     assert max(distances(space, child, elite) for child in mutated) <= 4  # a gene changes with a chance of 0.1
-    genes = [set(column) for column in zip(*(space.kept(p) for p in elite), strict=True)]
+    genes = [set(column) for column in zip(*(p.levels for p in elite), strict=True)]
     for child in crossed:
-        assert all(gene in allowed for gene, allowed in zip(space.kept(child), genes, strict=True))
+        assert all(gene in allowed for gene, allowed in zip(child.levels, genes, strict=True))
     assert min(distances(space, child, elite) for child in drawn) > 4
 
 
@@ -65,7 +66,7 @@ def told_from(controller: Genetic, space: SearchSpace, start: int, count: int) -
     found = []
     for number in range(start, start + count):
         policy = controller.ask()
-        found.append(Trial(number, policy, "ok", 0.5, {}, reward(space, policy)))
+        found.append(done(number, policy, reward=reward(space, policy)))
         controller.tell(found[-1])
     return found
 
@@ -77,11 +78,11 @@ def test_parents_are_of_earlier_generations_only() -> None:
         policy = one.ask()
         assert policy == other.ask()
         for controller in (one, other):
-            controller.tell(Trial(number, policy, "ok", 0.5, {}, reward(space, policy)))
+            controller.tell(done(number, policy, reward=reward(space, policy)))
     policy = one.ask()  # the second generation begins
     assert policy == other.ask()
-    one.tell(Trial(10, policy, "ok", 0.5, {}, 100.0))
-    other.tell(Trial(10, policy, "ok", 0.5, {}, -100.0))
+    one.tell(done(10, policy, reward=100.0))
+    other.tell(done(10, policy, reward=-100.0))
     assert one.ask() == other.ask()  # that reward counts from the third on
 
 
@@ -102,7 +103,7 @@ def test_it_converges_on_what_is_rewarded() -> None:
 
 
 def test_a_space_of_few_policies_is_exhausted() -> None:
-    space = SearchSpace("two", (Group("a", 2), Group("b", 3)))
+    space = SearchSpace("two", (group("a", 2), group("b", 3)))
     controller = Genetic(space, Budget(space), population=4, mutations=2, crossovers=2)
     assert len({trial.policy for trial in told(controller, space, 6)}) == 6
     with pytest.raises(Exhausted, match="that was not proposed before"):

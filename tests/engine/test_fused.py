@@ -17,6 +17,7 @@ from autoprune.engine.chains import Activation, Code, Unfusable, read
 from autoprune.engine.fused import Fuser
 from autoprune.engine.int8 import decoded, encoded, pooled
 from autoprune.errors import TrialFailed
+from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.recovery.batchnorm import recalibrate
 from autoprune.models.resnet import ResNet
@@ -24,6 +25,7 @@ from autoprune.structure.prune import prune
 from autoprune.structure.trace import trace
 from autoprune.task import Split, top1
 from autoprune.testing.evaluators import ToyNet, state_of, toy_setting
+from tests.making import metric
 from tests.structure.zoo import ZOO
 
 IMAGES = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -162,7 +164,7 @@ def test_pruned_copies_are_made_ready_by_what_the_dense_network_said(option: str
     dense = settled(ResNet(20, option=option))  # type: ignore[arg-type]
     traced = trace(dense, IMAGES[:1])
     generator = torch.Generator().manual_seed(3)
-    units = [torch.randperm(g.of, generator=generator)[: g.of * 2 // 3].sort()[0].numpy() for g in traced.groups]
+    units = [torch.randperm(g.dense, generator=generator)[: g.dense * 2 // 3].sort()[0].numpy() for g in traced.choices]
     pruned = prune(dense, traced, units)
     recalibrate(pruned, [(IMAGES, IMAGES)])
     assert error(pruned, name, of=dense) < most
@@ -242,13 +244,13 @@ class Unreadable(ToyNet):
 
 
 def test_what_cannot_be_fused_is_scored_as_it_is_and_said() -> None:
-    task, traced, space = toy_setting()
-    policy = space.snap([0.4] * len(space))
+    task, *rest = toy_setting()
+    policy = rest[1].snap([0.4] * len(rest[1]))
     unreadable = Unreadable().eval()
     unreadable.load_state_dict(task.model.state_dict())
-    fused = Recalibrate(task, traced, space, l2)
-    plain = Recalibrate(dataclasses.replace(task, model=unreadable), traced, space, l2)
-    scores = [made.metric(made.realise(policy)) for made in (plain, fused)]
+    fused = Recalibrate(Bench(task, *rest, l2))
+    plain = Recalibrate(Bench(dataclasses.replace(task, model=unreadable), *rest, l2))
+    scores = [metric(made, policy) for made in (plain, fused)]
     assert scores[0] == pytest.approx(scores[1], abs=0.03)  # statistics are of all places, and of one of four
     assert "layer by layer: its graph cannot be read" in plain.notes[0]
     assert not fused.notes
@@ -256,17 +258,17 @@ def test_what_cannot_be_fused_is_scored_as_it_is_and_said() -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
 def test_evaluators_score_fused_networks(name: str) -> None:
-    task, traced, space = toy_setting()
+    task, *rest = toy_setting()
     seen: list[str] = []
 
     def spying(model: nn.Module, split: Split) -> float:
         seen.append(type(model).__name__)
         return top1(model, split)
 
-    evaluator = Recalibrate(dataclasses.replace(task, metric=spying), traced, space, l2, precision=name)
-    value = evaluator.metric(evaluator.realise(space.dense()))
+    evaluator = Recalibrate(Bench(dataclasses.replace(task, metric=spying), *rest, l2, precision=name))
+    value = metric(evaluator, rest[1].dense())
     assert seen == ["Fused"]
-    assert abs(value - evaluator.careful().metric(evaluator.realise(space.dense()))) <= 0.01
+    assert abs(value - metric(evaluator.careful(), rest[1].dense())) <= 0.01
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "shufflenet_v2_x1_0"])

@@ -12,22 +12,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune import config
-from autoprune.criteria import Units, l2
+from autoprune import config, rewards
+from autoprune.criteria import l2
 from autoprune.engine import precision
 from autoprune.errors import ConfigError, TrialFailed
+from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.finetune import Finetune
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
-from autoprune.evaluators.recovery import replay as inputs
+from autoprune.evaluators.recovery import replay
 from autoprune.evaluators.recovery.batchnorm import recalibrate
-from autoprune.evaluators.recovery.replay import Ready, Replay
+from autoprune.evaluators.recovery.replay import Replay, Replayed
 from autoprune.evaluators.sequential import ReconstructSequential
-from autoprune.protocols import Evaluator
+from autoprune.protocols import Evaluator, Units
 from autoprune.runs import study
+from autoprune.runs.loop import attempting
 from autoprune.task import Batch, DatasetSplit, Task
 from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, state_of, toy_images, toy_setting
 from autoprune.values.space import Policy
+from tests.making import metric
 
 FEW = {"images": 256, "holdout": 100}
 
@@ -92,14 +95,14 @@ def test_without_batchnorm_nothing_is_run() -> None:
 def test_recovery_helps() -> None:
     """Statistics that are plainly wrong are found and put right; training improves a heavily pruned network."""
     task, traced, space = toy_setting()
-    evaluator = Recalibrate(task, traced, space, l2)
-    model = evaluator.realise(space.dense())
+    evaluator = Recalibrate(Bench(task, traced, space, l2))
+    candidate = evaluator.realise(space.dense())
     with torch.no_grad():
-        model.bn2.running_mean += 3  # type: ignore[operator,assignment]
-    assert task.metric(model, task.holdout) < 0.6 < evaluator.metric(model)
+        candidate.model.bn2.running_mean += 3  # type: ignore[operator,assignment]
+    assert task.metric(candidate.model, task.holdout) < 0.6 < evaluator.score(evaluator.recover(candidate)).metric
     hard = space.snap([0.75] * len(space))
-    trained = Finetune(task, traced, space, l2, steps=40, lr=0.1)
-    assert trained.metric(trained.realise(hard)) > evaluator.metric(evaluator.realise(hard))
+    trained = Finetune(Bench(task, traced, space, l2), steps=40, lr=0.1)
+    assert metric(trained, hard) > metric(evaluator, hard)
 
 
 def test_the_seed_matters_where_chance_decides() -> None:
@@ -107,7 +110,7 @@ def test_the_seed_matters_where_chance_decides() -> None:
     policy = space.snap([0.5] * len(space))
 
     def weights(seed: int) -> list[Tensor]:
-        return list(Recalibrate(task, traced, space, _by_chance, seed=seed).realise(policy).parameters())
+        return list(Recalibrate(Bench(task, traced, space, _by_chance, seed=seed)).realise(policy).model.parameters())
 
     first, again, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(a, b) for a, b in zip(first, again))
@@ -129,11 +132,11 @@ def test_scores_are_computed_once() -> None:
         return l2(units)
 
     task, traced, space = toy_setting()
-    evaluator = Recalibrate(task, traced, space, counting)
+    evaluator = Recalibrate(Bench(task, traced, space, counting))
     assert not calls  # nothing slow in the constructor
     for sparsity in (0.2, 0.5, 0.7):
         evaluator.realise(space.snap([sparsity] * len(space)))
-    assert calls == [g.of for g in traced.groups]
+    assert calls == [g.dense for g in traced.choices]
 
 
 def test_the_holdout_setting_limits_what_is_scored() -> None:
@@ -146,26 +149,25 @@ def test_the_holdout_setting_limits_what_is_scored() -> None:
 
     object.__setattr__(task, "metric", counting)
     for holdout in (0, 50, 10_000):
-        evaluator = Recalibrate(task, traced, space, l2, holdout=holdout)
-        evaluator.metric(evaluator.realise(space.dense()))
+        evaluator = Recalibrate(Bench(task, traced, space, l2), holdout=holdout)
+        metric(evaluator, space.dense())
     assert seen == [200, 50, 200]
 
 
 def test_a_metric_that_is_not_finite_fails_the_trial() -> None:
     task, traced, space = toy_setting()
     object.__setattr__(task, "metric", lambda model, split: float("nan"))
-    evaluator = Recalibrate(task, traced, space, l2)
+    evaluator = Recalibrate(Bench(task, traced, space, l2))
     with pytest.raises(TrialFailed, match="metric is nan"):
-        evaluator.metric(evaluator.realise(space.dense()))
+        metric(evaluator, space.dense())
 
 
 def test_a_frozen_network_can_be_finetuned() -> None:
     task, traced, space = toy_setting()
     task.model.requires_grad_(False)
-    evaluator = Finetune(task, traced, space, l2, steps=2, **FEW)
-    model = evaluator.realise(space.dense())
-    evaluator.metric(model)
-    assert not torch.equal(next(model.parameters()), next(task.model.parameters()))
+    evaluator = Finetune(Bench(task, traced, space, l2), steps=2, **FEW)
+    candidate = evaluator.recover(evaluator.realise(space.dense()))
+    assert not torch.equal(next(candidate.model.parameters()), next(task.model.parameters()))
 
 
 def test_bf16_is_honoured() -> None:
@@ -178,21 +180,21 @@ def test_bf16_is_honoured() -> None:
 
     object.__setattr__(task, "metric", spying)
     for name in ("fp32", "bf16"):
-        evaluator = Recalibrate(task, traced, space, l2, precision=name, **FEW)
-        evaluator.metric(evaluator.realise(space.dense()))
+        evaluator = Recalibrate(Bench(task, traced, space, l2, precision=name), **FEW)
+        metric(evaluator, space.dense())
     assert seen == [False, True]
 
 
 @pytest.mark.parametrize("settings", [{"images": 64, "batch": 128}, {"batch": 1}, {"holdout": -1}])
 def test_wrong_settings_name_themselves(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="=".join(map(str, next(iter(settings.items()))))):
-        Recalibrate(*toy_setting(), l2, **settings)
+        Recalibrate(Bench(*toy_setting(), l2), **settings)
 
 
-class TestReady:
+class TestReplayed:
     def test_gives_what_the_split_gives(self) -> None:
         split = toy_images(50, 0)
-        ready = Ready(split)
+        ready = Replayed(split)
         for size in (16, 50, 16):
             for (images, labels), (same, targets) in zip(split.batches(size), ready.batches(size), strict=True):
                 assert torch.equal(images, same)
@@ -207,16 +209,16 @@ class TestReady:
             reads.append(1)
             yield from toy_images(50, 0).batches(16)
 
-        replay = Replay(source)
-        next(iter(replay))  # given up half-way: nothing is held
-        assert [len(list(replay)) for _ in range(3)] == [4, 4, 4]
+        made = Replay(source)
+        next(iter(made))  # given up half-way: nothing is held
+        assert [len(list(made)) for _ in range(3)] == [4, 4, 4]
         assert len(reads) == 2
 
     def test_holds_nothing_that_is_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inputs, "HELD", 1000)
-        replay = Replay(lambda: toy_images(50, 0).batches(16))
-        assert [len(list(replay)) for _ in range(2)] == [4, 4]
-        assert not replay._held
+        monkeypatch.setattr(replay, "HELD", 1000)
+        made = Replay(lambda: toy_images(50, 0).batches(16))
+        assert [len(list(made)) for _ in range(2)] == [4, 4]
+        assert not made._held
 
 
 class Sleepy(nn.Module):
@@ -282,23 +284,35 @@ class TestFewImages:
                 ("many", 512, 0, 0), ("few", 32, 0, 0), ("by the dense", 32, 512, 0), ("by probes, too", 32, 512, 16),
             ):  # fmt: skip
                 evaluator = Recalibrate(
-                    task, traced, space, l2, images=images, batch=32, reference=reference, panel=1, probes=probes
-                )
-                model = evaluator.realise(space.snap([sparsity] * len(space)))
-                evaluator.metric(model)
-                found[name] = self.statistics(model)
+                    Bench(task, traced, space, l2),
+                    images=images, batch=32, reference=reference, panel=1, probes=probes,
+                )  # fmt: skip
+                candidate = evaluator.recover(evaluator.realise(space.snap([sparsity] * len(space))))
+                found[name] = self.statistics(candidate.model)
             errors = {name: float((found[name] - found["many"]).square().mean().sqrt()) for name in found}
             assert errors["by the dense"] < 0.5 * errors["few"]
             assert errors["by probes, too"] < errors["by the dense"]
 
     def test_the_dense_network_alone_says_all_of_itself(self) -> None:
         task, traced, space = toy_setting()
-        few = Recalibrate(task, traced, space, l2, images=32, batch=32, reference=512, panel=1, probes=0)
-        many = Recalibrate(task, traced, space, l2, images=512, batch=32)
-        one, other = few.realise(space.dense()), many.realise(space.dense())
-        few.metric(one)
-        many.metric(other)
-        torch.testing.assert_close(self.statistics(one), self.statistics(other), atol=1e-4, rtol=1e-4)
+        few = Recalibrate(Bench(task, traced, space, l2), images=32, batch=32, reference=512, panel=1, probes=0)
+        many = Recalibrate(Bench(task, traced, space, l2), images=512, batch=32)
+        one, other = (self.statistics(made.recover(made.realise(space.dense())).model) for made in (few, many))
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_prepared_is_prepared_in_full_precision() -> None:
+    """A network's statistics may be rounded; what corrects them must not be, whoever asks for it first."""
+    found: list[list[Tensor]] = []
+    for beforehand in (True, False):
+        bench = Bench(*toy_setting(), l2, precision="bf16")
+        evaluator = Recalibrate(bench, images=32, batch=16, probes=4)
+        if beforehand:
+            assert evaluator._fast.recovery.peculiar
+        policy = bench.space.snap([0.4, 0.6])
+        found.append([tensor.clone() for tensor in evaluator.recover(evaluator.realise(policy)).model.buffers()])
+    assert found[0]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize(("make", "images"), [(Recalibrate, "images"), (Reconstruct, "recalibrate")])
@@ -314,18 +328,18 @@ class TestTheSlowScore:
             looked.append({image.numpy().tobytes() for inputs, _ in held for image in inputs})
             recalibrate(model, held, precision)
 
-        monkeypatch.setattr("autoprune.evaluators.recalibrate.recalibrate", noting)
-        slow = make(task, traced, space, l2, batch=64, reference=256, **{images: 64}).careful()  # type: ignore[attr-defined]
+        monkeypatch.setattr("autoprune.evaluators.recovery.careful.recalibrate", noting)
+        slow = make(Bench(task, traced, space, l2), batch=64, reference=256, **{images: 64}).careful()  # type: ignore[attr-defined]
         again = slow.again()
         for one in (slow, again):
-            one.metric(one.realise(space.snap([0.5] * len(space))))
+            metric(one, space.snap([0.5] * len(space)))
         first, second = looked
         assert len(first) == len(second) == 256
         assert not first & second
         assert again.again() is None  # of the 512
 
     def test_is_not_had_again_where_nothing_is_drawn(self, make: MakeEvaluator, images: str) -> None:
-        made = make(*toy_setting(), l2, **{images: 0})
+        made = make(Bench(*toy_setting(), l2), **{images: 0})
         assert made.careful().again() is None  # type: ignore[attr-defined]
 
 
@@ -333,10 +347,10 @@ class TestTheSlowScore:
 class TestTheFastOnes:
     def test_careful_is_what_the_score_comes_near_to(self, make: MakeEvaluator) -> None:
         task, traced, space = toy_setting()
-        evaluator = make(task, traced, space, l2)
+        evaluator = make(Bench(task, traced, space, l2))
         for policy in (space.dense(), space.snap([0.3] * len(space)), space.snap([0.6] * len(space))):
             careful = evaluator.careful()  # type: ignore[attr-defined]
-            slow, fast = careful.metric(careful.realise(policy)), evaluator.metric(evaluator.realise(policy))
+            slow, fast = metric(careful, policy), metric(evaluator, policy)
             assert abs(slow - fast) <= 0.03
 
     def test_careful_looks_at_the_whole_holdout(self, make: MakeEvaluator) -> None:
@@ -348,17 +362,17 @@ class TestTheFastOnes:
             return 0.5
 
         object.__setattr__(task, "metric", counting)
-        evaluator = make(task, traced, space, l2, holdout=50)
+        evaluator = make(Bench(task, traced, space, l2), holdout=50)
         for one in (evaluator, evaluator.careful()):  # type: ignore[attr-defined]
-            one.metric(one.realise(space.dense()))
+            metric(one, space.dense())
         assert seen == [50, 200]
 
     def test_says_where_its_time_went(self, make: MakeEvaluator) -> None:
         task, traced, space = toy_setting()
-        evaluator = make(task, traced, space, l2)
-        evaluator.metric(evaluator.realise(space.dense()))
-        assert set(evaluator.spent) == {"recover", "score"}  # type: ignore[attr-defined]
-        assert min(evaluator.spent.values()) > 0  # type: ignore[attr-defined]
+        attempt = attempting(make(Bench(task, traced, space, l2)), {}, rewards.metric, {})
+        spent = attempt(0, space.dense()).seconds
+        assert set(spent) == {"prune", "recover", "score"}
+        assert min(spent.values()) > 0
 
     def test_threads_change_no_number(self, make: MakeEvaluator) -> None:
         task, traced, space = toy_setting()
@@ -366,8 +380,8 @@ class TestTheFastOnes:
         try:
             for threads in (1, 2):
                 torch.set_num_threads(threads)
-                evaluator = make(task, traced, space, l2)
-                found.append(evaluator.metric(evaluator.realise(space.snap([0.5] * len(space)))))
+                evaluator = make(Bench(task, traced, space, l2))
+                found.append(metric(evaluator, space.snap([0.5] * len(space))))
         finally:
             torch.set_num_threads(before)
         assert abs(found[0] - found[1]) <= 0.005 + 1e-9  # one image of 200, at most
@@ -377,7 +391,7 @@ def growth(evaluator: Evaluator, ask: Callable[[], Policy]) -> float:
     """Resident memory after 2,000 evaluations, against that after the first hundred."""
     resident = {}
     for number in range(2000):
-        evaluator.metric(evaluator.realise(ask()))
+        metric(evaluator, ask())
         if number + 1 in (100, 2000):
             status = Path("/proc/self/status").read_text().splitlines()
             resident[number + 1] = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
@@ -390,7 +404,7 @@ def growth(evaluator: Evaluator, ask: Callable[[], Policy]) -> float:
 def test_two_thousand_evaluations_leak_nothing(make: MakeEvaluator) -> None:
     """Resident memory at the end is that after the first hundred, within 5%."""
     task, traced, space = toy_setting()
-    evaluator = make(task, traced, space, l2)
+    evaluator = make(Bench(task, traced, space, l2))
     generator = torch.Generator().manual_seed(0)
     assert growth(evaluator, lambda: space.snap((0.8 * torch.rand(len(space), generator=generator)).tolist())) <= 1.05
 

@@ -16,18 +16,18 @@ from autoprune.costs.arithmetic import Macs
 from autoprune.criteria import group_norm, l2
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators import reconstruct
+from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
-from autoprune.evaluators.recovery import columns as moments
-from autoprune.evaluators.recovery import least_squares
+from autoprune.evaluators.recovery import columns as inputs_of, least_squares
 from autoprune.evaluators.recovery.columns import Moments, Reader, columns
 from autoprune.evaluators.recovery.least_squares import Leading, solve
-from autoprune.structure.prune import staying
 from autoprune.structure.trace import trace
 from autoprune.task import Task
 from autoprune.tasks.fashion_mnist import fashion_mnist
 from autoprune.testing.evaluators import EvaluatorContract, MakeEvaluator, toy_images, toy_setting
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
+from tests.making import metric
 
 FEW = {"images": 256, "recalibrate": 256, "holdout": 100}
 ALL = 10**6
@@ -189,18 +189,19 @@ def mixed(**settings: float) -> tuple[Task, Reconstruct]:
     model, split = Mixed().eval(), toy_images(512, 1)
     task = Task(model, next(split.batches(2))[0], split, split, split)
     traced = trace(model, task.example)
-    space = SearchSpace("mixed", traced.groups, traced.ops, traced.parameters)
+    space = SearchSpace("mixed", traced.choices, traced.ops, traced.parameters)
     return task, Reconstruct(
-        task, traced, space, l2, images=512, positions=ALL, batch=128, recalibrate=128, panel=1, **settings
-    )
+        Bench(task, traced, space, l2),
+        images=512, positions=ALL, batch=128, recalibrate=128, panel=1, **settings,
+    )  # fmt: skip
 
 
 def test_no_other_weight_is_nearer_to_the_dense_outputs() -> None:
     """The squared error has no slope left, in any layer, though two groups are pruned by different amounts."""
     task, made = mixed(ridge=1e-7)
-    policy = made.space.policy([3, 3, 3, 5])
-    model, units = made.realise(policy), made._recalibrated.units(policy)
-    masks = staying(task.model, made.trace.cuts, units)
+    policy = Policy.of([3, 3, 3, 5])
+    candidate = made.realise(policy)
+    model, masks = candidate.model, candidate.stay
     x = next(task.train.batches(512))[0]
     for name in "cde":
         dense, layer = task.model.get_submodule(name), model.get_submodule(name)
@@ -235,10 +236,10 @@ def slope(error: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tenso
 
 def test_a_layer_whose_inputs_all_stay_is_left_alone() -> None:
     task, made = mixed()
-    model = made.realise(made.space.policy([6, 4, 2, 7]))
+    candidate = made.realise(Policy.of([6, 4, 2, 7]))
+    model = candidate.model
     assert torch.equal(model.a.weight, task.model.a.weight)
-    stay = made._recalibrated.units(made.space.policy([6, 4, 2, 7]))[2]
-    assert torch.equal(model.c.weight, task.model.c.weight[stay])
+    assert torch.equal(model.c.weight, task.model.c.weight[candidate.stay["c.weight"][0]])
     assert not torch.equal(model.d.weight, task.model.d.weight[:, : 2 * 16])
 
 
@@ -256,7 +257,7 @@ def test_what_is_too_large_is_solved_for_roughly_or_left_and_named() -> None:
     shared = {layer: known.shared for made in (rough, least) for layer, known in made._known.items()}
     assert shared == {"c": True, "d": True, "e": False}
     for made in (rough, least):
-        made.metric(made.realise(made.space.policy([3, 3, 3, 5])))
+        metric(made, Policy.of([3, 3, 3, 5]))
 
 
 class Odd(nn.Module):
@@ -277,9 +278,9 @@ def test_what_is_no_plain_layer_keeps_its_weights_and_is_named() -> None:
     model, split = Odd().eval(), toy_images(256, 1)
     task = Task(model, next(split.batches(2))[0], split, split, split)
     traced = trace(model, task.example)
-    space = SearchSpace("odd", traced.groups, traced.ops, traced.parameters)
-    made = Reconstruct(task, traced, space, l2, images=128)
-    made.metric(made.realise(space.snap([0.5] * len(space))))
+    space = SearchSpace("odd", traced.choices, traced.ops, traced.parameters)
+    made = Reconstruct(Bench(task, traced, space, l2), images=128)
+    metric(made, space.snap([0.5] * len(space)))
     assert made.notes == (
         "Reconstruction left the weights of up as they are: it is no plain convolution or linear layer.",
         "Reconstruction left the weights of uncalled as they are: it is never called as a layer.",
@@ -289,29 +290,29 @@ def test_what_is_no_plain_layer_keeps_its_weights_and_is_named() -> None:
 def test_tied_weights_are_left_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
     found = trace(model, torch.randn(2, 4))
-    names, _ = moments.readers(model, found.cuts, 100)
+    names, _ = inputs_of.readers(model, found.edits, 100)
     model.add_module("twin", nn.Linear(4, 3))
     model.twin.weight = model[4].weight
-    tied, left = moments.readers(model, found.cuts, 100)
+    tied, left = inputs_of.readers(model, found.edits, 100)
     assert set(names) - set(tied) == set(left) == {"4"}
 
 
 def test_a_group_that_may_not_be_pruned_costs_nothing() -> None:
     task, traced, space = toy_setting()
-    groups = [g if g.name == "conv2" else dataclasses.replace(g, lowest=g.of) for g in space]
-    made = Reconstruct(task, traced, SearchSpace("toy", tuple(groups)), l2, **FEW)
+    choices = [c if c.name == "conv2" else dataclasses.replace(c, levels=(c.dense,)) for c in space]
+    made = Reconstruct(Bench(task, traced, SearchSpace("toy", tuple(choices)), l2), **FEW)
     assert set(made._known) == {"conv3"}
 
 
 def test_remembering_changes_speed_only(monkeypatch: pytest.MonkeyPatch) -> None:
     _, made = mixed()
-    policy, other = made.space.policy([3, 3, 3, 5]), made.space.policy([4, 2, 3, 5])
-    first = made.realise(policy).state_dict()
+    policy, other = Policy.of([3, 3, 3, 5]), Policy.of([4, 2, 3, 5])
+    first = made.realise(policy).model.state_dict()
     made.realise(other)
     assert made._remembered._size > 0
-    assert all(torch.equal(a, b) for a, b in zip(first.values(), made.realise(policy).state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), made.realise(policy).model.state_dict().values()))
     monkeypatch.setattr(reconstruct, "HELD", 2000)
-    assert all(torch.equal(a, b) for a, b in zip(first.values(), made.realise(policy).state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), made.realise(policy).model.state_dict().values()))
     made.realise(other)
     assert made._remembered._size <= 2000
 
@@ -322,18 +323,18 @@ def test_only_what_reads_several_groups_is_solved_for_anew_and_once(monkeypatch:
     _, made = mixed()
     assert [layer for layer, known in made._known.items() if isinstance(known, Moments)] == ["c"]
     for _ in range(2):
-        made.realise(made.space.policy([3, 3, 3, 5]))
+        made.realise(Policy.of([3, 3, 3, 5]))
     assert len(calls) == 1
 
 
 def test_solving_at_once_and_anew_come_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     task, traced, space = toy_setting()
     policy = space.snap([0.5] * len(space))
-    fast = Reconstruct(task, traced, space, l2, **FEW)
+    fast = Reconstruct(Bench(task, traced, space, l2), **FEW)
     assert all(isinstance(known, Leading) for known in fast._known.values())
-    anew = Reconstruct(task, traced, space, l2, **FEW)
+    anew = Reconstruct(Bench(task, traced, space, l2), **FEW)
     monkeypatch.setattr(anew, "_order", lambda layer: None)
-    found, wanted = (dict(made.realise(policy).named_parameters()) for made in (fast, anew))
+    found, wanted = (dict(made.realise(policy).model.named_parameters()) for made in (fast, anew))
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
@@ -345,11 +346,11 @@ def test_columns_that_cannot_be_factorised_fail_the_trial(monkeypatch: pytest.Mo
             seen.gram -= 1e3 * torch.eye(len(seen.gram))
         return found
 
-    collect = moments.collect
-    monkeypatch.setattr(moments, "collect", broken)
+    collect = inputs_of.collect
+    monkeypatch.setattr(inputs_of, "collect", broken)
     task, traced, space = toy_setting()
     with pytest.raises(TrialFailed, match="is too small"):
-        Reconstruct(task, traced, space, l2, **FEW).realise(space.snap([0.5] * len(space)))
+        Reconstruct(Bench(task, traced, space, l2), **FEW).realise(space.snap([0.5] * len(space)))
 
 
 @pytest.mark.parametrize(
@@ -360,19 +361,19 @@ def test_columns_that_cannot_be_factorised_fail_the_trial(monkeypatch: pytest.Mo
 )  # fmt: skip
 def test_wrong_settings_name_themselves(settings: dict[str, float], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        Reconstruct(*toy_setting(), l2, **settings)
+        Reconstruct(Bench(*toy_setting(), l2), **settings)
 
 
 def test_beats_statistics_alone_on_a_trained_resnet() -> None:
     """Half of the MACs gone, the same share in every group, and no training."""
     task = fashion_mnist()
     traced = trace(task.model, task.example)
-    space = SearchSpace("resnet20", traced.groups, traced.ops, traced.parameters)
+    space = SearchSpace("resnet20", traced.choices, traced.ops, traced.parameters)
     cost = Macs(space)
     policies = (space.snap([percent / 100] * len(space)) for percent in range(100))
     policy = next(p for p in policies if cost.predict(p) <= 0.5 * cost.predict(space.dense()))
     settings = {"holdout": 1000, "batch": 128}
-    plain = Recalibrate(task, traced, space, group_norm, images=256, **settings)
-    solved = Reconstruct(task, traced, space, group_norm, images=256, recalibrate=256, **settings)
-    found = [made.metric(made.realise(policy)) for made in (plain, solved)]
+    plain = Recalibrate(Bench(task, traced, space, group_norm), images=256, **settings)
+    solved = Reconstruct(Bench(task, traced, space, group_norm), images=256, recalibrate=256, **settings)
+    found = [metric(made, policy) for made in (plain, solved)]
     assert found[1] > found[0] + 0.02

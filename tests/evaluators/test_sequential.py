@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from autoprune.costs.arithmetic import Macs
 from autoprune.criteria import group_norm, l2
 from autoprune.errors import ConfigError
+from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.reconstruct import Reconstruct
 from autoprune.evaluators.sequential import ReconstructSequential
 from autoprune.structure.trace import trace
 from autoprune.task import Task
 from autoprune.tasks.fashion_mnist import fashion_mnist
 from autoprune.testing.evaluators import toy_images, toy_setting
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
+from tests.making import metric
 
 ALL = 10**6
 
@@ -24,8 +26,9 @@ def made_for(model: nn.Module, **settings: float) -> ReconstructSequential:
     split = toy_images(512, 1)
     task = Task(model.eval(), next(split.batches(2))[0], split, split, split)
     traced = trace(task.model, task.example)
-    space = SearchSpace("net", traced.groups, traced.ops, traced.parameters)
-    return ReconstructSequential(task, traced, space, l2, **settings)  # type: ignore[arg-type]
+    space = SearchSpace("net", traced.choices, traced.ops, traced.parameters)
+    precision = str(settings.pop("precision", "fp32"))
+    return ReconstructSequential(Bench(task, traced, space, l2, precision=precision), **settings)  # type: ignore[arg-type]
 
 
 def chain(bias: bool) -> nn.Sequential:
@@ -40,9 +43,8 @@ def chain(bias: bool) -> nn.Sequential:
 def test_each_layer_is_fitted_on_the_inputs_that_it_now_gets(bias: bool) -> None:
     dense = chain(bias)
     made = made_for(dense, images=256, positions=ALL, ridge=1e-9)
-    model = made.realise(made.space.policy([4, 5]))
-    stay = made._plain.units(made.space.policy([4, 5]))[1]
-    made.metric(model)
+    candidate = made.recover(made.realise(Policy.of([4, 5])))
+    model, stay = candidate.model, candidate.stay["2.weight"][0]
     images = made._batch
     with torch.no_grad():
         for end, rows in ((2, stay), (5, slice(None))):
@@ -64,9 +66,10 @@ def best(inputs: Tensor, wanted: Tensor, layer: nn.Module) -> Tensor:
 
 def test_what_cannot_be_fitted_keeps_its_weights_and_is_named() -> None:
     made = made_for(chain(True), images=40)
-    model = made.realise(made.space.policy([4, 5]))
+    candidate = made.realise(Policy.of([4, 5]))
+    model = candidate.model
     before = model[5].weight.clone()
-    made.metric(model)
+    made.recover(candidate)
     assert made.notes == ("Reconstruction left the weights of 5 as they are.",)  # 40 samples of 32 columns
     assert torch.equal(model[5].weight, before)
     assert made_for(chain(True), images=64).notes == ()
@@ -75,19 +78,21 @@ def test_what_cannot_be_fitted_keeps_its_weights_and_is_named() -> None:
 
 def test_no_hook_stays() -> None:
     made = made_for(chain(True), images=64)
-    model = made.realise(made.space.policy([4, 5]))
+    candidate = made.realise(Policy.of([4, 5]))
+    model = candidate.model
     model[5].forward = lambda x: x.new_zeros(len(x), 4)  # type: ignore[method-assign]
-    made.metric(model)
-    assert not any(m._forward_pre_hooks for m in (*model.modules(), *made.task.model.modules()))
+    made.recover(candidate)
+    assert not any(m._forward_pre_hooks for m in (*model.modules(), *made.bench.task.model.modules()))
 
 
 def test_solutions_do_not_depend_on_the_precision_of_the_network() -> None:
     found = []
     for precision in ("fp32", "bf16"):
         made = made_for(chain(True), images=128, precision=precision)
-        model = made.realise(made.space.policy([4, 5]))
+        candidate = made.realise(Policy.of([4, 5]))
+        model = candidate.model
         before = model[2].weight.clone()
-        made.metric(model)
+        made.recover(candidate)
         found.append(model[2].weight - before)
     error = (found[0] - found[1]).norm() / found[0].norm()
     assert 0 < error < 0.02
@@ -96,18 +101,18 @@ def test_solutions_do_not_depend_on_the_precision_of_the_network() -> None:
 @pytest.mark.parametrize("settings", [{"images": 1}, {"ridge": 0.0}, {"positions": 0}, {"columns": 0}, {"holdout": -1}])
 def test_wrong_settings_name_themselves(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="=".join(map(str, next(iter(settings.items()))))):
-        ReconstructSequential(*toy_setting(), l2, **settings)  # type: ignore[arg-type]
+        ReconstructSequential(Bench(*toy_setting(), l2), **settings)  # type: ignore[arg-type]
 
 
 def test_leaves_less_of_the_error_than_the_dense_inputs_do() -> None:
     """Three quarters of the MACs gone, the same share in every group, and no training."""
     task = fashion_mnist()
     traced = trace(task.model, task.example)
-    space = SearchSpace("resnet20", traced.groups, traced.ops, traced.parameters)
+    space = SearchSpace("resnet20", traced.choices, traced.ops, traced.parameters)
     cost = Macs(space)
     policies = (space.snap([percent / 100] * len(space)) for percent in range(100))
     policy = next(p for p in policies if cost.predict(p) <= 0.25 * cost.predict(space.dense()))
-    closed = Reconstruct(task, traced, space, group_norm, images=256, recalibrate=256, holdout=1000)
-    stepwise = ReconstructSequential(task, traced, space, group_norm, images=256, holdout=1000)
-    first, second = (made.metric(made.realise(policy)) for made in (closed, stepwise))
+    closed = Reconstruct(Bench(task, traced, space, group_norm), images=256, recalibrate=256, holdout=1000)
+    stepwise = ReconstructSequential(Bench(task, traced, space, group_norm), images=256, holdout=1000)
+    first, second = (metric(made, policy) for made in (closed, stepwise))
     assert second > first + 0.02

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from autoprune.errors import ModelError, PolicyError
 from autoprune.files import export, policy_file
-from autoprune.files.policy_file import GroupEntry, PolicyFile, fingerprint
+from autoprune.files.policy_file import ChoiceEntry, PolicyFile, fingerprint
 from autoprune.models import FACTORIES, build
-from autoprune.values.space import Group
+from autoprune.values.space import Choice, Policy
+from tests.making import group
 
 REBUILD = "fashion_mnist:resnet20"
 
@@ -199,9 +200,9 @@ def _policy_file(model: nn.Module) -> PolicyFile:
         task={"use": "fashion_mnist", "model": "resnet20"},
         model=fingerprint(model, REBUILD),
         space="demo",
-        groups=(
-            GroupEntry(name="b", layers=("b", "c"), kept=24, of=64, sparsity=0.625),
-            GroupEntry(name="a", layers=("a",), kept=16, of=16, sparsity=0.0),
+        choices=(
+            ChoiceEntry(name="b", layers=("b", "c"), kept=24, of=64, sparsity=0.625),
+            ChoiceEntry(name="a", layers=("a",), kept=16, of=16, sparsity=0.0),
         ),
         criterion={"use": "l1"},
         evaluator={"use": "recalibrate"},
@@ -212,41 +213,59 @@ def _policy_file(model: nn.Module) -> PolicyFile:
     )
 
 
-GROUPS = (Group("a", 16), Group("b", 64))
+CHOICES = (group("a", 16), group("b", 64))
 
 
 def test_a_policy_file_comes_back_in_the_order_of_the_space(model: nn.Module, tmp_path: Path) -> None:
     written = _policy_file(model)
     policy_file.write(tmp_path / policy_file.NAME, written)
     assert policy_file.read(tmp_path) == policy_file.read(tmp_path / policy_file.NAME) == written
-    assert written.policy(GROUPS).sparsity == (0.0, 0.625)
-    assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 1
+    assert written.policy(CHOICES) == Policy((16, 24))
+    assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 2
+
+
+def test_a_policy_file_of_version_1_is_read_for_ever(model: nn.Module, tmp_path: Path) -> None:
+    """Its choices were called groups and had no kind."""
+    written = _policy_file(model)
+    plain = json.loads(written.model_dump_json())
+    groups = [{key: one[key] for key in ("name", "layers", "kept", "of", "sparsity")} for one in plain.pop("choices")]
+    (tmp_path / policy_file.NAME).write_text(json.dumps({**plain, "schema_version": 1, "groups": groups}))
+    assert policy_file.read(tmp_path) == written
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"),
+    ("choices", "message"),
     [
-        (GROUPS[:1], "has the group 'b'"),
-        ((*GROUPS, Group("z", 4)), "has no group 'z'"),
-        ((Group("a", 16), Group("b", 32)), "'b' has 64 units in the policy and 32 in the network"),
+        (CHOICES[:1], "has the choice 'b'"),
+        ((*CHOICES, group("z", 4)), "has no choice 'z'"),
+        (
+            (group("a", 16), group("b", 32)),
+            "'b' has 64 channel units in the policy and 32 channel units in the network",
+        ),
+        ((group("a", 16), Choice("b", (1, 64), "head")), "64 channel units in the policy and 64 head units"),
     ],
 )
-def test_a_policy_for_other_groups_names_what_differs(
-    model: nn.Module, groups: tuple[Group, ...], message: str
+def test_a_policy_for_other_choices_names_what_differs(
+    model: nn.Module, choices: tuple[Choice, ...], message: str
 ) -> None:
     with pytest.raises(PolicyError, match=message):
-        _policy_file(model).policy(groups)
+        _policy_file(model).policy(choices)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 1}, "schema_version"),
         ({"seed": "x"}, "seed"),
         ({"surprise": 1}, "surprise"),
-        ({"groups": [{"name": "a", "layers": [], "kept": 5, "of": 4, "sparsity": 0}]}, "keeps 5 of 4"),
+        ({"choices": [{"name": "a", "layers": [], "kept": 5, "of": 4, "sparsity": 0}]}, "keeps 5 of 4"),
         (
-            {"groups": [{"name": "a", "layers": [], "kept": 2, "of": 4, "sparsity": 0.2}]},
+            {"choices": [{"name": "a", "layers": [], "kept": 0, "of": 4, "sparsity": 1}]},
+            "keeps 0 of 4; 1 to 4 can stay",
+        ),
+        (
+            {"choices": [{"name": "a", "layers": [], "kept": 2, "of": 4, "sparsity": 0.2}]},
             "a sparsity of 0.5000, not 0.2",
         ),
     ],

@@ -18,17 +18,17 @@ from autoprune import config
 from autoprune.errors import ModelError, PolicyError, RunError
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.files import export, policy_file
-from autoprune.protocols import Evaluator
-from autoprune.report import facts as report
-from autoprune.report import plots as report_plots
-from autoprune.report.facts import FrozenFacts, GroupFacts, Limit, Network, Report, TrialFacts
-from autoprune.runs import finish, loop, study
-from autoprune.runs import lifecycle as api
+from autoprune.protocols import Evaluator, Score
+from autoprune.report import facts as report, page as pages, plots, words
+from autoprune.report.facts import Agreement, ChoiceFacts, FrozenFacts, Limit, Network, Report, Role, TrialFacts
+from autoprune.runs import lifecycle, loop, study
 from autoprune.runs.apply import apply_policy
+from autoprune.runs.deliver import finish
 from autoprune.runs.journal import Run
-from autoprune.runs.kendall import Agreement
 from autoprune.runs.study import Study
+from autoprune.structure.prune import Candidate
 from autoprune.task import Images, Split, Task, top1
+from autoprune.values.space import Policy
 
 
 def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", reward: str = "metric") -> Report:
@@ -39,12 +39,12 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         TrialFacts(i, m, m, {**costs, "params": 140e3 + 1e3 * i}, "" if m else "NaN") for i, m in enumerate(metrics)
     )
     dense = {"macs": 31_021_952.0, "params": 269_722.0}
-    rows = (
-        Network("dense", 0.94, 0.94, 0.9364, dense, 1_090_000, (16, 64)),
-        Network("ours", 0.91, 0.936, 0.9312, costs, 640_000, (8, 60)),
-        Network("uniform", 0.84, 0.929, 0.9268, costs, 560_000, (11, 45)),
-        Network("random", 0.86, 0.931, 0.9279, costs, 600_000, (14, 40)),
-    )
+    rows = {
+        "dense": Network(0.94, 0.94, 0.9364, dense, 1_090_000, (16, 64)),
+        "ours": Network(0.91, 0.936, 0.9312, costs, 640_000, (8, 60)),
+        "uniform": Network(0.84, 0.929, 0.9268, costs, 560_000, (11, 45)),
+        "random": Network(0.86, 0.931, 0.9279, costs, 600_000, (14, 40)),
+    }
     ceiling = Limit("macs", "MAC", "50%", 15_510_976, 31_021_952, 15.4e6, 15.4e6)
     return Report(
         name="demo <space>",
@@ -53,9 +53,12 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         images={"train": 10, "holdout": 5, "test": 5},
         plugins={"controller": "evolution", "evaluator": "recalibrate", "criterion": "l1", "reward": reward},
         units={"macs": "MAC", "params": "param"},
-        networks=rows,
+        networks=rows,  # type: ignore[arg-type]
         limits=(ceiling,) if limits else (),
-        groups=(GroupFacts("a", ("a", "bn_a"), 16, 4, "exact"), GroupFacts("b" * 60, ("b",), 64, 13, "shapes")),
+        choices=(
+            ChoiceFacts("a", "channel", ("a", "bn_a"), 16, 4, "exact"),
+            ChoiceFacts("b" * 60, "channel", ("b",), 64, 13, "shapes"),
+        ),
         frozen=(FrozenFacts("stem", 16, "a padded shortcut & more"),),
         trials=tried,
         random_trials=tried[:4],
@@ -74,8 +77,12 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
     )
 
 
+def only(*roles: Role) -> dict[Role, Network]:
+    return {role: facts().networks[role] for role in roles}
+
+
 def test_facts_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
-    report.write(facts(), tmp_path)
+    pages.write(facts(), tmp_path)
     assert report.read(tmp_path) == facts()
     path = tmp_path / report.FACTS
     path.write_text(json.dumps({**json.loads(path.read_text()), "seed": "x"}))
@@ -86,26 +93,36 @@ def test_facts_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
         report.read(tmp_path)
 
 
+def test_facts_of_format_1_are_read_for_ever(tmp_path: Path) -> None:
+    """Networks were a list, and choices were called groups and had no kind."""
+    plain = json.loads(json.dumps(facts().plain()))
+    networks = [{"role": role, **network} for role, network in plain.pop("networks").items()]
+    groups = [{key: value for key, value in one.items() if key != "kind"} for one in plain.pop("choices")]
+    before = {**plain, "schema_version": 1, "networks": networks, "groups": groups}
+    (tmp_path / report.FACTS).write_text(json.dumps(before))
+    assert report.read(tmp_path) == facts()
+
+
 def test_the_sentence_and_the_table_say_the_result() -> None:
-    said = report.headline(facts().plain())
+    said = words.sentence(facts())
     assert said.startswith("49.6% of the MACs (15.40 M of 31.02 M): test top-1 93.12 %, dense 93.64 %")
     assert "uniform pruning at equal finetuning 92.68 %" in said
-    head, *rows = report.table(facts().plain())
+    head, *rows = words.table(facts())
     assert [row[0] for row in rows] == ["dense", "found by evolution", "uniform", "best of 4 random"]
     assert {len(row) for row in rows} == {len(head)}
     assert "269.7 k (100.0%)" in rows[0]
 
 
 def test_the_summary_says_how_true_the_score_is_and_where_the_time_went() -> None:
-    assert report.remarks(facts().plain()) == [
+    assert words.remarks(facts()) == [
         "Score of the search against the slow score: Kendall's tau 0.750 (90 % interval 0.500 to 0.875) "
         "over 18 random policies, 2 failed and left out.",
         "The search took 1 min 05 s, 0.25 policies/s: ask 3.0 s (5%), score 1 min 01 s (94%), journal 1.0 s (2%).",
     ]
     assert facts().stages == {"search": 65.0, "finetune": 120.0}
-    older = {k: v for k, v in facts().plain().items() if k not in ("fidelity", "policies_per_second")}
-    assert report.remarks(older) == [report.remarks(facts().plain())[1].replace(", 0.25 policies/s", "")]
-    assert report.remarks({**older, "seconds": {}}) == []
+    older = dataclasses.replace(facts(), fidelity=None, policies_per_second=0.0)
+    assert words.remarks(older) == [words.remarks(facts())[1].replace(", 0.25 policies/s", "")]
+    assert words.remarks(dataclasses.replace(older, seconds={})) == []
 
 
 def test_phases_of_a_trial_come_in_its_order_and_unknown_ones_last() -> None:
@@ -118,17 +135,17 @@ def test_phases_of_a_trial_come_in_its_order_and_unknown_ones_last() -> None:
 @pytest.mark.parametrize(
     ("shown", "wanted"),
     [
-        (report.quantity(20_460_000), "20.46 M"),
-        (report.quantity(135_000), "135.0 k"),
-        (report.quantity(12), "12"),
-        (report.size(2**20), "1.00 MiB"),
-        (report.size(2048), "2 KiB"),
-        (report.duration(9.04), "9.0 s"),
-        (report.duration(119.6), "2 min 00 s"),
-        (report.duration(3_700), "1 h 01 min"),
-        (facts().gap(-0.0052), "−0.52 points"),  # noqa: RUF001
-        (facts(metric_name="F1").gap(0.5), "+0.5"),
-        (facts(metric_name="F1").shown(0.51234), "0.5123"),
+        (words.quantity(20_460_000), "20.46 M"),
+        (words.quantity(135_000), "135.0 k"),
+        (words.quantity(12), "12"),
+        (words.size(2**20), "1.00 MiB"),
+        (words.size(2048), "2 KiB"),
+        (words.duration(9.04), "9.0 s"),
+        (words.duration(119.6), "2 min 00 s"),
+        (words.duration(3_700), "1 h 01 min"),
+        (words.gap(facts(), -0.0052), "−0.52 points"),  # noqa: RUF001
+        (words.gap(facts(metric_name="F1"), 0.5), "+0.5"),
+        (words.shown(facts(metric_name="F1"), 0.51234), "0.5123"),
     ],
 )
 def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
@@ -142,13 +159,13 @@ def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
         facts(limits=False),
         facts(trials=1),
         facts(metric_name="F1", reward="r_flops"),
-        dataclasses.replace(facts(), networks=facts().networks[:2], random_trials=(), frozen=(), notes=()),
+        dataclasses.replace(facts(), networks=only("dense", "ours"), random_trials=(), frozen=(), notes=()),
         dataclasses.replace(facts(), seconds={}, policies_per_second=0.0, fidelity=None),
     ],
     ids=["full", "no budget", "one trial", "other metric", "no baselines", "no times"],
 )
 def test_the_page_is_one_file_without_references(made: Report) -> None:
-    page = report.render(made)
+    page = pages.render(made)
     assert page.count("<svg ") == 3
     assert "demo &lt;space&gt;" in page
     assert "<space>" not in page
@@ -161,24 +178,24 @@ def test_the_page_is_one_file_without_references(made: Report) -> None:
 
 
 def test_the_page_shows_what_it_must() -> None:
-    page = report.render(facts())
-    for words in ("93.12 %", "found by evolution", "best of 4 random", "15,510,976", "50%", "A note.", "2 min 00 s",
+    page = pages.render(facts())
+    for said in ("93.12 %", "found by evolution", "best of 4 random", "15,510,976", "50%", "A note.", "2 min 00 s",
                   "a padded shortcut &amp; more", "autoprune search demo.toml --seed 0", "3.0e-07",
                   "Within the search: 0.25 policies/s",
                   "tau 0.750 (90 % interval 0.500 to 0.875) over 18 random policies"):  # fmt: skip
-        assert words in page
+        assert said in page
     assert ">met<" in page
-    assert "slow score" not in report.render(dataclasses.replace(facts(), fidelity=None))
+    assert "slow score" not in pages.render(dataclasses.replace(facts(), fidelity=None))
     over = dataclasses.replace(facts().limits[0], counted=15_510_977)
-    assert ">exceeded<" in report.render(dataclasses.replace(facts(), limits=(over,)))
+    assert ">exceeded<" in pages.render(dataclasses.replace(facts(), limits=(over,)))
 
 
-@pytest.mark.parametrize("draw", [report_plots.progress, report_plots.tradeoff, report_plots.groups])
+@pytest.mark.parametrize("draw", [plots.progress, plots.tradeoff, plots.choices])
 def test_pictures_are_svg_in_the_colours_of_the_page(draw: object) -> None:
     svg = draw(facts())  # type: ignore[operator]
     ET.fromstring(svg)
     assert "var(--ours)" in svg
-    assert not set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(report_plots.VARIABLES)
+    assert not set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(plots.VARIABLES)
     assert svg == draw(facts())  # type: ignore[operator]
 
 
@@ -193,20 +210,20 @@ def test_the_front_holds_what_no_cheaper_trial_beats() -> None:
 def test_a_front_is_shown_where_quality_is_traded_for_cost() -> None:
     made = facts(limits=False)
     assert not made.trades("macs")  # every trial costs the same
-    assert "The front" not in report.render(made) + " ".join(made.remarks())
+    assert "The front" not in pages.render(made) + " ".join(words.remarks(made))
     spread = tuple(dataclasses.replace(t, costs={**t.costs, "macs": 1e6 * (t.number + 5)}) for t in made.trials)
     trading = dataclasses.replace(made, trials=spread)
     assert trading.trades("macs")
-    assert "--at macs=40%" in report.render(trading)
-    assert "The front has" in trading.remarks()[-1]
+    assert "--at macs=40%" in pages.render(trading)
+    assert "The front has" in words.remarks(trading)[-1]
 
 
 def test_networks_that_were_trained_from_scratch_are_not_called_finetuned() -> None:
     made = dataclasses.replace(facts(), finetune={"start": "scratch", "steps": 3}, seconds={"training": 1.0})
-    page = report.render(made)
+    page = pages.render(made)
     assert "was trained from scratch by the same recipe" in page
     assert "finetune" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
-    assert "at equal training" in made.sentence()
+    assert "at equal training" in words.sentence(made)
 
 
 # the whole way, on a small network
@@ -266,8 +283,8 @@ def searched(task: Task, root: Path, controller: str = "random", trials: int = 4
         "finetune": {"epochs": 1, "batch": 32, "distill": 0.5},
         "report": {"random_trials": 3},
     }
-    built = study.build(config.parse(tables, "test"), task=task, chosen="fp32")
-    run = api.begin(built, root)
+    built = study.build(config.parse(tables, "test"), task=task, found={"precision": "fp32"})
+    run = lifecycle.begin(built, root)
     loop.search(built.controller(), loop.remembering(built.attempt, run), run, trials=trials)
     return built, run
 
@@ -277,26 +294,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Run, Repo
     built, run = searched(small_task(), tmp_path_factory.mktemp("runs"))
     reads.clear()
     stages: list[str] = []
-    made = finish.finish(built, run, watch=lambda what, done, of: stages.append(f"{what} {done}/{of}"))
+    made = finish(built, run, watch=lambda what, done, of: stages.append(f"{what} {done}/{of}"))
     return built, run, made, stages
 
 
 def test_the_test_split_is_read_once_for_each_network(finished: tuple[Study, Run, Report, list[str]]) -> None:
     built, run, made, _ = finished
-    different = {n.kept for n in made.networks}
+    different = {n.kept for n in made.networks.values()}
     assert reads == [48] * len(different)
-    assert finish.finish(built, run) == made
+    assert finish(built, run) == made
     assert reads == [48] * len(different)
 
 
 def test_the_comparison_holds_what_it_promises(finished: tuple[Study, Run, Report, list[str]]) -> None:
     built, run, made, stages = finished
-    assert [n.role for n in made.networks] == ["dense", "ours", "uniform", "random"]
-    assert made.ours.kept == built.space.kept(run.best().policy)
+    assert list(made.networks) == ["dense", "ours", "uniform", "random"]
+    assert made.ours.kept == run.best().policy.levels
     assert made.ours.searched == run.best().metric
     assert made.limits[0].predicted == made.limits[0].counted == made.ours.costs["macs"]
-    assert all(n.costs["macs"] <= made.limits[0].most for n in made.networks[1:])
-    assert all(n.costs["params"] == built.costs["params"].predict(built.space.policy(n.kept)) for n in made.networks)
+    assert all(n.costs["macs"] <= made.limits[0].most for role, n in made.networks.items() if role != "dense")
+    params = built.costs["params"]
+    assert all(n.costs["params"] == params.predict(Policy.of(n.kept)) for n in made.networks.values())
     assert "trained on the holdout" in made.notes[0]
     assert "finetune ours 2/2" in stages
     assert stages[-1] == "export 3/3"
@@ -305,7 +323,7 @@ def test_the_comparison_holds_what_it_promises(finished: tuple[Study, Run, Repor
 def test_the_files_are_the_network_of_the_report(finished: tuple[Study, Run, Report, list[str]]) -> None:
     built, run, made, _ = finished
     names = {p.name for p in run.directory.iterdir()}
-    assert {policy_file.NAME, export.WEIGHTS, export.PROGRAM, export.ONNX, report.FACTS, report.PAGE} <= names
+    assert {policy_file.NAME, export.WEIGHTS, export.PROGRAM, export.ONNX, report.FACTS, pages.PAGE} <= names
     assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM, export.ONNX]
     back = export.load(run.directory, built.task.model)
     assert built.costs["macs"].measure(back, built.task.example) == made.ours.costs["macs"]
@@ -323,8 +341,7 @@ def test_a_policy_is_applied_again_from_its_file(finished: tuple[Study, Run, Rep
     built, run, _, _ = finished
     again = apply_policy(run.directory, small_task())
     careful = built.evaluator.careful()  # type: ignore[attr-defined]
-    wanted = careful.realise(run.best().policy)
-    careful.metric(wanted)
+    wanted = careful.recover(careful.realise(run.best().policy)).model
     found = again.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.state_dict().items())
     other = apply_policy(run.directory / policy_file.NAME, small_task(seed=5))
@@ -349,11 +366,11 @@ def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, mo
     monkeypatch.setattr(export, "export_onnx", refuse)
     built, run = searched(small_task(), tmp_path, controller="uniform", trials=2)
     monkeypatch.setattr(Recalibrate, "notes", ("The evaluator left a layer alone.",))
-    made = finish.finish(built, run)
+    made = finish(built, run)
     assert "The evaluator left a layer alone." in made.notes
     assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM]
     assert any("model.onnx cannot be written" in note for note in made.notes)
-    assert made.network("uniform") == dataclasses.replace(made.ours, role="uniform")
+    assert made.networks["uniform"] == made.ours
     assert not (run.directory / export.ONNX).exists()
 
 
@@ -368,20 +385,20 @@ class Careful(Recalibrate):
 
     def careful(self) -> Recalibrate:
         Careful.counted.append(0)
-        return Counting(self.task, self.trace, self.space, self.criterion, images=self.images, batch=self.batch)
+        return Counting(self.bench, images=self.images, batch=self.batch)
 
 
 class Counting(Recalibrate):
-    def metric(self, model: nn.Module) -> float:
+    def score(self, candidate: Candidate) -> Score:
         Careful.counted[-1] += 1
-        return super().metric(model)
+        return super().score(candidate)
 
 
 def with_care(built: Study, over: dict[str, object] | None = None) -> Study:
     """The study with an evaluator that has a slow score, twelve random policies, and `over` in [report]."""
     own = built.evaluator
     assert isinstance(own, Recalibrate)
-    careful = Careful(own.task, own.trace, own.space, own.criterion, images=32, batch=16)
+    careful = Careful(own.bench, images=32, batch=16)
     asked = built.config.model_copy(update={"report": config.Report(**{"random_trials": 12, **(over or {})})})  # type: ignore[arg-type]
     return dataclasses.replace(built, evaluator=careful, config=asked)
 
@@ -395,7 +412,7 @@ def confidence(model: nn.Module, split: Split) -> float:
 def test_the_score_of_the_search_is_compared_with_the_slow_one_and_kept(tmp_path: Path) -> None:
     built, run = searched(dataclasses.replace(small_task(), metric=confidence), tmp_path, trials=2)
     Careful.counted.clear()
-    made = finish.finish(with_care(built), run)
+    made = finish(with_care(built), run)
     assert made.fidelity is not None
     assert [made.fidelity.tau, made.fidelity.low, made.fidelity.high] == pytest.approx([1, 1, 1])
     different = {t.metric for t in made.random_trials}
@@ -405,26 +422,26 @@ def test_the_score_of_the_search_is_compared_with_the_slow_one_and_kept(tmp_path
     spent = [sum(t.seconds.values()) for t in run]
     assert made.policies_per_second == pytest.approx(2 / sum(spent))
     assert sum(made.searching.values()) == pytest.approx(sum(spent))
-    assert finish.finish(with_care(built), run) == report.read(run.directory) == made
+    assert finish(with_care(built), run) == report.read(run.directory) == made
     assert len(Careful.counted) == 1
-    page = (run.directory / report.PAGE).read_text()
-    report.write_html(run.directory)
-    assert (run.directory / report.PAGE).read_text() == page
-    assert made.fidelity.sentence() in page.replace("&#39;", "'")
+    page = (run.directory / pages.PAGE).read_text()
+    pages.write_html(run.directory)
+    assert (run.directory / pages.PAGE).read_text() == page
+    assert words.agreement(made.fidelity) in page.replace("&#39;", "'")
 
 
 def test_the_comparison_of_scores_is_cut_short_or_left_out_as_asked(tmp_path: Path) -> None:
     built, run = searched(small_task(), tmp_path, trials=2)
     Careful.counted.clear()
-    few = finish.finish(with_care(built, {"fidelity": 5}), run)
+    few = finish(with_care(built, {"fidelity": 5}), run)
     assert few.fidelity is not None
     assert (few.fidelity.policies, Careful.counted) == (5, [5])
     (run.directory / report.FACTS).unlink()
-    none = finish.finish(with_care(built, {"fidelity": 0}), run)
+    none = finish(with_care(built, {"fidelity": 0}), run)
     assert (none.fidelity, Careful.counted) == (None, [5])
     assert "fidelity" not in none.seconds
     (run.directory / report.FACTS).unlink()
-    too_few = finish.finish(with_care(built, {"random_trials": 4}), run)
+    too_few = finish(with_care(built, {"random_trials": 4}), run)
     assert too_few.fidelity is None
     assert any("fewer than 5 random policies have a slow score" in note for note in too_few.notes)
 
@@ -432,10 +449,10 @@ def test_the_comparison_of_scores_is_cut_short_or_left_out_as_asked(tmp_path: Pa
 def test_an_evaluator_without_a_slow_score_is_not_compared(tmp_path: Path) -> None:
     class Only:
         def __init__(self, evaluator: Evaluator) -> None:
-            self.realise, self.metric = evaluator.realise, evaluator.metric
+            self.realise, self.recover, self.score = evaluator.realise, evaluator.recover, evaluator.score
 
     built, run = searched(small_task(), tmp_path, trials=2)
-    made = finish.finish(dataclasses.replace(with_care(built), evaluator=Only(built.evaluator)), run)
+    made = finish(dataclasses.replace(with_care(built), evaluator=Only(built.evaluator)), run)
     assert made.fidelity is None
     assert not any("slow score" in note for note in made.notes)
     assert made.policies_per_second > 0
@@ -448,7 +465,7 @@ def test_a_run_begun_before_the_comparison_existed_goes_on(tmp_path: Path) -> No
     before = json.loads(path.read_text())
     del before["report"]["fidelity"]
     path.write_text(json.dumps(before))
-    again, opened = api.reopen(run.directory, trials=3, task=built.task)
+    again, opened = lifecycle.reopen(run.directory, trials=3, task=built.task)
     with opened:
         assert (len(opened), again.config.report.fidelity) == (2, 20)
     assert json.loads(path.read_text())["report"]["fidelity"] == 20

@@ -15,13 +15,14 @@ from autoprune import config
 from autoprune.command import cli
 from autoprune.engine import precision
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
+from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.panel import Panel
 from autoprune.evaluators.shared import resumable_training as course
 from autoprune.protocols import Trains
-from autoprune.runs import finish, study
-from autoprune.runs import journal as run
-from autoprune.runs import lifecycle as api
+from autoprune.runs import compare, journal as run, lifecycle, study
 from autoprune.runs.apply import apply_point, apply_policy
+from autoprune.runs.lines import head
+from autoprune.structure.prune import Candidate
 from autoprune.task import top1
 from autoprune.testing.evaluators import toy_images
 from tests import ASSETS
@@ -77,7 +78,7 @@ def only_run(space: Path) -> Path:
 
 
 def journal(directory: Path) -> list[Any]:
-    lines = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()[1:]]
     return [(line["policy"], line["metric"]) for line in lines]
 
 
@@ -120,7 +121,7 @@ def test_a_run_that_is_stopped_while_it_trains_goes_on(
 def test_a_policy_of_shared_weights_needs_their_file(space: Path) -> None:
     directory = searched(space)
     again = apply_policy(directory)
-    kept = json.loads((directory / "best.json").read_text())["groups"]
+    kept = json.loads((directory / "best.json").read_text())["choices"]
     assert [m.out_channels for m in again.modules() if isinstance(m, torch.nn.Conv2d)] == [g["kept"] for g in kept]
     (directory / "pruningnet.safetensors").unlink()
     with pytest.raises(ModelError, match=r"pruningnet.safetensors cannot be read \(No such file"):
@@ -131,7 +132,7 @@ def test_a_policy_of_shared_weights_needs_their_file(space: Path) -> None:
 def test_a_policy_within_limits_of_its_own_is_applied(space: Path) -> None:
     space.write_text(SPACE + "[space]\nmax_sparsity = 0.5\nstep = 2\n")
     directory = searched(space)
-    kept = json.loads((directory / "best.json").read_text())["groups"]
+    kept = json.loads((directory / "best.json").read_text())["choices"]
     again = apply_policy(directory / "policy.json")
     assert [m.out_channels for m in again.modules() if isinstance(m, torch.nn.Conv2d)] == [g["kept"] for g in kept]
 
@@ -187,7 +188,7 @@ def test_a_network_that_cannot_be_trained_anew_is_refused_before_there_is_a_run(
     task = study.build(config.read(space)).task
     scaled = dataclasses.replace(task, model=Scaled(task.model))
     with pytest.raises(ModelError, match="cannot be trained from scratch: it has parameters and no reset_parameters"):
-        api.search(scaled, {"macs": 0.5}, "random", 2, finetune={"start": "scratch", "epochs": 1})
+        lifecycle.search(scaled, {"macs": 0.5}, "random", 2, finetune={"start": "scratch", "epochs": 1})
     assert not Path("runs").exists()
 
 
@@ -197,6 +198,8 @@ def test_a_run_that_was_begun_before_a_setting_existed_goes_on(space: Path) -> N
     space.write_text(SPACE.replace('start = "scratch"', ""))
     del written["finetune"]["start"], written["target"]
     (directory / "config.json").write_text(json.dumps(written))
+    lines = (directory / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    (directory / "trials.jsonl").write_bytes(b"".join([head(run._hashed(directory)), *lines[1:]]))
     before = journal(directory)
     assert cli.main(["resume", str(directory), "--trials", "7"]) == 0
     assert journal(directory)[:6] == before
@@ -211,11 +214,30 @@ def test_a_finished_run_trains_nothing_again(space: Path, monkeypatch: pytest.Mo
 
 def test_training_from_scratch_forgets_what_was_searched(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restarted = list[int]()
-    restart = finish.restart
-    monkeypatch.setattr(finish, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
+    restart = compare.restart
+    monkeypatch.setattr(compare, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
     searched(space)
     assert restarted  # once for each different policy
     assert set(restarted) == {0}
+
+
+def test_a_network_of_nan_is_refused_and_nothing_is_written(
+    space: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space.write_text(SPACE.replace('use = "pruningnet"', 'use = "recalibrate"').replace("epochs = 2.0", "", 1))
+    directory = searched(space)
+    recover = Careful.recover
+
+    def broken(self: Careful, candidate: Candidate) -> Candidate:
+        recovered = recover(self, candidate)
+        with torch.no_grad():
+            next(recovered.model.parameters()).fill_(torch.nan)
+        return recovered
+
+    monkeypatch.setattr(Careful, "recover", broken)
+    assert cli.main(["apply", str(directory), "--out", "broken.safetensors"]) != 0
+    assert "not finite" in capsys.readouterr().err
+    assert not Path("broken.safetensors").exists()
 
 
 def test_rehearsing_trains_nothing(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +255,7 @@ class TestPoints:
     def test_takes_the_best_that_costs_no_more(self, front: Path) -> None:
         built = study.build(config.read(Path("mine.toml")))
         macs, dense = built.costs["macs"], built.dense["macs"]
-        trials = run.trials(front, len(built.space))
+        trials = run.trials(front, built.space)
         costs = sorted(macs.predict(t.policy) / dense for t in trials)
         for ceiling in (costs[0], costs[3], 1.0):
             point = apply_point(front, {"macs": ceiling})
@@ -268,7 +290,9 @@ class TestPoints:
 
     def test_another_network_is_refused(self, space: Path) -> None:
         task = study.build(config.read(space)).task
-        result = api.search(task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1})
+        result = lifecycle.search(
+            task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1}
+        )
         other = dataclasses.replace(
             task,
             model=torch.nn.Sequential(
@@ -320,7 +344,7 @@ class TestPoints:
 
     def test_points_of_a_run_on_a_task_from_python(self, space: Path) -> None:
         task = study.build(config.read(space)).task
-        result = api.search(
+        result = lifecycle.search(
             task, {"macs": 0.5}, "random", 3, out="runs", finetune={"epochs": 0.1}, report={"random_trials": 1}
         )
         point = apply_point(result.directory, {"macs": "50%"}, task)
@@ -329,7 +353,10 @@ class TestPoints:
     def test_no_images_are_picked_to_make_one_network(self, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         task = study.build(config.read(space)).task
         task = dataclasses.replace(task, holdout=toy_images(1000, 2), metric=top1)
-        result = api.search(task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1})
+        monkeypatch.setattr(study, "PAYS", 2)
+        result = lifecycle.search(
+            task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1}
+        )
         assert any("Trials look at 500 of 1,000" in note for note in result.report.notes)
         monkeypatch.setattr(Panel, "of", lambda *given: pytest.fail("a panel was made"))
         apply_policy(result.directory, task)

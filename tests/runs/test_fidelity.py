@@ -16,16 +16,19 @@ from torch import nn
 
 from autoprune import config
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
-from autoprune.runs import fidelity, study
-from autoprune.runs import kendall as agreement
-from autoprune.runs.fidelity import Careful
+from autoprune.protocols import SavesTime, Score
+from autoprune.report import words
+from autoprune.report.facts import Agreement
+from autoprune.runs import fidelity, kendall, study
 from autoprune.runs.study import Study
+from autoprune.structure.prune import Candidate
 from autoprune.task import Batch, Split
 from autoprune.train import train
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 from tests import ASSETS
 from tests.assets import mine
+from tests.making import done, failed, metric
 
 MINE = ASSETS / "mine.py"
 
@@ -47,7 +50,7 @@ class Unread:
 
 
 def removed(policy: Policy) -> float:
-    return 8 * policy.sparsity[0] + 0.1 * policy.sparsity[1]  # no two policies alike
+    return 10 - policy.levels[0] - 0.01 * policy.levels[1]  # no two policies alike
 
 
 @dataclass
@@ -55,20 +58,24 @@ class Plain:
     """Judges a network by a formula of its policy, which the network carries; fails where `refused` says so."""
 
     model: nn.Module
-    score: Callable[[float], float]
+    worth: Callable[[float], float]
     refused: Callable[[float], bool] = lambda value: False
     scored: list[float] = field(default_factory=list)
 
-    def realise(self, policy: Policy) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         made = copy.deepcopy(self.model)
         made.removed = removed(policy)  # type: ignore[assignment]
-        return made
+        return Candidate(policy, made)
 
-    def metric(self, model: Any) -> float:
-        if self.refused(model.removed):
+    def recover(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def score(self, candidate: Candidate) -> Score:
+        value: Any = candidate.model.removed
+        if self.refused(value):
             raise TrialFailed("a wide network")
-        self.scored.append(model.removed)
-        return self.score(model.removed)
+        self.scored.append(value)
+        return Score(self.worth(value))
 
 
 @dataclass
@@ -78,7 +85,7 @@ class WithCare(Plain):
     slower: Callable[[float], float] = lambda score: score
 
     def careful(self) -> Plain:
-        return Plain(self.model, lambda value: self.slower(self.score(value)))
+        return Plain(self.model, lambda value: self.slower(self.worth(value)))
 
 
 def built(
@@ -96,7 +103,7 @@ def built(
         "finetune": {"batch": 16, "distill": 0.5, "lr": 0.5},
         "search": {"seed": 3},
     }
-    made = study.build(config.parse(tables, "test"), task=task, chosen="fp32")
+    made = study.build(config.parse(tables, "test"), task=task, found={"precision": "fp32"})
     return dataclasses.replace(made, evaluator=evaluator(made.task.model)) if evaluator else made
 
 
@@ -113,51 +120,51 @@ class Doubtful(Plain):
 class TestAgreement:
     def test_of_equal_and_of_opposite_orders_is_certain(self) -> None:
         values = [0.3, 0.1, 0.9, 0.5, 0.7, 0.2]
-        same = agreement.measure(values, [v**3 for v in values], seed=0)
+        same = kendall.measure(values, [v**3 for v in values], seed=0)
         assert (same.tau, same.low, same.high, same.recall, same.policies) == pytest.approx((1, 1, 1, 1, 6))
-        opposite = agreement.measure(values, [-v for v in values], seed=0)
+        opposite = kendall.measure(values, [-v for v in values], seed=0)
         assert (opposite.tau, opposite.low, opposite.high, opposite.recall) == pytest.approx((-1, -1, -1, 0))
 
     def test_by_hand(self) -> None:
         """Of the ten pairs of five policies two are in the wrong order: (10 - 2 * 2) / 10."""
-        assert agreement.measure([1, 2, 3, 4, 5], [2, 1, 3, 5, 4], seed=0).tau == pytest.approx(0.6)
+        assert kendall.measure([1, 2, 3, 4, 5], [2, 1, 3, 5, 4], seed=0).tau == pytest.approx(0.6)
 
     def test_with_ties_is_tau_b(self) -> None:
         """Four pairs in order, one not ordered by the score, one by the truth: 4 / sqrt(5 * 5)."""
-        assert agreement.measure([1, 1, 2, 3], [1, 2, 3, 3], seed=0).tau == pytest.approx(0.8)
+        assert kendall.measure([1, 1, 2, 3], [1, 2, 3, 3], seed=0).tau == pytest.approx(0.8)
 
     def test_is_resampled_as_scipy_would(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(agreement, "RESAMPLES", 50)
+        monkeypatch.setattr(kendall, "RESAMPLES", 50)
         rng = np.random.default_rng(1)
         x, y = rng.integers(0, 6, 12).astype(float), rng.random(12).round(1)
         drawn = np.random.default_rng(7).multinomial(12, np.full(12, 1 / 12), 50)
         wanted = [stats.kendalltau(np.repeat(x, times), np.repeat(y, times)).statistic for times in drawn]
-        found = agreement._resampled(x, y, 7)
+        found = kendall._resampled(x, y, 7)
         assert found == pytest.approx(wanted)
-        made = agreement.measure(x.tolist(), y.tolist(), seed=7)
+        made = kendall.measure(x.tolist(), y.tolist(), seed=7)
         assert (made.low, made.high) == pytest.approx(tuple(np.quantile(wanted, [0.05, 0.95])))
 
     def test_is_wider_over_fewer_policies_and_the_same_for_a_seed(self) -> None:
         rng = np.random.default_rng(0)
         truth = rng.random(200)
         score = truth + 0.3 * rng.random(200)
-        few, many = (agreement.measure(score[:n].tolist(), truth[:n].tolist(), seed=0) for n in (20, 200))
-        assert many == agreement.measure(score.tolist(), truth.tolist(), seed=0)
-        assert many != agreement.measure(score.tolist(), truth.tolist(), seed=1)
+        few, many = (kendall.measure(score[:n].tolist(), truth[:n].tolist(), seed=0) for n in (20, 200))
+        assert many == kendall.measure(score.tolist(), truth.tolist(), seed=0)
+        assert many != kendall.measure(score.tolist(), truth.tolist(), seed=1)
         assert few.low is not None and few.high is not None and many.low is not None and many.high is not None  # noqa: PT018
         assert few.low <= few.tau <= few.high  # type: ignore[operator]
         assert many.high - many.low < few.high - few.low
 
     def test_of_a_score_that_is_always_the_same_is_not_defined(self) -> None:
-        found = agreement.measure([0.5] * 6, [1, 2, 3, 4, 5, 6], seed=0)
+        found = kendall.measure([0.5] * 6, [1, 2, 3, 4, 5, 6], seed=0)
         assert (found.tau, found.low, found.high) == (None, None, None)
-        assert found.sentence() == (
+        assert words.agreement(found) == (
             "Kendall's tau is not defined over 6 random policies: one of the scores is the same for all"
         )
 
     def test_reads_well(self) -> None:
-        found = agreement.Agreement(0.8125, 0.7, 0.9, 0.5, 18, 2)
-        assert found.sentence() == (
+        found = Agreement(0.8125, 0.7, 0.9, 0.5, 18, 2)
+        assert words.agreement(found) == (
             "Kendall's tau 0.812 (90 % interval 0.700 to 0.900) over 18 random policies, 2 failed and left out"
         )
 
@@ -172,7 +179,7 @@ class TestAgreement:
         ],
     )
     def test_finds_so_many_of_the_best_tenth(self, score: list[float], truth: list[float], wanted: float) -> None:
-        assert agreement.recall(score, truth) == wanted
+        assert kendall.recall(score, truth) == wanted
 
 
 class TestMeasure:
@@ -222,11 +229,10 @@ class TestMeasure:
         assert seen == [("policy", done, 6) for done in range(7)]
         assert all(torch.equal(before[name], tensor) for name, tensor in made.task.model.state_dict().items())
         controller = made.controller("random")
-        model = careful.realise(first := controller.ask())
-        assert found.scores["slow"][0] == careful.metric(model)
-        assert found.scores["fast"][0] == evaluator.metric(evaluator.realise(first))
-        trained = evaluator.realise(first)
-        evaluator.metric(trained)
+        first = controller.ask()
+        assert found.scores["slow"][0] == metric(careful, first)
+        assert found.scores["fast"][0] == metric(evaluator, first)
+        trained = evaluator.recover(evaluator.realise(first)).model
         recipe = dataclasses.replace(made.finetune, steps=10)
         dense = copy.deepcopy(made.task.model).eval()
         train(trained, made.task.train, made.task.loss, recipe, seed=3, teacher=dense)
@@ -292,7 +298,7 @@ class TestOfTrials:
     def trials(self, made: Study, count: int) -> list[Trial]:
         controller = made.controller("random")
         policies = list(dict.fromkeys(controller.ask() for _ in range(10 * count)))[:count]
-        return [Trial(n, p, metric=-removed(p), reward=0.0) for n, p in enumerate(policies)]
+        return [done(n, p, -removed(p), reward=0.0) for n, p in enumerate(policies)]
 
     def test_compares_what_the_search_saw_with_the_slow_score(self) -> None:
         made = built(lambda m: WithCare(m, lambda value: value))
@@ -304,9 +310,10 @@ class TestOfTrials:
     def test_takes_different_ones_that_succeeded_and_no_more_than_asked_for(self) -> None:
         made = built(lambda m: WithCare(m, lambda value: value))
         tried = self.trials(made, 8)
-        failed = Trial(0, tried[0].policy, "failed", error="no")
         seen: list[tuple[str, int, int]] = []
-        found = fidelity.of_trials(made, [failed, *tried, *tried], most=6, watch=lambda *done: seen.append(done))
+        found = fidelity.of_trials(
+            made, [failed(0, tried[0].policy), *tried, *tried], most=6, watch=lambda *done: seen.append(done)
+        )
         assert found is not None
         assert found.policies == 6
         assert seen == [("fidelity", done, 6) for done in range(7)]
@@ -330,5 +337,5 @@ class TestOfTrials:
         tried = self.trials(made, 8)
         assert fidelity.of_trials(made, tried[:4], most=20) is None
         plain = built(lambda m: Plain(m, lambda value: value))
-        assert not isinstance(plain.evaluator, Careful)
+        assert not isinstance(plain.evaluator, SavesTime)
         assert fidelity.of_trials(plain, tried, most=20) is None

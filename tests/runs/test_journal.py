@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,25 +14,37 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from autoprune.errors import RunError, SearchFailed
-from autoprune.runs.journal import Run, place, stored, write_text
-from autoprune.values.space import Group, SearchSpace
-from autoprune.values.trial import Trial
+from autoprune.errors import PolicyError, RunError, SearchFailed
+from autoprune.files import disk
+from autoprune.runs import journal, lines
+from autoprune.runs.journal import Run, place, stored
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Outcome, Trial
 from tests import ASSETS
+from tests.making import done, failed, group
 
-SPACE = SearchSpace("toy", (Group("a", 8, ("a", "b")), Group("b", 16, ("b",), step=4)))
+SPACE = SearchSpace("toy", (group("a", 8, ("a", "b")), group("b", 16, ("b",), step=4)))
 CONFIG = {"name": "toy", "search": {"trials": 3, "seed": 0}, "budget": {"macs": "50%"}}
 GOLDEN = ASSETS / "journal_v1.jsonl"
 
 
 def trial(number: int, reward: float | None = 0.5, kept: tuple[int, int] = (4, 8)) -> Trial:
-    policy = SPACE.policy(kept)
+    policy = Policy.of(kept)
     if reward is None:
-        return Trial(number, policy, "failed", costs={"macs": 1.0}, error="out of memory")
-    return Trial(number, policy, "ok", reward, {"macs": 1.0}, reward, seconds={"ask": 0.1})
+        return failed(number, policy, "out of memory", {"macs": 1.0})
+    return done(number, policy, reward, {"macs": 1.0}, seconds={"ask": 0.1})
+
+
+def sealed(**entry: object) -> str:
+    """A line of a journal."""
+    return disk.sealed(entry).decode().rstrip("\n")
+
+
+def lying(number: int = 1, policy: object = (4, 8), **more: object) -> str:
+    """A line with a right checksum that holds something wrong."""
+    return sealed(number=number, policy=policy, metric=0.5, values=[0.5], costs={}, seconds={}, **more)
 
 
 def run(directory: Path, **changes: object) -> Run:
@@ -49,37 +62,166 @@ class TestJournal:
             with run(Path(folder) / "r") as again:
                 assert list(again) == written
 
-    def test_of_the_first_version_is_read_forever(self, tmp_path: Path) -> None:
-        """The golden journal: change the format in a way that keeps this, or write a reader for the old one."""
-        run(tmp_path).close()
-        (tmp_path / "trials.jsonl").write_bytes(GOLDEN.read_bytes())
-        with run(tmp_path) as read:
-            assert [t.status for t in read] == ["ok", "failed", "ok"]
-            assert read.best() == Trial(
-                number=2,
-                policy=SPACE.policy((3, 12)),
-                metric=0.8125,
-                costs={"macs": 1234.0, "params": 56.0},
-                reward=0.8125,
-                seconds={"ask": 0.001, "prune": 0.02, "score": 0.3, "journal": 0.004},
-            )
-        assert (tmp_path / "trials.jsonl").read_bytes() == GOLDEN.read_bytes()
+    @pytest.mark.parametrize(
+        "one",
+        [
+            trial(0),
+            trial(0, None),
+            Trial(0, Policy((3, 4)), Outcome(0.5, (0.25, -3.0), {"macs": 2.0}), {"prune": 0.5}, rung=2, worker="b:1"),
+        ],
+    )
+    def test_keeps_all_that_a_trial_says(self, tmp_path: Path, one: Trial) -> None:
+        second = dataclasses.replace(one, number=1, repeats=0)
+        with run(tmp_path) as first:
+            first.append(one)
+            first.append(second)
+        with run(tmp_path) as again:
+            assert list(again) == [one, second]
 
-    def test_is_written_as_the_golden_one(self, tmp_path: Path) -> None:
+    def test_begins_with_its_format_and_the_facts_of_the_run(self, tmp_path: Path) -> None:
         run(tmp_path).close()
-        (tmp_path / "trials.jsonl").write_bytes(GOLDEN.read_bytes())
-        with run(tmp_path) as read, run(tmp_path / "copy") as copy:
-            for one in read:
-                copy.append(one)
-        assert (tmp_path / "copy" / "trials.jsonl").read_bytes() == GOLDEN.read_bytes()
+        head = json.loads((tmp_path / "trials.jsonl").read_text())
+        assert list(head) == ["format", "facts", "crc"]
+        assert head["format"] == 2
 
+    def test_counts_trials_and_no_other_line(self, tmp_path: Path) -> None:
+        assert journal.count(tmp_path) == 0
+        with run(tmp_path) as first:
+            first.append(trial(0))
+            first.append(trial(1, None))
+        with (tmp_path / "trials.jsonl").open("a") as file:
+            file.write(sealed(number=2, policy=[4, 8], asked=2, worker="b") + "\n")
+        assert journal.count(tmp_path) == 2
+        (tmp_path / "trials.jsonl").write_bytes(GOLDEN.read_bytes())
+        assert journal.count(tmp_path) == 3
+
+    def test_passes_over_an_ask_whose_outcome_is_not_known(self, tmp_path: Path) -> None:
+        with run(tmp_path) as first:
+            first.append(trial(0))
+        with (tmp_path / "trials.jsonl").open("a") as file:
+            file.write(sealed(number=1, policy=[4, 8], asked=1, attempt=1, worker="b") + "\n")
+            file.write(lying(asked=1, told=1, attempt=2, note="the worker was lost once") + "\n")
+        with run(tmp_path) as again:
+            assert [t.metric for t in again] == [0.5, 0.5]
+
+    def test_holds_what_lies_between_levels_and_reads_it_again(self, tmp_path: Path) -> None:
+        between = trial(0, kept=(3, 7))
+        assert not SPACE.contains(between.policy)
+        with run(tmp_path) as first:
+            first.require(between.policy)
+            first.append(between)
+        with run(tmp_path) as again:
+            assert list(again) == [between]
+
+    @pytest.mark.parametrize("at", range(3, 600, 41))
+    def test_no_letter_of_it_can_change_unseen(self, tmp_path: Path, at: int) -> None:
+        with run(tmp_path) as first:
+            first.append(trial(0))
+            first.append(trial(1))
+        file = tmp_path / "trials.jsonl"
+        whole = bytearray(file.read_bytes())
+        at %= len(whole) - 1
+        whole[at] ^= 1
+        file.write_bytes(whole)
+        with pytest.raises(RunError, match=f"line {whole[:at].count(10) + 1} is damaged"):
+            run(tmp_path)
+
+    @pytest.mark.parametrize("file", ["machine.json", "space.json", "config.json"])
+    def test_belongs_to_the_facts_it_was_begun_with(self, tmp_path: Path, file: str) -> None:
+        run(tmp_path).close()
+        facts = stored(tmp_path, file)
+        disk.write_json(tmp_path / file, {**facts, "added": 1})
+        with pytest.raises(RunError, match=r"was changed since the run began|another (network: )?added"):
+            run(tmp_path)
+        disk.write_json(tmp_path / file, facts)
+        run(tmp_path).close()
+
+
+class TestFirstFormat:
+    """The golden journal: change the format in a way that keeps this."""
+
+    @pytest.fixture
+    def old(self, tmp_path: Path) -> Path:
+        """A run of format 1, with a second look at a policy that had been evaluated."""
+        entry = json.loads(GOLDEN.read_text().splitlines()[0])
+        again = {**entry, "number": 3, "seconds": {"ask": 0.001, "journal": 0.004}}
+        run(tmp_path).close()
+        (tmp_path / "trials.jsonl").write_text(GOLDEN.read_text() + json.dumps(again) + "\n")
+        groups = [
+            {"name": c.name, "of": c.dense, "lowest": 1, "step": s, "layers": list(c.layers), "width": c.width}
+            for c, s in zip(SPACE, (1, 4), strict=True)
+        ]
+        disk.write_json(tmp_path / "space.json", {"name": "toy", "groups": groups})
+        return tmp_path
+
+    def test_is_read_forever(self, old: Path) -> None:
+        with run(old) as read:
+            assert [t.metric for t in read] == [0.75, None, 0.8125, 0.75]
+            assert [t.repeats for t in read] == [None, None, None, 0]
+            assert read.trials[1].error == "the metric is nan; it should be a finite number"
+            seconds = {"ask": 0.001, "prune": 0.02, "score": 0.3, "journal": 0.004}
+            assert read.best() == done(2, Policy((3, 12)), 0.8125, {"macs": 1234.0, "params": 56.0}, seconds=seconds)
+
+    def test_is_read_where_it_lies(self, old: Path) -> None:
+        before = {path.name: path.read_bytes() for path in old.iterdir()}
+        assert len(journal.trials(old, SPACE)) == 4
+        journal.require_same(old, SPACE)
+        assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+
+    def test_goes_on_as_the_second_and_is_kept(self, old: Path) -> None:
+        before = (old / "trials.jsonl").read_bytes()
+        with run(old) as read:
+            found = list(read)
+            read.append(trial(4))
+        assert (old / "trials.format1.jsonl").read_bytes() == before
+        assert json.loads((old / "space.json").read_text()) == lines.described(SPACE)
+        with run(old) as again:
+            assert list(again) == [*found, trial(4)]
+
+    def test_may_hold_what_lies_between_levels(self, old: Path) -> None:
+        lines_of = (old / "trials.jsonl").read_text().splitlines(keepends=True)
+        (old / "trials.jsonl").write_text(lines_of[0].replace("[0.5, 0.5]", "[0.5, 0.3125]"))
+        for _ in range(2):  # as format 1, and as what it became
+            with run(old) as read:
+                assert [t.policy.levels for t in read] == [(4, 11)]
+
+    def test_cut_short_goes_on_after_its_last_whole_line(self, old: Path) -> None:
+        file = old / "trials.jsonl"
+        file.write_bytes(file.read_bytes()[:-9])
+        with run(old) as read:
+            assert len(read) == 3
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            ('{"number": 5, "policy": [0.5, 0.5], "costs": {}, "status": "failed"}', "it is of trial 5, not 1"),
+            ('{"number": 1, "policy": [0.5], "costs": {}, "status": "failed"}', "not 2 sparsities"),
+            ('{"number": 1, "policy": [0.5, 1.5], "costs": {}, "status": "failed"}', "not 2 sparsities"),
+            ('{"number": 1, "policy": [0.5, 0.5], "costs": {}}', "line 2 is damaged"),
+            (
+                '{"number": 1, "policy": [0.5, 0.5], "costs": {}, "seconds": {}, "status": "done", '
+                '"metric": 1, "reward": 1}',
+                "status 'done'",
+            ),
+        ],
+    )
+    def test_damaged_is_evidence(self, old: Path, line: str, reason: str) -> None:
+        file = old / "trials.jsonl"
+        whole = file.read_text().splitlines()[0] + "\n" + line + "\n"
+        file.write_text(whole)
+        with pytest.raises(RunError, match=reason):
+            run(old)
+        assert file.read_text() == whole
+
+
+class TestDamage:
     @pytest.mark.parametrize("cut", range(1, 60, 7))
     def test_loses_only_a_torn_last_line(self, tmp_path: Path, cut: int) -> None:
         with run(tmp_path) as first:
             first.append(trial(0))
             first.append(trial(1))
-        journal = tmp_path / "trials.jsonl"
-        journal.write_bytes(journal.read_bytes()[:-cut])
+        file = tmp_path / "trials.jsonl"
+        file.write_bytes(file.read_bytes()[:-cut])
         with run(tmp_path) as again:
             assert list(again) == [trial(0)]
             again.append(trial(1, 0.75))
@@ -89,29 +231,45 @@ class TestJournal:
     @pytest.mark.parametrize(
         ("line", "reason"),
         [
-            ("garbage", "line 2 is damaged"),
-            ("\x00\x00", "line 2 is damaged"),
-            ("[]", "line 2 is damaged"),
-            ('{"number": 1}', "line 2 is damaged"),
-            ('{"number": 5, "policy": [0.5, 0.5], "status": "failed"}', "it is of trial 5, not 1"),
-            ('{"number": 1, "policy": [0.5], "status": "failed"}', "not 2 sparsities"),
-            ('{"number": 1, "policy": [0.5, 1.5], "status": "failed"}', "not 2 sparsities"),
-            ('{"number": 1, "policy": [0.5, 0.5], "status": "ok"}', "status 'ok' with metric None"),
-            ('{"number": 1, "policy": [0.5, 0.5], "status": "done"}', "status 'done'"),
-            ('{"number": 1, "policy": [0.5, 0.5], "status": "failed", "weather": 1}', "weather"),
+            ("garbage", "line 3 is damaged"),
+            ("\x00\x00", "line 3 is damaged"),
+            ("[]", "line 3 is damaged"),
+            ('{"number": 1}', "its checksum does not fit"),
+            (sealed(number=1, metric=0.5), "line 3 is damaged"),
+            (lying(5), "it is of trial 5, not 1"),
+            (lying(1, [4]), "toy has 2 choices, but 1 numbers were given"),
+            (lying(1, [4, 17]), "'b' with 17 of 16 units"),
+            (lying(1, [0, 8]), "'a' with 0 of 8 units"),
+            (lying(1, [4, 8.0]), "its policy is not of whole numbers"),
+            (lying(1, [True, 8]), "its policy is not of whole numbers"),
+            (lying(weather=1), "unknown field 'weather'"),
+            (lying(rung="deep"), "one of its fields is of a wrong type"),
+            (lying(repeats=-1), "one of its fields is of a wrong type"),
+            (lying(worker=3), "one of its fields is of a wrong type"),
+            (sealed(number=1, policy=[4, 8], metric=None, values=[], costs={}, seconds={}), "None is no finite number"),
+            (sealed(number=1, policy=[4, 8], metric=0.5, values=[], costs={}, seconds={}), "it has no values"),
+            (sealed(number=1, policy=[4, 8], error="no", costs=[], seconds={}), "no object of numbers"),
+            (sealed(format=2, facts="x"), "unknown field 'facts'"),
         ],
     )
     def test_names_the_damaged_line(self, tmp_path: Path, line: str, reason: str) -> None:
         with run(tmp_path) as first:
             first.append(trial(0))
-        journal = tmp_path / "trials.jsonl"
-        whole = journal.read_text() + line + "\n" + journal.read_text()
-        journal.write_text(whole)
+        file = tmp_path / "trials.jsonl"
+        whole = file.read_text() + line + "\n" + file.read_text()
+        file.write_text(whole)
         with pytest.raises(RunError, match=reason) as caught:
             run(tmp_path)
         assert "trials.jsonl" in str(caught.value)
         assert "\n" not in str(caught.value)
-        assert journal.read_text() == whole, "a damaged journal is evidence; it is not touched"
+        assert file.read_text() == whole, "a damaged journal is evidence; it is not touched"
+
+    @pytest.mark.parametrize("form", [3, "2", None])
+    def test_of_a_format_that_is_not_known_is_refused(self, tmp_path: Path, form: object) -> None:
+        run(tmp_path).close()
+        (tmp_path / "trials.jsonl").write_text(sealed(format=form, facts="x") + "\n")
+        with pytest.raises(RunError, match=f"its format is {form!r}; this version reads 1 and 2"):
+            run(tmp_path)
 
     def test_is_on_the_disk_when_append_returns(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         synced: list[int] = []
@@ -173,7 +331,7 @@ class TestBest:
         (tmp_path / "best.json").unlink()
         with run(tmp_path):
             best = json.loads((tmp_path / "best.json").read_text())
-        assert best["groups"][0] == {"name": "a", "kept": 3, "of": 8, "sparsity": 0.625}
+        assert best["choices"][0] == {"name": "a", "kept": 3, "of": 8, "sparsity": 0.625}
 
 
 class TestContinuing:
@@ -189,8 +347,8 @@ class TestContinuing:
 
     def test_with_another_network_is_refused(self, tmp_path: Path) -> None:
         run(tmp_path).close()
-        other = SearchSpace("toy", (Group("a", 8, ("a", "b")), Group("b", 32, ("b",), step=4)))
-        with pytest.raises(RunError, match=r"another network: groups.1.of differ"):
+        other = SearchSpace("toy", (group("a", 8, ("a", "b")), group("b", 32, ("b",), step=4)))
+        with pytest.raises(RunError, match=r"another network: choices.1.levels differ"):
             Run(tmp_path, CONFIG, other)
 
     def test_keeps_what_was_found_on_the_first_machine(self, tmp_path: Path) -> None:
@@ -213,6 +371,18 @@ class TestContinuing:
         (tmp_path / "file").write_text("")
         with pytest.raises(RunError, match="cannot be written"):
             run(tmp_path / "file" / "run")
+
+
+class TestRequire:
+    @pytest.mark.parametrize("levels", [(4,), (0.5, 0.5), (True, 8), (4, 8, 8)])
+    def test_refuses_what_is_no_policy_of_the_space(self, tmp_path: Path, levels: tuple[int, ...]) -> None:
+        with run(tmp_path) as first, pytest.raises(PolicyError, match="2 whole numbers, the levels of toy's choices"):
+            first.require(Policy(levels))
+
+    @pytest.mark.parametrize("levels", [(0, 8), (4, 17)])
+    def test_refuses_what_no_network_has(self, tmp_path: Path, levels: tuple[int, ...]) -> None:
+        with run(tmp_path) as first, pytest.raises(PolicyError, match="can stay"):
+            first.require(Policy(levels))
 
 
 class TestLock:
@@ -263,12 +433,12 @@ class TestPlace:
 
 def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.json"
-    write_text(path, "old")
+    disk.write_text(path, "old")
 
     def fail(file: int) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
-        write_text(path, "new")
+        disk.write_text(path, "new")
     assert path.read_text() == "old"

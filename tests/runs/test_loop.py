@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 
 from autoprune import plugins
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
+from autoprune.protocols import Score
+from autoprune.runs import journal
 from autoprune.runs.journal import Run
 from autoprune.runs.loop import HOPELESS, Attempt, attempting, remembering, search
+from autoprune.structure.prune import Candidate
 from autoprune.testing.surrogate import half, metric, toy_space
 from autoprune.values.space import Policy
-from autoprune.values.trial import Trial
+from autoprune.values.trial import Failure, Outcome, Trial
 
 SPACE = toy_space()
 BUDGET = half(SPACE)
@@ -31,12 +38,22 @@ class Judge:
         self.judge = judge
         self.realised: list[Policy] = []
 
-    def realise(self, policy: Policy) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         self.realised.append(policy)
-        return nn.Identity()
+        return Candidate(policy, nn.Identity())
 
-    def metric(self, model: nn.Module) -> float:
-        return self.judge(self.realised[-1])
+    def recover(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def score(self, candidate: Candidate) -> Score:
+        return Score(self.judge(candidate.policy))
+
+
+class ByPolicy(Judge):
+    """A judge of which several may sit at once."""
+
+    def realise(self, policy: Policy) -> Candidate:
+        return Candidate(policy, nn.Identity())
 
 
 @dataclass
@@ -86,7 +103,7 @@ class TestTheLoop:
 
         class Reader(Countdown):
             def tell(self, trial: Trial) -> None:
-                lines.append(len((tmp_path / "trials.jsonl").read_text().splitlines()))
+                lines.append(journal.count(tmp_path))
                 super().tell(trial)
 
         with open_run(tmp_path) as run:
@@ -97,15 +114,19 @@ class TestTheLoop:
         with open_run(tmp_path) as run:
             search(Countdown(), attempt(Judge()), run, trials=2)
             first, second = run
-        assert set(first.seconds) == {"ask", "prune", "score", "journal", "tell"}
+        assert set(first.seconds) == {"ask", "prune", "recover", "score", "journal", "tell"}
         assert first.seconds["journal"] == 0.0 < second.seconds["journal"]
         assert first.seconds["tell"] == 0.0 < second.seconds["tell"]
 
     def test_an_evaluator_may_say_more_of_its_time(self) -> None:
-        judge = Judge()
-        judge.spent = {"recover": 2.0, "score": 1.0}  # type: ignore[attr-defined]
-        trial = attempt(judge)(0, SPACE.dense())
-        assert {k: v for k, v in trial.seconds.items() if k != "prune"} == {"recover": 2.0, "score": 1.0}
+        class Sayer(Judge):
+            def score(self, candidate: Candidate) -> Score:
+                return Score(0.5, {"careful": 0.25, "recover": 1.5})
+
+        seconds = attempt(Sayer())(0, SPACE.dense()).seconds
+        assert set(seconds) == {"prune", "recover", "score", "careful"}
+        assert seconds["careful"] == 0.25
+        assert seconds["recover"] > 1.5
 
     def test_shows_every_new_trial_once(self, tmp_path: Path) -> None:
         seen: list[int] = []
@@ -143,8 +164,8 @@ class TestTheLoop:
         whole = go(tmp_path / "whole", 14)
         go(tmp_path / "stopped", stop)
         if len(whole) > stop:
-            with (tmp_path / "stopped" / "trials.jsonl").open("a") as journal:
-                journal.write('{"number": 7, "pol')  # the crash
+            with (tmp_path / "stopped" / "trials.jsonl").open("a") as file:
+                file.write('{"number": 7, "pol')  # the crash
         assert go(tmp_path / "stopped", 14) == whole
 
 
@@ -152,9 +173,24 @@ class TestFailures:
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_a_metric_that_is_no_number_fails_the_trial(self, value: float) -> None:
         trial = attempt(Judge(lambda policy: value))(0, SPACE.dense())
-        assert (trial.status, trial.metric, trial.reward) == ("failed", None, None)
+        assert (trial.metric, trial.reward) == (None, None)
         assert trial.error == f"the metric is {value}; it should be a finite number"
         assert trial.costs == DENSE
+
+    def test_a_reward_may_be_several_numbers(self, tmp_path: Path) -> None:
+        made = attempting(Judge(), COSTS, lambda value, costs, dense: (value, -costs["macs"]), DENSE)
+        with open_run(tmp_path) as run:
+            best = search(Countdown(), made, run, trials=3)
+        assert isinstance(best.outcome, Outcome)
+        assert best.outcome.values == (best.reward, -best.costs["macs"])
+
+    @pytest.mark.parametrize("nothing", [(), []])
+    def test_a_reward_of_no_number_is_a_mistake(self, tmp_path: Path, nothing: Any) -> None:
+        made = attempting(Judge(), COSTS, lambda value, costs, dense: nothing, DENSE)
+        with open_run(tmp_path) as run:
+            with pytest.raises(ConfigError, match="one number, or several, are right"):
+                search(Countdown(), made, run, trials=3)
+            assert len(run) == 0
 
     def test_a_reward_that_is_no_number_fails_the_trial(self) -> None:
         made = attempting(Judge(), COSTS, lambda value, costs, dense: math.nan, DENSE)
@@ -174,9 +210,9 @@ class TestFailures:
             raise failure
 
         trial = attempt(Judge(judge))(0, SPACE.dense())
-        assert trial.status == "failed"
+        assert isinstance(trial.outcome, Failure)
         assert trial.error == " ".join(str(failure).split())
-        assert set(trial.seconds) == {"prune", "score"}
+        assert set(trial.seconds) == {"prune", "recover", "score"}
 
     @pytest.mark.parametrize("mistake", [RuntimeError("mat1 and mat2 shapes"), ConfigError("no gamma"), KeyError("x")])
     def test_mistakes_are_not_hidden_in_the_journal(self, tmp_path: Path, mistake: Exception) -> None:
@@ -193,7 +229,7 @@ class TestFailures:
         controller = Countdown()
         with open_run(tmp_path) as run:
             search(controller, attempt(judge), run, trials=9)
-        assert [t.status for t in controller.told].count("failed") == 6
+        assert sum(bool(t.error) for t in controller.told) == 6
 
     def test_in_a_row_stop_it_with_the_cause(self, tmp_path: Path) -> None:
         judge = Judge(lambda policy: 0.5 if len(judge.realised) == 1 else fail())
@@ -209,6 +245,55 @@ class TestFailures:
             search(Countdown(), attempt(Judge(fail)), run, trials=3)
 
 
+class TestManyAtOnce:
+    @pytest.mark.parametrize("name", ["random", "evolution", "bayes"])
+    def test_who_attempts_changes_nothing_while_one_is_under_way(self, tmp_path: Path, name: str) -> None:
+        def go(directory: Path, **how: object) -> list[Trial]:
+            controller = plugins.build("controller", {"use": name}, space=SPACE, budget=BUDGET, seed=3)
+            with open_run(directory) as run:
+                search(controller, attempt(Judge()), run, trials=12, **how)  # type: ignore[arg-type]
+                return [dataclasses.replace(t, seconds={}) for t in run]
+
+        with ThreadPoolExecutor(2) as pool:
+            assert go(tmp_path / "pool", executor=pool) == go(tmp_path / "here")
+
+    def test_an_interrupt_loses_no_trial_that_was_done_before(self, tmp_path: Path) -> None:
+        def interrupted(policy: Policy) -> float:
+            if len(judge.realised) == 6:
+                raise KeyboardInterrupt
+            return 0.5
+
+        judge = Judge(interrupted)
+        with open_run(tmp_path) as run, pytest.raises(KeyboardInterrupt):
+            search(Countdown(), attempt(judge), run, trials=12, window=3)
+        assert journal.count(tmp_path) == 5
+
+    def test_are_written_and_told_in_the_order_of_their_asks(self, tmp_path: Path) -> None:
+        first_may_end = threading.Event()
+
+        def judge(policy: Policy) -> float:
+            if policy == SPACE.dense():
+                assert first_may_end.wait(10)
+            else:
+                first_may_end.set()
+            return sum(policy.levels)
+
+        asked: list[int] = []
+
+        class Ahead(Countdown):
+            def ask(self) -> Policy:
+                asked.append(len(self.told))
+                return SPACE.snap([0.1 * len(asked) - 0.1] * len(SPACE))
+
+        controller = Ahead()
+        with open_run(tmp_path) as run, ThreadPoolExecutor(2) as pool:
+            search(controller, attempt(ByPolicy(judge)), run, trials=8, executor=pool, window=3)
+            assert controller.told == list(run)
+        assert [t.number for t in controller.told] == list(range(8))
+        assert asked == [0, 0, 0, 1, 2, 3, 4, 5]
+        assert [t.metric for t in controller.told] == [sum(t.policy.levels) for t in controller.told]
+
+
 class TestRemembering:
     def test_a_policy_is_evaluated_once(self, tmp_path: Path) -> None:
         judge = Judge()
@@ -218,18 +303,20 @@ class TestRemembering:
         assert len(judge.realised) == 1
         assert (second.number, second.reward, second.costs) == (1, first.reward, first.costs)
         assert not second.seconds
+        assert (first.repeats, second.repeats) == (None, 0)
 
     def test_what_an_earlier_life_evaluated_counts(self, tmp_path: Path) -> None:
         judge = Judge()
         with open_run(tmp_path) as run:
             run.append(attempt(judge)(0, SPACE.dense()))
         with open_run(tmp_path) as run:
-            assert remembering(attempt(judge), run)(1, SPACE.dense()).metric == run.best().metric
+            again = remembering(attempt(judge), run)(1, SPACE.dense())
+            assert (again.metric, again.repeats) == (run.best().metric, 0)
         assert len(judge.realised) == 1
 
     def test_a_failure_is_worth_another_try(self, tmp_path: Path) -> None:
         judge = Judge(fail)
         with open_run(tmp_path) as run:
             remembered = remembering(attempt(judge), run)
-            assert remembered(0, SPACE.dense()).status == remembered(1, SPACE.dense()).status == "failed"
+            assert all(remembered(number, SPACE.dense()).error for number in (0, 1))
         assert len(judge.realised) == 2

@@ -16,16 +16,19 @@ import autoprune
 from autoprune import config
 from autoprune.command.cli import main
 from autoprune.errors import ConfigError
-from autoprune.report.facts import Network
-from autoprune.runs import finish, study
+from autoprune.protocols import silent
+from autoprune.report.facts import Network, Role
+from autoprune.runs import deliver, study
 from autoprune.runs.journal import stored
 from autoprune.runs.verify import Verifier
-from autoprune.targets.timing import Figure
+from autoprune.structure.prune import Candidate
 from autoprune.testing.evaluators import toy_task
 from autoprune.testing.targets import Arithmetic
 from autoprune.values.budget import Limit, ceiling
 from autoprune.values.space import Policy
+from autoprune.values.terms import Figure
 from autoprune.values.trial import Trial
+from tests.making import done
 
 HERE = str(Path(__file__).resolve())
 SMALL: dict[str, Any] = {
@@ -127,18 +130,18 @@ Arithmetic_ = Arithmetic  # under an address of this file
 class TestStep:
     def built(self, tables: dict[str, Any]) -> study.Study:
         asked = {"name": "x", "task": {"use": study.GIVEN}, "target": {"use": f"{HERE}:Blocked"}, **SMALL, **tables}
-        return study.build(config.parse(asked, "test"), task=toy_task(), chosen="fp32")
+        return study.build(config.parse(asked, "test"), task=toy_task())
 
     def test_finds_the_multiple_that_the_target_is_fast_with(self) -> None:
         built = self.built({"space": {"step": "auto", "max_sparsity": 0.9}, "budget": {"latency": "80%"}})
         assert built.step == 4
-        assert {g.step for g in built.space} == {4}
+        assert {at % 4 for c in built.space for at in c.levels[:-1]} == {0}
         assert built.budget.admits(built.controller("uniform").ask())
 
     def test_a_rule_may_ask_for_it_alone(self) -> None:
         rules = [{"match": "conv2", "step": "auto"}]
         built = self.built({"space": {"group": rules, "max_sparsity": 0.9}, "budget": {"macs": "80%"}})
-        assert [g.step for g in built.space] == [1, 4]
+        assert [c.dense - c.levels[-2] for c in built.space] == [1, 4]
 
     def test_where_every_width_is_alike_it_is_one(self) -> None:
         tables = {"space": {"step": "auto"}, "budget": {"macs": "80%"}, "target": {"use": f"{HERE}:Arithmetic_"}}
@@ -174,22 +177,27 @@ class TestCommandLine:
 
 
 class TestWhatIsSaidOfNetworks:
-    def network(self, role: Any, latency: float, kept: int) -> Network:
-        return Network(role, 0.9, 0.9, 0.9, {"latency": latency, "macs": 1.0}, 100, (kept,))
+    def network(self, latency: float, kept: int) -> Network:
+        return Network(0.9, 0.9, 0.9, {"latency": latency, "macs": 1.0}, 100, (kept,))
 
     def test_closer_than_the_noise_is_equal(self) -> None:
         class Noisy:
             margin = 0.02
 
-        networks = [self.network("ours", 1.0, 1), self.network("uniform", 1.01, 2), self.network("random", 1.05, 3)]
-        said = finish.alike(networks, {"macs": object(), "latency": Noisy()})
+        networks: dict[Role, Network] = {
+            "ours": self.network(1.0, 1),
+            "uniform": self.network(1.01, 2),
+            "random": self.network(1.05, 3),
+        }
+        said = deliver.alike(networks, {"macs": object(), "latency": Noisy()})
         assert said == ["The latency of ours and uniform are equal within the noise of 2.0%."]
-        assert finish.alike([networks[0], networks[0]], {"latency": Noisy()}) == []
+        same: dict[Role, Network] = {"ours": networks["ours"], "uniform": networks["ours"]}
+        assert deliver.alike(same, {"latency": Noisy()}) == []
 
     def test_baselines_beyond_a_ceiling_are_named(self) -> None:
         limit: Any = Limit("latency", None, 1.02, "75%")  # type: ignore[arg-type]
-        networks = [self.network("uniform", 1.01, 2), self.network("random", 1.05, 3)]
-        assert finish.beyond(networks, [limit]) == ["The random baseline takes 102.9% of the latency ceiling."]
+        networks: dict[Role, Network] = {"uniform": self.network(1.01, 2), "random": self.network(1.05, 3)}
+        assert deliver.beyond(networks, [limit]) == ["The random baseline takes 102.9% of the latency ceiling."]
 
 
 class Trials(list[Trial]):
@@ -206,14 +214,17 @@ def test_a_policy_that_was_lucky_once_is_not_taken() -> None:
         def figures(self, models: Any) -> list[Figure]:
             return [Figure(ratio, 0.01) for ratio in measured.pop(0)]
 
+    def realise(policy: Policy) -> Candidate:
+        return Candidate(policy, nn.Identity())
+
     limit: Any = Limit("latency", Cost(), 0.75, "75%")  # type: ignore[arg-type]
     built: Any = SimpleNamespace(
-        budget=SimpleNamespace(limits=(limit,)), evaluator=SimpleNamespace(realise=lambda policy: None),
+        budget=SimpleNamespace(limits=(limit,)), evaluator=SimpleNamespace(realise=realise),
         dense={"latency": 1.0},
     )  # fmt: skip
-    trials = Trials(Trial(n, Policy((0.1 * n,)), metric=0.9, reward=0.9 - n / 10) for n in range(2))
+    trials = Trials(done(n, Policy((9 - n,)), 0.9, reward=0.9 - n / 10) for n in range(2))
     verifier = Verifier(built)
-    best, said = verifier.best(trials, study.silent)  # type: ignore[arg-type]
+    best, said = verifier.best(trials, silent)  # type: ignore[arg-type]
     assert best.number == 1
     assert "trial 1 takes 106.7%" in said
     assert verifier.figures[best.policy, "latency"].ratio == pytest.approx(0.71)

@@ -19,12 +19,12 @@ def fingerprint(model: nn.Module) -> list[tuple[str, bytes, bool]]:
 
 
 def named(found: Trace) -> dict[str, int]:
-    return {g.name: g.of for g in found.groups}
+    return {g.name: g.dense for g in found.choices}
 
 
 def remove(found: Trace, **gone: list[int]) -> list[np.ndarray]:
     """All units of every group but those named."""
-    return [np.setdiff1d(np.arange(g.of), gone.get(g.name.replace(".", "_"), [])) for g in found.groups]
+    return [np.setdiff1d(np.arange(g.dense), gone.get(g.name.replace(".", "_"), [])) for g in found.choices]
 
 
 class Wired(nn.Module):
@@ -117,9 +117,9 @@ def test_a_pruned_network_ignores_what_left(wiring: str, seed: int) -> None:
     model = make().eval()
     found = trace(model, IMAGE)
     rng = np.random.default_rng(seed)
-    units = [np.sort(rng.permutation(g.of)[: max(1, g.of // 2)]) for g in found.groups]
+    units = [np.sort(rng.permutation(g.dense)[: max(1, g.dense // 2)]) for g in found.choices]
     state = model.state_dict()
-    for cuts, stay in zip(found.cuts, units, strict=True):
+    for cuts, stay in zip(found.edits, units, strict=True):
         for one in cuts:
             if one.role == "in":
                 gone = np.setdiff1d(np.arange(len(one.index)), stay)
@@ -134,7 +134,7 @@ def test_a_pruned_network_ignores_what_left(wiring: str, seed: int) -> None:
 def test_a_padded_shortcut_couples_what_it_adds() -> None:
     """Option A puts channel i of one stage at i + 8 of the next; Torch-Pruning couples it with i."""
     found = trace(ResNet(8), torch.randn(1, 3, 16, 16))
-    stream = found.cuts[0]
+    stream = found.edits[0]
     index = {c.tensor: c.index.ravel().tolist() for c in stream}
     assert index["conv1.weight"] == list(range(16))
     assert index["layer2.0.conv2.weight"] == list(range(8, 24))
@@ -168,7 +168,7 @@ def test_a_pruned_network_shares_nothing() -> None:
 def test_modules_say_their_new_sizes() -> None:
     model = nn.Sequential(conv(3, 8), conv(8, 12, groups=4), nn.GroupNorm(6, 12), nn.Flatten(), nn.Linear(768, 2))
     found = trace(model, IMAGE)
-    assert [g.of for g in found.groups] == [2], "4 groups of a convolution and 6 of a norm move in common blocks"
+    assert [g.dense for g in found.choices] == [2], "4 groups of a convolution and 6 of a norm move in common blocks"
     pruned = prune(model, found, [np.array([1])])
     assert (pruned[0].out_channels, pruned[1].in_channels, pruned[1].out_channels, pruned[1].groups) == (4, 4, 6, 2)
     assert (pruned[2].num_channels, pruned[2].num_groups, pruned[4].in_features) == (6, 3, 384)
@@ -215,7 +215,7 @@ def test_order_puts_the_most_important_first_and_ties_in_place() -> None:
 
 
 def test_restrict_counts_channels() -> None:
-    group = trace(nn.Sequential(conv(3, 8), conv(8, 12, groups=4), conv(12, 2)), IMAGE).groups[0]
-    assert (group.of, group.width) == (4, 2)
-    assert restrict(group, max_sparsity=0.5, step=4).choices() == (2, 4)
-    assert restrict(group, max_sparsity=0.0, step=1).choices() == (4,)
+    group = trace(nn.Sequential(conv(3, 8), conv(8, 12, groups=4), conv(12, 2)), IMAGE).choices[0]
+    assert (group.dense, group.width) == (4, 2)
+    assert restrict(group, max_sparsity=0.5, step=4).levels == (2, 4)
+    assert restrict(group, max_sparsity=0.0, step=1).levels == (4,)

@@ -19,7 +19,7 @@ from autoprune.evaluators.pruningnet import Generator, widths_about
 from autoprune.evaluators.shared.subnets import Subnets
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import Trace, trace
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
 from tests.structure.zoo import ZOO, example
 
 POLICIES = 200
@@ -35,12 +35,12 @@ class Case:
     def random_kept(self, seed: int) -> list[int]:
         rng = np.random.default_rng(seed)
         if seed == 0:
-            return [g.choices()[0] for g in self.space]
-        return [int(rng.choice(g.choices())) for g in self.space]
+            return [g.levels[0] for g in self.space]
+        return [int(rng.choice(g.levels)) for g in self.space]
 
     def random_units(self, kept: list[int], seed: int) -> list[np.ndarray]:
         rng = np.random.default_rng((seed, 1))
-        return [np.sort(rng.permutation(g.of)[:k]) for g, k in zip(self.space, kept, strict=True)]
+        return [np.sort(rng.permutation(g.dense)[:k]) for g, k in zip(self.space, kept, strict=True)]
 
 
 @cache
@@ -48,7 +48,7 @@ def case(name: str) -> Case:
     make, side, _ = ZOO[name]
     model, inputs = make(), example(side)
     found = trace(model, inputs)
-    return Case(model, inputs, found, SearchSpace(name, found.groups, found.ops, found.parameters))
+    return Case(model, inputs, found, SearchSpace(name, found.choices, found.ops, found.parameters))
 
 
 LIGHT = {"resnet20-A", "resnet20-B", "mobilenet_v2", "shufflenet_v2_x1_0"}  # the others take minutes: -m slow
@@ -58,7 +58,7 @@ NAMES = [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) f
 @pytest.mark.parametrize("name", NAMES)
 class TestZoo:
     def test_finds_the_groups(self, name: str) -> None:
-        assert len(case(name).trace.groups) == ZOO[name][2]
+        assert len(case(name).trace.choices) == ZOO[name][2]
         assert all(f.reason and f.name for f in case(name).trace.frozen)
         assert set(case(name).trace.proofs) == {"exact"}
 
@@ -69,7 +69,7 @@ class TestZoo:
         for seed in range(POLICIES):
             kept = one.random_kept(seed)
             pruned = prune(hollow, one.trace, one.random_units(kept, seed))
-            policy = one.space.policy(kept)
+            policy = Policy.of(kept)
             assert macs.predict(policy) == macs.measure(pruned, inputs)
             assert params.predict(policy) == params.measure(pruned, inputs)
 
@@ -79,7 +79,7 @@ class TestZoo:
         for seed in range(3):
             kept = one.random_kept(seed)
             pruned = prune(one.model, one.trace, one.random_units(kept, seed))
-            policy = one.space.policy(kept)
+            policy = Policy.of(kept)
             assert memory.predict(policy) == memory.measure(pruned, one.inputs)
             assert size.predict(policy) == size.measure(pruned, one.inputs)
 
@@ -99,12 +99,12 @@ def test_a_pruningnet_generates_its_kernels(name: str) -> None:
     one = case(name)
     net = copy.deepcopy(one.model).requires_grad_(True)
     seen = widths_about(net, one.trace, one.space)
-    generator = Generator(net, [np.arange(g.of) for g in one.space], seen, hidden=2)
+    generator = Generator(net, [np.arange(g.dense) for g in one.space], seen, hidden=2)
     subnets = Subnets(generator, one.trace, one.space)
     for seed in range(2):
         kept = one.random_kept(seed)
-        model, _ = subnets.network(kept)
-        assert Params(one.space).measure(model, one.inputs) == Params(one.space).predict(one.space.policy(kept))
+        model = subnets.network(Policy.of(kept)).model
+        assert Params(one.space).measure(model, one.inputs) == Params(one.space).predict(Policy.of(kept))
         outputs = subnets.outputs(kept, one.inputs)
         assert outputs.shape == one.model(one.inputs).shape
         outputs.square().sum().backward()
@@ -122,13 +122,13 @@ def test_agrees_with_fvcore(name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             counted = FlopCountAnalysis(pruned, one.inputs[:1]).unsupported_ops_warnings(False).by_operator()
-        assert Macs(one.space).predict(one.space.policy(kept)) == counted["conv"] + counted["linear"]
+        assert Macs(one.space).predict(Policy.of(kept)) == counted["conv"] + counted["linear"]
 
 
 def test_ten_thousand_policies_are_priced_at_once() -> None:
     one = case("resnet20-A")
     rng = np.random.default_rng(0)
-    kept = np.stack([rng.integers(1, g.of + 1, 10_000) for g in one.space], axis=1)
+    kept = np.stack([rng.integers(1, g.dense + 1, 10_000) for g in one.space], axis=1)
     prices = Macs(one.space).predict_many(kept)
     assert prices.shape == (10_000,)
     for row in (0, 17, 9_999):

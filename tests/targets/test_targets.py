@@ -46,10 +46,10 @@ class TestCutter:
     def test_gives_the_shapes_of_a_real_export(self) -> None:
         model, example = Depthwise().eval(), torch.randn(1, 3, 4, 4)
         traced = trace(model, example)
-        space = SearchSpace("x", traced.groups, traced.ops, traced.parameters)
+        space = SearchSpace("x", traced.choices, traced.ops, traced.parameters)
         cutter = Cutter(model, example, "test")
         for sparsity in (0.0, 0.3, 0.7):
-            units = [np.arange(kept) for kept in space.kept(space.snap([sparsity] * len(space)))]
+            units = [np.arange(level) for level in space.snap([sparsity] * len(space)).levels]
             thin = prune(model, traced, units)
             cut, real = shapes(cutter(thin)), shapes(exported(thin, example, "test"))
             assert {name: cut[name] for name in real if name in cut} == {n: s for n, s in real.items() if n in cut}
@@ -59,7 +59,7 @@ class TestCutter:
         model, example = Depthwise().eval(), torch.randn(1, 3, 4, 4)
         traced = trace(model, example)
         ready = OnnxRuntime().family(model, example)
-        thin = prune(model, traced, [np.arange(3) for _ in traced.groups])
+        thin = prune(model, traced, [np.arange(3) for _ in traced.choices])
         assert ready(thin)() > 0
 
     def test_what_cannot_be_exported_is_told(self) -> None:

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from autoprune import models, plugins
+from autoprune.command.describe import describe
 from autoprune.errors import ConfigError, DataError, ModelError
 from autoprune.models.resnet import ResNet
 from autoprune.task import Images, Task
@@ -181,7 +182,7 @@ class TestFashionMnist:
 @pytest.mark.parametrize("name", plugins.OURS["task"])
 def test_every_setting_of_every_task_is_explained(name: str) -> None:
     assert "data" in inspect.signature(plugins.load("task", name)).parameters
-    assert all(setting.meaning for setting in plugins.describe("task", name).settings)
+    assert all(setting.meaning for setting in describe("task", name).settings)
 
 
 def test_crops_move_black_in() -> None:

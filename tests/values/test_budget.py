@@ -1,4 +1,4 @@
-"""Projection onto a budget: never above, and nothing left that a group could use."""
+"""Projection onto a budget: never above, and nothing left that a choice could use."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from autoprune.costs.arithmetic import Flops, Macs, Params
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.values.budget import Budget, ceiling, limits
-from autoprune.values.space import Extent, Group, Op, SearchSpace
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.terms import Extent, Op
+from tests.making import group
 
 
 def chain(widths: list[int], step: int = 1) -> SearchSpace:
     """A chain of 3x3 convolutions of these widths, on ever smaller images."""
-    groups = tuple(Group(f"conv{i}", w, lowest=max(1, w // 8), step=step) for i, w in enumerate(widths))
+    choices = tuple(group(f"conv{i}", w, lowest=max(1, w // 8), step=step) for i, w in enumerate(widths))
     sizes = [Extent(3), *(Extent(0, ((i, 1),)) for i in range(len(widths))), Extent(10)]
     pairs = list(pairwise(sizes))
     ops = tuple(Op(f"op{i}", 9 * (32 >> i // 2) ** 2, pair) for i, pair in enumerate(pairs))
-    return SearchSpace("chain", groups, ops, tuple(Op(f"w{i}", 9, pair) for i, pair in enumerate(pairs)))
+    return SearchSpace("chain", choices, ops, tuple(Op(f"w{i}", 9, pair) for i, pair in enumerate(pairs)))
 
 
 SPACES = {step: chain([64, 64, 128, 128, 256, 256], step) for step in (1, 8, 32)}
@@ -34,12 +35,12 @@ def budget(space: SearchSpace, fill: bool = True, **asked: str) -> Budget:
 
 
 def wasteful(one: Budget, kept: tuple[int, ...], most: tuple[int, ...]) -> list[str]:
-    """Groups that could keep a step more and still fit."""
+    """Choices that could keep a level more and still fit."""
     found = []
-    for i, group in enumerate(one.space):
-        higher = [c for c in group.choices() if kept[i] < c <= most[i]]
-        if higher and one.admits(one.space.policy([*kept[:i], higher[0], *kept[i + 1 :]])):
-            found.append(group.name)
+    for i, choice in enumerate(one.space):
+        higher = [level for level in choice.levels if kept[i] < level <= most[i]]
+        if higher and one.admits(Policy.of([*kept[:i], higher[0], *kept[i + 1 :]])):
+            found.append(choice.name)
     return found
 
 
@@ -52,7 +53,7 @@ def test_fit_never_overshoots_and_wastes_nothing(step: int, wanted: list[float])
     fitted = one.fit(space.snap(wanted))
     assert one.admits(fitted)
     assert space.contains(fitted)
-    assert not wasteful(one, space.kept(fitted), tuple(g.of for g in space))
+    assert not wasteful(one, fitted.levels, tuple(g.dense for g in space))
     assert one.fit(fitted) == fitted
 
 
@@ -64,8 +65,8 @@ def test_a_ceiling_alone_leaves_what_fits_and_never_adds(wanted: list[float]) ->
     asked = space.snap(wanted)
     fitted = one.fit(asked)
     assert one.admits(fitted)
-    assert all(f <= a for f, a in zip(space.kept(fitted), space.kept(asked), strict=True))
-    assert not wasteful(one, space.kept(fitted), space.kept(asked))
+    assert all(f <= a for f, a in zip(fitted.levels, asked.levels, strict=True))
+    assert not wasteful(one, fitted.levels, asked.levels)
     assert (fitted == asked) == one.admits(asked)
 
 
@@ -86,7 +87,7 @@ def test_flops_are_twice_macs() -> None:
 def test_many_at_once_are_as_one_by_one() -> None:
     space = SPACES[1]
     rng = np.random.default_rng(0)
-    kept = np.stack([rng.integers(1, g.of + 1, 50) for g in space], axis=1)
+    kept = np.stack([rng.integers(1, g.dense + 1, 50) for g in space], axis=1)
     for cost, ops in ((Macs(space), space.ops), (Params(space), space.parameters)):
         assert cost.predict_many(kept).tolist() == [sum(op.count(row) for op in ops) for row in kept.tolist()]
 

@@ -1,1 +1,1 @@
-"""The space one group after the other: the walk of agents, and as a Gymnasium environment."""
+"""The space one choice after the other: the walk of agents, and as a Gymnasium environment."""

@@ -5,10 +5,10 @@
     env = gymnasium.make("autoprune/Layerwise-v0", space=space, budget=budget, score=score)
     stable_baselines3.PPO("MlpPolicy", env).learn(10_000)
 
-(or `gymnasium.make("autoprune.env:autoprune/Layerwise-v0", ...)` without the import). One step is one group, one
-episode one policy. Every action is valid; what it was turned into, to meet steps and budget, is in `info["action"]`.
-The reward is 0 but for the last step, whose `info["policy"]` says what was scored: the walk's policy, topped up to the
-budget.
+(or `gymnasium.make("autoprune.env:autoprune/Layerwise-v0", ...)` without the import). One step is one choice,
+one episode one policy. Every action is valid; what it was turned into, to meet levels and budget, is in
+`info["action"]`. The reward is 0 but for the last step, whose `info["policy"]` says what was scored: the walk's policy,
+topped up to the budget.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Score = Callable[[Policy], float]
 
 
 class Layerwise(gymnasium.Env[Observation, Action]):
-    """Decides the sparsity of one group after the other.
+    """Decides the sparsity of one choice after the other.
 
     Args:
         space: what may be decided.
@@ -43,7 +43,7 @@ class Layerwise(gymnasium.Env[Observation, Action]):
     def __init__(self, space: SearchSpace, budget: Budget, score: Score) -> None:
         self._walk, self._score = Walk(space, budget), score
         if not len(self._walk):
-            raise ConfigError(f"no group of {space.name} leaves a choice; an environment needs at least one decision")
+            raise ConfigError(f"{space.name} leaves no choice; an environment needs at least one decision")
         self._prefix: Prefix = self._walk.start()
         features = self._walk.observe(self._prefix).shape
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, features, np.float32)
@@ -58,7 +58,7 @@ class Layerwise(gymnasium.Env[Observation, Action]):
         return self._walk.observe(self._prefix), {}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Decide one group."""
+        """Decide one choice."""
         here = len(self._prefix)
         self._prefix = self._walk.decide(self._prefix, share_of(action))
         info: dict[str, Any] = {"action": action_of(self._walk.executed(self._prefix, here))}

@@ -23,10 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from autoprune.values.space import Extent, Op, SearchSpace
-
-Kept = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from autoprune.values.space import SearchSpace
+from autoprune.values.terms import Extent, Floats, Op, Rows
 
 
 class Blocks(NamedTuple):
@@ -65,17 +63,17 @@ class Work:
     space: SearchSpace
     blocks: Blocks = Blocks()  # noqa: RUF009 - a tuple
 
-    def __call__(self, kept: Kept) -> Floats:
-        """Shares of the dense network's work, the first constant; (policies, groups) -> (policies, 1 + columns)."""
-        shares = self.products(kept) @ self.columns / self.dense[1:]
-        return np.concatenate([np.ones((len(kept), 1)), shares], axis=1)
+    def __call__(self, rows: Rows) -> Floats:
+        """Shares of the dense network's work, the first constant; (policies, choices) -> (policies, 1 + columns)."""
+        shares = self.products(rows) @ self.columns / self.dense[1:]
+        return np.concatenate([np.ones((len(rows), 1)), shares], axis=1)
 
-    def products(self, kept: Kept) -> Floats:
+    def products(self, rows: Rows) -> Floats:
         """Multiplications of each operator and elements of each tensor that it moves, (policies, terms)."""
-        sizes = kept.astype(np.float64) @ self._per_unit + self._fixed  # (policies, extents)
+        sizes = rows.astype(np.float64) @ self._per_unit + self._fixed  # (policies, extents)
         filled, moving = self.blocks.filled, self._per_unit.any(0)
         sizes = np.where(moving, np.ceil(sizes / filled) * filled, sizes)
-        whole = np.concatenate([sizes, np.ones((len(kept), 1))], axis=1)
+        whole = np.concatenate([sizes, np.ones((len(rows), 1))], axis=1)
         found: Floats = whole[:, self._factors].prod(axis=2) * self._times
         off = [found[:, self._slowed] * ((sizes % size != 0) & moving)[:, self._slowing] for size in self.blocks.whole]
         return np.concatenate([found, *off], axis=1)
@@ -91,9 +89,9 @@ class Work:
         return np.concatenate([[1.0], self._full @ self.columns])
 
     @property
-    def whole(self) -> Kept:
+    def whole(self) -> Rows:
         """The dense network as the only policy."""
-        return np.array([[group.of for group in self.space]], dtype=np.int64)
+        return np.array([self.space.dense().levels], dtype=np.int64)
 
     @cached_property
     def pull(self) -> Floats:
@@ -176,8 +174,8 @@ class Work:
     def _per_unit(self) -> Floats:
         found = np.zeros((len(self.space), len(self._extents)))
         for extent, column in self._extents.items():
-            for group, elements in extent.per_unit:
-                found[group, column] += elements
+            for choice, elements in extent.per_unit:
+                found[choice, column] += elements
         return found
 
     @cached_property
@@ -217,9 +215,9 @@ class Fit:
     work: Work
     coefficients: Floats
 
-    def __call__(self, kept: Kept) -> Floats:
-        """(policies, groups) -> (policies,)."""
-        spent = np.ascontiguousarray(self.work.products(kept) * self._rates)  # rows are then added up alike
+    def __call__(self, rows: Rows) -> Floats:
+        """(policies, choices) -> (policies,)."""
+        spent = np.ascontiguousarray(self.work.products(rows) * self._rates)  # rows are then added up alike
         found: Floats = spent.sum(axis=1) + self.coefficients[0]
         return found
 
@@ -239,36 +237,36 @@ class Fit:
         return rates
 
 
-def fitted(work: Work, kept: Kept, ratios: Floats, strength: float) -> Fit:
+def fitted(work: Work, rows: Rows, ratios: Floats, strength: float) -> Fit:
     """The shares that come nearest to `ratios`, relative to each, with `strength` of the pull towards coarse ones."""
-    rows = work(kept) / ratios[:, None] / math.sqrt(len(ratios))
+    shares = work(rows) / ratios[:, None] / math.sqrt(len(ratios))
     dense = _SURE * work(work.whole) / math.sqrt(len(ratios))
     pull = np.diag(math.sqrt(strength) * work.pull)
     wanted = np.concatenate([np.full(len(ratios), 1 / math.sqrt(len(ratios))), [_SURE / math.sqrt(len(ratios))]])
-    matrix = np.concatenate([rows, dense, pull])
+    matrix = np.concatenate([shares, dense, pull])
     found, _ = nnls(matrix, np.concatenate([wanted, np.zeros(len(pull))]), maxiter=30 * matrix.shape[1])
     return Fit(work, found)
 
 
-def chosen(space: SearchSpace, kept: Kept, ratios: Floats, tried: Sequence[Blocks] = TRIED) -> tuple[Blocks, float]:
+def chosen(space: SearchSpace, rows: Rows, ratios: Floats, tried: Sequence[Blocks] = TRIED) -> tuple[Blocks, float]:
     """The blocks of channels that predict best what was left out, in five folds, and then the strength that does.
 
     Of blocks that predict nearly as well the first of those `tried` is taken.
     """
-    missed = {blocks: _missed(Work(space, blocks), kept, ratios, _USUAL) for blocks in tried}
+    missed = {blocks: _missed(Work(space, blocks), rows, ratios, _USUAL) for blocks in tried}
     blocks = next(it for it in tried if missed[it] <= _NEARLY * min(missed.values()) + _NOTHING)
     work = Work(space, blocks)
-    return blocks, min(STRENGTHS, key=lambda strength: _missed(work, kept, ratios, strength))
+    return blocks, min(STRENGTHS, key=lambda strength: _missed(work, rows, ratios, strength))
 
 
-def _missed(work: Work, kept: Kept, ratios: Floats, strength: float) -> float:
+def _missed(work: Work, rows: Rows, ratios: Floats, strength: float) -> float:
     """The mean relative error of what was left out."""
     folds = np.arange(len(ratios)) % _FOLDS
     errors = np.zeros(len(ratios))
     for fold in range(_FOLDS):
         out = folds == fold
-        fit = fitted(work, kept[~out], ratios[~out], strength)
-        errors[out] = np.abs(fit(kept[out]) / ratios[out] - 1)
+        fit = fitted(work, rows[~out], ratios[~out], strength)
+        errors[out] = np.abs(fit(rows[out]) / ratios[out] - 1)
     return float(errors.mean())
 
 

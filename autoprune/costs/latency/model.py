@@ -11,27 +11,28 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import nn
 
-from autoprune.costs.arithmetic import Macs
-from autoprune.costs.latency import timings as measured
-from autoprune.costs.latency.fit import Fit, Floats, Kept, chosen, fitted, restored, state_of
-from autoprune.costs.latency.fit import Work as _Work
+from autoprune.costs.latency import timings
+from autoprune.costs.latency.accuracy import Accuracy, accuracy, straight
+from autoprune.costs.latency.draws import drawn
+from autoprune.costs.latency.fit import Fit, Work as _Work, chosen, fitted, restored, state_of
 from autoprune.costs.latency.timings import Store, Timing
 from autoprune.errors import ConfigError
-from autoprune.protocols import Target, Watch
+from autoprune.inputs import Inputs, shapes
+from autoprune.protocols import Sampler, Target, TimesFamilies, Watch, silent
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import Trace
 from autoprune.targets import timing
-from autoprune.targets.timing import Figure, Sampler, Timed, compare
+from autoprune.targets.timing import Timed, compare
 from autoprune.task import Task
+from autoprune.values.budget import FromMany
 from autoprune.values.space import SearchSpace
+from autoprune.values.terms import Figure, Floats, Products, Rows
 
 Known = Mapping[str, Any]  # what a run wrote down of a latency model, to go on with the same
 
 BUILD, UNSEEN, AGAIN = "build", "unseen", "again"
-LEAST = 0.2  # of the MACs, the thinnest that is timed, where the space allows it
 _TOGETHER = 8  # networks in memory at once
 _SEED = 20180206
 _STEPS, _FREE = (2, 4, 8, 16, 32), 0.01
@@ -39,41 +40,8 @@ _FEWEST = {BUILD: 20, UNSEEN: 8, AGAIN: 8}  # timings without which there is no 
 _SAY_THEMSELVES = ("runtime", "device", "dtype", "layout")  # of a target's key, what needs no word before it
 
 
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """How well policies that the model never saw are predicted, beside what measuring them again differs by.
-
-    Attributes:
-        policies: how many.
-        mape: mean absolute error as a share of the measurement.
-        within_5, within_10: share of policies with an error of at most 5 % and 10 %.
-        spearman: rank correlation of predicted and measured.
-        noise, spearman_noise: the same two between one measurement and another of the same networks, made anew.
-        mape_macs: error of a straight line in MACs, fitted on the same policies.
-    """
-
-    policies: int
-    mape: float
-    within_5: float
-    within_10: float
-    spearman: float
-    noise: float
-    spearman_noise: float
-    mape_macs: float
-
-    def sentence(self) -> str:
-        """For people."""
-        return (
-            f"{self.policies} unseen policies are predicted within {self.mape:.1%} on average "
-            f"({self.within_5:.0%} within 5 %, {self.within_10:.0%} within 10 %, "
-            f"rank correlation {self.spearman:.3f}); "
-            f"measured again they differ by {self.noise:.1%} (rank correlation {self.spearman_noise:.3f}); "
-            f"a line in MACs misses by {self.mape_macs:.1%}"
-        )
-
-
 @dataclass
-class Latency:
+class Latency(FromMany):
     """Milliseconds of a forward pass on a target.
 
     The first use times policies of the network on the target, for at most `seconds`; later uses read them from disk.
@@ -94,6 +62,7 @@ class Latency:
         points: predicted and measured milliseconds of those policies, where they were measured by this model.
     """
 
+    unit: ClassVar[str] = "ms"
     monotone: ClassVar[bool] = False  # runtimes have fast paths for some widths, and slow ones for narrower ones
 
     space: SearchSpace
@@ -117,12 +86,7 @@ class Latency:
         if self.policies < _FEWEST[BUILD] or self.unseen < _FEWEST[UNSEEN] or not self.seconds > 0:
             raise ConfigError(f"{given}; at least {_FEWEST[BUILD]}, {_FEWEST[UNSEEN]} and more than 0 are needed")
 
-    @property
-    def unit(self) -> str:
-        """As `CostModel.unit`."""
-        return "ms"
-
-    def learn(self, watch: Watch = lambda what, done, of: None) -> None:
+    def learn(self, watch: Watch = silent) -> None:
         """Time what is not on disk yet, fit, and see how good the fit is. Does nothing the second time."""
         if self._fit is not None:
             return
@@ -179,17 +143,13 @@ class Latency:
         assert self.accuracy is not None
         return 2 * self.accuracy.noise
 
-    def predict(self, policy: Any) -> float:
-        """As `PredictiveCost.predict`."""
-        return float(self.predict_many(np.array([self.space.kept(policy)]))[0])
-
-    def predict_many(self, kept: Kept) -> Floats:
-        """The cost of each row of `kept`, shape (policies, groups) -> (policies,).
+    def predict_many(self, rows: Rows) -> Floats:
+        """As `PredictsMany.predict_many`.
 
         The dense network costs what was measured: it is often faster than its neighbours, and than what is fitted.
         """
-        whole = (kept == [group.of for group in self.space]).all(axis=1)
-        return self.dense * np.where(whole, 1.0, self.fit(kept))
+        whole = (rows == self.space.dense().levels).all(axis=1)
+        return self.dense * np.where(whole, 1.0, self.fit(rows))
 
     def step(self) -> int:
         """The largest multiple of channels to which widths can be rounded up at no cost.
@@ -197,16 +157,15 @@ class Latency:
         No cost is at most `_FREE` more than rounding to the last multiple that cost nothing, on average over random
         policies.
         """
-        kept = np.array(drawn(self.space, 200, np.random.default_rng(_SEED)))
-        of = np.array([group.of for group in self.space])
-        found, spent = 1, self.fit(kept)
+        rows = np.array(drawn(self.space, 200, np.random.default_rng(_SEED)))
+        found, spent = 1, self.fit(rows)
         for step in _STEPS:
-            rounded = self.fit(np.minimum(-(-kept // step) * step, of))
+            rounded = self.fit(np.minimum(-(-rows // step) * step, self.space.dense().levels))
             if float((rounded / spent).mean()) <= 1 + _FREE:
                 found, spent = step, rounded
         return found
 
-    def measure(self, model: nn.Module, example: Tensor) -> float:
+    def measure(self, model: nn.Module, example: Inputs) -> float:
         """As `CostModel.measure`: timed beside the dense network, in milliseconds of when that was measured."""
         return self.dense * self.figures([model])[0].ratio
 
@@ -215,12 +174,13 @@ class Latency:
         reference, *ready = (self.target.ready(model, self.task.example) for model in (self.task.model, *models))
         return compare(reference, ready, rounds=2 * timing.ROUNDS).figures
 
-    def _macs(self, kept: Kept) -> Floats:
-        return Macs(self.space).predict_many(kept)
+    @cached_property
+    def _macs(self) -> Products:
+        return Products(self.space.ops, len(self.space))
 
     def _timed(self, watch: Watch) -> dict[str, list[Timing]]:
         """The timings of every part, from disk where they are there."""
-        store = Store(measured.folder() / "latency" / f"{measured.named(self._facts)}.jsonl", self._facts)
+        store = Store(timings.folder() / "latency" / f"{timings.named(self._facts)}.jsonl", self._facts)
         self.notes += store.notes
         wanted = self._wanted()
         missing = [key for key in wanted if store.get(*key) is None]
@@ -265,10 +225,8 @@ class Latency:
     @cached_property
     def _cut(self) -> Callable[[nn.Module], Sampler]:
         """Makes networks ready that are pruned from the dense one."""
-        family = getattr(self.target, "family", None)
-        if family is not None:
-            made: Callable[[nn.Module], Sampler] = family(self.task.model, self.task.example)
-            return made
+        if isinstance(self.target, TimesFamilies):
+            return self.target.family(self.task.model, self.task.example)
         return lambda model: self.target.ready(model, self.task.example)
 
     def _enough(self, store: Store) -> bool:
@@ -289,72 +247,16 @@ class Latency:
     @cached_property
     def _facts(self) -> dict[str, Any]:
         """What timings depend on."""
-        network = [repr(self.space.ops), [(g.name, g.of) for g in self.space], list(self.task.example.shape[1:])]
-        steps = [(g.choices()[0], g.step) for g in self.space]
+        choices = [(choice.name, choice.dense) for choice in self.space]
+        network = [repr(self.space.ops), choices, shapes(self.task.example)]
+        steps = [choice.levels for choice in self.space]
         return {
             **self.target.key,
-            "network": measured.named({"network": json.dumps(network)}),
-            "widths": measured.named({"steps": steps}),
+            "network": timings.named({"network": json.dumps(network)}),
+            "widths": timings.named({"steps": steps}),
             "timing": f"{timing.ROUNDS} x {timing.BURST:g} ms",
         }
 
 
-def drawn(space: SearchSpace, count: int, rng: np.random.Generator, share: float = 0.0) -> list[tuple[int, ...]]:
-    """Random policies, as kept units, that are spread evenly between 20 % and 100 % of the MACs, or at `share` of them.
-
-    Groups differ from one another, in some policies little and in others as much as can be.
-    """
-    macs = Macs(space)
-    of, least, step = (np.array(sizes) for sizes in zip(*((g.of, g.choices()[0], g.step) for g in space), strict=True))
-    ends = macs.predict_many(np.stack([least, of]))
-    low = max(LEAST, ends[0] / ends[1])
-    found = []
-    for at in range(count):
-        wanted = (share or low + (1 - low) * (at + rng.random()) / count) * ends[1]
-        bend = rng.uniform(0.0, 1.5) * (rng.random(len(of)) - 0.5)
-        thick, thin = 2.0, -1.0
-        for _ in range(40):
-            middle = (thick + thin) / 2
-            kept = _stepped(of * (middle + bend), of, least, step)
-            thick, thin = (middle, thin) if macs.predict_many(kept[None])[0] > wanted else (thick, middle)
-        found.append(tuple(_stepped(of * (thin + bend), of, least, step).tolist()))
-    return [found[i] for i in rng.permutation(count)]
-
-
-def _stepped(kept: Floats, of: Kept, least: Kept, step: Kept) -> Kept:
-    whole: Kept = np.clip(np.floor(kept / step).astype(np.int64) * step, least, of)
-    return np.where(kept >= of, of, whole)
-
-
-def straight(x: Floats, y: Floats, at: Floats) -> Floats:
-    """A straight line through (x, y), least relative squares, at other places."""
-    rows = np.stack([np.ones_like(x), x / x.max()], axis=1) / y[:, None]
-    line = np.linalg.lstsq(rows, np.ones_like(y), rcond=None)[0]
-    found: Floats = np.stack([np.ones_like(at), at / x.max()], axis=1) @ line
-    return found
-
-
-def accuracy(predicted: Floats, first: Floats, again: Floats, line: Floats) -> Accuracy:
-    """How well `predicted` meets what was measured `first` and once more; `line` is a simpler prediction."""
-    truth = (first + again) / 2
-    missed = np.abs(predicted / truth - 1)
-    return Accuracy(
-        policies=len(truth),
-        mape=float(missed.mean()),
-        within_5=float((missed <= 0.05).mean()),
-        within_10=float((missed <= 0.10).mean()),
-        spearman=_rank(predicted, truth),
-        noise=float((np.abs(first - again) / truth).mean()),
-        spearman_noise=_rank(first, again),
-        mape_macs=float(np.abs(line / truth - 1).mean()),
-    )
-
-
-def _rank(left: Floats, right: Floats) -> float:
-    """Spearman's rank correlation; of what does not vary 1, if the other does not either, else 0."""
-    vary = [bool((side != side[0]).any()) for side in (left, right)]
-    return float(spearmanr(left, right).statistic) if all(vary) else float(not any(vary))
-
-
-def _arrays(timings: Sequence[Timing]) -> tuple[Kept, Floats]:
+def _arrays(timings: Sequence[Timing]) -> tuple[Rows, Floats]:
     return np.array([t.kept for t in timings], dtype=np.int64), np.array([t.ratio for t in timings])

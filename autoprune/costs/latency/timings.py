@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoprune.errors import CacheError
+from autoprune.files import disk
 
 Key = tuple[str, tuple[int, ...]]  # what a timing is for, and the kept units
 
@@ -26,8 +26,8 @@ class Timing:
 
     Attributes:
         part: what it is for: "build", "unseen" or "again".
-        kept: units that stay, one number a group.
-        ratio, spread: as `autoprune.targets.timing.Figure`.
+        kept: the level of each choice.
+        ratio, spread: as `autoprune.values.terms.Figure`.
         dense: milliseconds of the dense network beside it.
     """
 
@@ -85,27 +85,21 @@ class Store:
             self._rewrite()
         self._held[timing.part, timing.kept] = timing
         try:
-            with self.path.open("ab") as file:
-                file.write(_line(_plain(timing)))
-                file.flush()
-                os.fsync(file.fileno())
+            disk.append_to(self.path, disk.sealed(asdict(timing)))
         except OSError as wrong:
             raise _refused(self.path, "written", wrong) from None
 
     def _rewrite(self) -> None:
-        part = self.path.with_name(self.path.name + ".part")
-        content = b"".join([_line({"facts": dict(self.facts)}), *(_line(_plain(t)) for t in self._held.values())])
+        content = b"".join(map(disk.sealed, [{"facts": dict(self.facts)}, *map(asdict, self._held.values())]))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            part.replace(self.path)
+            disk.write_whole(self.path, content)
         except OSError as wrong:
             raise _refused(self.path, "written", wrong) from None
 
     def _discard(self) -> None:
         """Set the file aside: it may be of use to whoever put it there."""
         try:
-            self.path.replace(self.path.with_name(self.path.name + ".other"))
+            disk.set_aside(self.path)
         except OSError as wrong:
             raise _refused(self.path, "written", wrong) from None
 
@@ -126,37 +120,16 @@ def _refused(path: Path, what: str, wrong: OSError) -> CacheError:
     return CacheError(f"{path} cannot be {what} ({wrong.strerror or wrong}); set AUTOPRUNE_CACHE to a folder of yours")
 
 
-def _plain(timing: Timing) -> dict[str, Any]:
-    return {
-        "part": timing.part,
-        "kept": list(timing.kept),
-        "ratio": timing.ratio,
-        "spread": timing.spread,
-        "dense": timing.dense,
-    }
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    """One line of JSON behind its checksum."""
-    text = json.dumps(value, sort_keys=True).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
 def _checked(line: bytes) -> dict[str, Any] | None:
     """What a line holds; None where it is not as it was written."""
-    sum_, _, text = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or sum_ != b"%08x" % zlib.crc32(text):
-        return None
     try:
-        found = json.loads(text)
+        return disk.unsealed(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _timing(line: bytes) -> Timing | None:
     found = _checked(line)
     if found is None or set(found) != {"part", "kept", "ratio", "spread", "dense"}:
         return None
-    kept = tuple(int(n) for n in found["kept"])
-    return Timing(str(found["part"]), kept, float(found["ratio"]), float(found["spread"]), float(found["dense"]))
+    return Timing(**{**found, "kept": tuple(found["kept"])})

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.engine.fused import Moments, Statistics, moments
+from autoprune.engine.fused import Statistics
 from autoprune.engine.memory import lay_out
 from autoprune.engine.precision import running
+from autoprune.engine.steps import Moments, moments
+from autoprune.inputs import call, device_of, moved
 from autoprune.structure.prune import Stay
 from autoprune.task import Batch
 
@@ -153,10 +155,10 @@ def mean_of(parts: Sequence[Moments]) -> Moments:
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], precision: str = "fp32") -> None:
     """Give every BatchNorm of `model` the mean statistics of `batches`; leaves it in eval mode, channels last."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with reestimating(model) as norms, torch.no_grad(), running(precision, device):
         for inputs, _ in batches if norms else ():
-            model(inputs.to(device))
+            call(model, moved(inputs, device))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.structure.edits import Cut
+from autoprune.inputs import call, device_of, moved
+from autoprune.structure.edits import Slice
 from autoprune.task import Batch
 
 ENOUGH = 2  # samples for each column, if every column is to have its own solution
@@ -88,9 +89,9 @@ class Moments:
             self.gram.addmm_(rows.T, rows, alpha=-1)
 
 
-def readers(model: nn.Module, cuts: Iterable[Sequence[Cut]], most: int) -> tuple[dict[str, Reader], dict[str, str]]:
+def readers(model: nn.Module, cuts: Iterable[Sequence[Slice]], most: int) -> tuple[dict[str, Reader], dict[str, str]]:
     """The layers that read groups with these `cuts` and can be solved for, by name; and why the others cannot."""
-    by_layer: dict[str, list[Cut]] = {}
+    by_layer: dict[str, list[Slice]] = {}
     for one in (cut for group in cuts for cut in group if cut.role == "in"):
         by_layer.setdefault(one.layer, []).append(one)
     modules, names = dict(model.named_modules()), [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
@@ -115,7 +116,7 @@ def plain(model: nn.Module, most: int) -> list[str]:
     return [name for name, m in found if ids.count(id(m.weight)) == 1 and m.weight[0].numel() <= most]
 
 
-def _is_plain(module: nn.Module | None, layer: str, cuts: Sequence[Cut]) -> bool:
+def _is_plain(module: nn.Module | None, layer: str, cuts: Sequence[Slice]) -> bool:
     """Whether `module` multiplies its columns with its weight and does nothing else."""
     if any(cut.tensor != f"{layer}.weight" or cut.dim != 1 for cut in cuts):
         return False
@@ -124,7 +125,7 @@ def _is_plain(module: nn.Module | None, layer: str, cuts: Sequence[Cut]) -> bool
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 
-def _columns(module: nn.Module | None, cuts: Sequence[Cut]) -> tuple[int, int]:
+def _columns(module: nn.Module | None, cuts: Sequence[Slice]) -> tuple[int, int]:
     """Channels of a layer, and columns of each."""
     if isinstance(module, _ConvNd):
         return module.in_channels, math.prod(module.kernel_size)
@@ -134,7 +135,7 @@ def _columns(module: nn.Module | None, cuts: Sequence[Cut]) -> tuple[int, int]:
     return (module.in_features // run, run) if flattened else (module.in_features, 1)
 
 
-def _in_runs(cut: Cut, run: int) -> bool:
+def _in_runs(cut: Slice, run: int) -> bool:
     """Whether the positions of every unit are whole runs of `run` neighbours, as flattening an image leaves them."""
     runs = cut.index.reshape(-1, run)
     return bool((runs[:, :1] % run == 0).all() and (runs == runs[:, :1] + np.arange(run)).all())
@@ -148,7 +149,7 @@ def collect(
     A layer that is never called is left out.
     """
     twin = copy.deepcopy(model).eval()
-    device = next(twin.parameters()).device
+    device = device_of(twin)
     found = {layer: Moments.empty(reader, device) for layer, reader in layers.items()}
     generator = torch.Generator().manual_seed(seed)
 
@@ -164,7 +165,7 @@ def collect(
         watch(layer)
     with torch.no_grad():
         for inputs, _ in batches:
-            twin(inputs.to(device))
+            call(twin, moved(inputs, device))
     found = {layer: moments for layer, moments in found.items() if moments.count}
     for layer, moments in found.items():
         moments.finish(centred=twin.get_submodule(layer).bias is not None)

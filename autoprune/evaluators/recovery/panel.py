@@ -21,16 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from autoprune.inputs import call, first, joined, mapped, picked as taken
 from autoprune.task import Batch
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.terms import Floats
 
 FEWEST = 500  # images of a panel: with fewer it saves nothing that is worth its noise
 _SOFT = 0.1  # margin at which an image is right for three quarters, about, in standard deviations of all margins
 _ALIKE = 1e-6  # variance of an image, on average, up to which probes do not differ but by rounding
 _APART = 0.01  # standard deviation of the probes' top-1 from which on a line is fitted to them
 _SLOPES = (0.7, 1.8)  # within which its slope must lie, times the share of images that are picked: probes are few
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,12 @@ def whole(count: int, step: int) -> int:
     return math.ceil(count / step) * step
 
 
-def probes(space: SearchSpace, count: int, seed: int) -> list[Policy]:
-    """Random policies, from rather wide to very thin ones: what searches propose lies between."""
-    rng = np.random.default_rng(seed)
-    most = np.array([group.sparsity(group.choices()[0]) for group in space])
-    wanted = (np.minimum(strength * rng.random(len(most)), 1) * most for strength in np.linspace(0.5, 1.5, count))
-    return [space.snap(sparsity) for sparsity in wanted]
-
-
 def margins(model: nn.Module, batches: Iterable[Batch]) -> Floats:
     """By how much the logit of the target exceeds all others, (images,)."""
     found = []
     with torch.inference_mode():
         for inputs, targets in batches:
-            logits, target = model(inputs).double(), targets[:, None].long()
+            logits, target = call(model, inputs).double(), targets[:, None].long()
             others = logits.scatter(1, target, -torch.inf).amax(1)
             found.append((logits.gather(1, target)[:, 0] - others).cpu())
     return torch.cat(found).numpy()
@@ -117,15 +108,14 @@ def margins(model: nn.Module, batches: Iterable[Batch]) -> Floats:
 
 def pick(batches: Iterable[Batch], picked: NDArray[np.int64], size: int) -> Iterator[Batch]:
     """Of all samples in `batches` those at the places `picked`, ascending, in batches of `size`."""
-    seen, held = 0, None
+    seen, held = 0, None  # samples so far, and those that are picked and wait
     for inputs, targets in batches:
         places = torch.from_numpy(picked[(picked >= seen) & (picked < seen + len(targets))] - seen).to(targets.device)
         seen += len(targets)
-        new = inputs[places], targets[places]
-        images, labels = new if held is None else (torch.cat([held[0], new[0]]), torch.cat([held[1], new[1]]))
-        while len(labels) >= size:
-            yield images[:size], labels[:size]
-            images, labels = images[size:], labels[size:]
-        held = images, labels
+        new = taken((inputs, targets), places)
+        held = new if held is None else joined(held, new)
+        while len(held[1]) >= size:
+            yield first(held, size)
+            held = mapped(held, lambda tensor: tensor[size:])
     if held is not None and len(held[1]):
         yield held

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
 from autoprune.engine.memory import laid_out
+from autoprune.inputs import nbytes
 from autoprune.task import Batch, Split
 
 HELD = 2**30  # bytes of inputs that one split may hold in memory
@@ -31,7 +33,7 @@ class Replay:
         held, size = [], 0
         for inputs, targets in self.source():
             batch = laid_out(inputs), targets
-            size += inputs.nbytes
+            size += nbytes(inputs)
             if size <= HELD:
                 held.append(batch)
             yield batch
@@ -40,7 +42,7 @@ class Replay:
 
 
 @dataclass
-class Ready:
+class Replayed:
     """A split whose batches are made ready once for each batch size."""
 
     split: Split
@@ -58,6 +60,13 @@ class Ready:
         """As `Split.shuffled`; nothing is held."""
         yield from self.split.shuffled(size, generator)
 
-    def head(self, count: int) -> Ready:
+    def head(self, count: int) -> Replayed:
         """As `Split.head`."""
-        return Ready(self.split.head(count))
+        return Replayed(self.split.head(count))
+
+
+def drawn(split: Split, seed: int, images: int, batch: int, draw: int = 0) -> Iterator[Batch]:
+    """So many random images, in whole batches; those of one `draw` are not in another."""
+    shuffled = split.shuffled(batch, torch.Generator().manual_seed(seed))
+    count = images // batch
+    return islice(shuffled, draw * count, (draw + 1) * count)

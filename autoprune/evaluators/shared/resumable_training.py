@@ -27,12 +27,13 @@ from torch import Tensor, nn
 
 from autoprune.engine.memory import laid_out
 from autoprune.errors import ModelError, TrainingFailed, first_line
-from autoprune.runs.journal import refused, write_bytes
+from autoprune.files import disk
+from autoprune.inputs import Inputs, device_of, moved
 from autoprune.task import Batch, Split
 from autoprune.train import Recipe, forked, no_batch, pace, sgd
 
 About = Mapping[str, Any]  # as JSON holds it
-Lesson = Callable[[int, Tensor, Tensor], Tensor]  # step, inputs, targets -> loss, whose gradients are there already
+Lesson = Callable[[int, Inputs, Any], Tensor]  # step, inputs, targets -> loss, whose gradients are there already
 Watch = Callable[[int, int], None]  # steps done, of how many
 
 KEPT = 200  # steps between two files
@@ -116,8 +117,8 @@ class Course:
         tensors = self._tensors() | ({} if self.done else self._momenta())
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         facts["sha256"] = _digest(plain)
-        with refused(file):
-            write_bytes(file, safetensors.torch.save(plain, {"schema": _SCHEMA, "course": json.dumps(facts)}))
+        with disk.refused(file):
+            disk.write_bytes(file, safetensors.torch.save(plain, {"schema": _SCHEMA, "course": json.dumps(facts)}))
 
     def take_up(self, file: Path, agree: Sequence[str] = ()) -> About:
         """Go on from what `file` holds; gives its `details`.
@@ -146,13 +147,13 @@ class Course:
         known = {**details, "recipe": {**dataclasses.asdict(recipe), "precision": ""}, "seed": seed}
         return {name: known.get(name) for name in names}
 
-    def _learn(self, lesson: Lesson, place: tuple[int, int], inputs: Tensor, targets: Tensor) -> None:
+    def _learn(self, lesson: Lesson, place: tuple[int, int], inputs: Inputs, targets: Any) -> None:
         """One step, on the batch before `place`."""
-        device = next(self.module.parameters()).device
+        device = device_of(self.module)
         pace(self._optimizer, self.recipe, self.step + 1)
         self._optimizer.zero_grad(set_to_none=True)
         with forked(int(self.stream(self.step).integers(2**31))):
-            loss = lesson(self.step, laid_out(inputs.to(device)), targets.to(device))
+            loss = lesson(self.step, laid_out(moved(inputs, device)), moved(targets, device))
         self._require_finite("loss", loss.item())
         norm = nn.utils.clip_grad_norm_(list(self._trained.values()), self.recipe.clip)
         self._require_finite("gradient", norm.item())

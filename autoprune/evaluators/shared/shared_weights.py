@@ -12,30 +12,31 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune import criteria
-from autoprune.criteria import Scoring
 from autoprune.engine.precision import running, training
 from autoprune.errors import ConfigError, ModelError
-from autoprune.evaluators.recalibrate import Careful, Recalibrate
+from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.recovery.batchnorm import recalibrate
+from autoprune.evaluators.recovery.careful import Careful
+from autoprune.evaluators.recovery.fast import Fast
+from autoprune.evaluators.recovery.recovery import Ready
+from autoprune.evaluators.recovery.replay import drawn
+from autoprune.evaluators.recovery.sampling import counting
 from autoprune.evaluators.shared.resumable_training import Course
 from autoprune.evaluators.shared.subnets import Subnets, Weights
 from autoprune.files import policy_file
-from autoprune.protocols import Watch
-from autoprune.structure.prune import Units, order
-from autoprune.structure.trace import Trace
+from autoprune.inputs import Inputs
+from autoprune.protocols import Score, Watch, silent
+from autoprune.structure.prune import Candidate, Units
 from autoprune.task import Loss, Task
 from autoprune.train import Recipe, forked, restart, thaw
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Policy
 
 STARTS = ("dense", "scratch")
 _CHOICES = "widths of [space]"
@@ -68,15 +69,9 @@ def _check_distill(task: Task, distill: float) -> None:
 
 @dataclass
 class OneShot:
-    """What both have in common.
+    """What both have in common. The holdout is never trained on.
 
     Attributes:
-        task: the dense network, which is only read, and its images; the holdout is never trained on.
-        trace: the index tables of its groups.
-        space: the policies' space; within it widths are drawn.
-        criterion: which units of the dense network stay longest; not used from scratch.
-        seed: of everything random.
-        precision: "fp32", "bf16" or "int8", of the score; training is in bf16 at the least.
         start: what shared weights begin as: "dense", the trained network's, units by importance; "scratch", new ones.
         epochs: passes over the training split.
         batch: training images a step.
@@ -93,12 +88,7 @@ class OneShot:
 
     name: ClassVar[str]  # of the evaluator, in messages and file names
 
-    task: Task
-    trace: Trace
-    space: SearchSpace
-    criterion: Scoring
-    seed: int = 0
-    precision: str = "fp32"
+    bench: Bench
     start: str = "dense"
     epochs: float = 8.0
     batch: int = 128
@@ -120,7 +110,7 @@ class OneShot:
         if self.images < 2 or self.holdout < 0 or self.weight_decay < 0:
             given = f"images={self.images}, holdout={self.holdout}, weight_decay={self.weight_decay}"
             raise ConfigError(f"{given}: at least 2, 0 and 0 are needed")
-        _check_distill(self.task, self.distill)
+        _check_distill(self.bench.task, self.distill)
         self._ready = False
 
     @property
@@ -137,7 +127,7 @@ class OneShot:
         """The shared weights, from a network of full width of its own and the ranking of its units."""
         raise NotImplementedError
 
-    def lesson(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+    def lesson(self, step: int, inputs: Inputs, targets: Any) -> Tensor:
         """The loss of one training step, whose gradients are added to the weights."""
         raise NotImplementedError
 
@@ -151,11 +141,11 @@ class OneShot:
         """As `autoprune.protocols.Trains.seconds`."""
         return self.course.seconds
 
-    def rehearse(self, policy: Policy) -> nn.Module:
+    def rehearse(self, policy: Policy) -> Candidate:
         """As `autoprune.protocols.Trains.rehearse`."""
         if self.weights:
             self._borrow()
-        return self.subnets.network(self.space.kept(policy))[0]
+        return self.subnets.network(policy)
 
     def prepare(self, folder: Path | None, watch: Watch) -> None:
         """As `autoprune.protocols.Trains.prepare`."""
@@ -169,7 +159,9 @@ class OneShot:
                 self._borrow()
             if file is not None:
                 self.course.write(file)
-        self.course.run(self.task.train, self.lesson, file, lambda done, of: watch(f"train {self.name}", done, of))
+        self.course.run(
+            self.bench.task.train, self.lesson, file, lambda done, of: watch(f"train {self.name}", done, of)
+        )
         self._ready = True
 
     def take_up(self, folder: Path) -> None:
@@ -177,31 +169,32 @@ class OneShot:
         self._finished(folder / self.file, () if self.weights else ("recipe", "seed", *_SETTINGS))
         self._ready = True
 
-    def realise(self, policy: Policy) -> nn.Module:
+    def realise(self, policy: Policy) -> Candidate:
         """The network of those widths with its generated or shared weights; statistics are not estimated yet.
 
         Raises PolicyError where the network cannot have those widths.
         """
-        self.space.require(policy)
-        self.prepare(None, lambda what, done, of: None)
-        model, stay = self.subnets.network(self.space.kept(policy))
-        for own, dense in zip(model.parameters(), self.task.model.parameters(), strict=True):
+        self.bench.space.require(policy)
+        self.prepare(None, silent)
+        candidate = self.subnets.network(policy)
+        for own, dense in zip(candidate.model.parameters(), self.bench.task.model.parameters(), strict=True):
             own.requires_grad_(dense.requires_grad)
-        self._scored.remember(model, stay)
-        return model
+        return candidate
 
-    def metric(self, model: nn.Module) -> float:
-        """The holdout metric with statistics of its own, which `model` then has."""
-        return self._scored.metric(model)
+    def recover(self, candidate: Candidate) -> Ready:
+        """The same with statistics of its own."""
+        return self._fast.recover(candidate)
 
-    @property
-    def spent(self) -> Mapping[str, float]:
-        """Seconds of the last `metric`, by phase."""
-        return self._scored.spent
+    def score(self, candidate: Candidate) -> Score:
+        """The holdout metric."""
+        return self._fast.score(candidate)
 
     def careful(self) -> Careful:
         """The same without the short cuts of recalibration and score."""
-        return Careful(self.realise, self._scored)
+        return self._fast.careful()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"a {self.name} is not pickled: what it trained lies in {self.file} of its run, for `take_up`")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -211,7 +204,7 @@ class OneShot:
             f"Networks were scored with weights of a {self.name} of {count:,} parameters, trained from {self.start} "
             f"for {course.recipe.steps:,} steps of {course.recipe.batch} images in {course.seconds:.0f} s."
         )
-        return (trained, *self._scored.notes)
+        return (trained, *self._fast.notes)
 
     @cached_property
     def subnets(self) -> Subnets:
@@ -219,49 +212,44 @@ class OneShot:
 
         What is frozen in the dense network stays as it is, but for one that is frozen as a whole.
         """
-        net = copy.deepcopy(self.task.model)
+        net, bench = copy.deepcopy(self.bench.task.model), self.bench
         if self.start == "scratch":
-            restart(net, self.seed)
+            restart(net, bench.seed)
+            ranked = [np.arange(choice.dense) for choice in bench.space]  # in their own order
         else:
             thaw(net)
-        with forked(self.seed):
-            return Subnets(self.shared(net, self._ranked()), self.trace, self.space)
+            ranked = bench.ranked
+        with forked(bench.seed):
+            return Subnets(self.shared(net, ranked), bench.trace, bench.space)
 
     @cached_property
     def course(self) -> Course:
         """How the shared weights are trained, and how far that has come."""
-        batch = min(self.batch, len(self.task.train))
+        bench = self.bench
+        batch = min(self.batch, len(bench.task.train))
         recipe = Recipe(
-            steps=math.ceil(self.epochs * len(self.task.train) / batch),
+            steps=math.ceil(self.epochs * len(bench.task.train) / batch),
             batch=batch,
             lr=self.lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
-            precision=training(self.precision),
+            precision=training(bench.precision),
             clip=self.clip,
         )
-        dense = policy_file.fingerprint(self.task.model, self.task.rebuild)
-        groups = [[group.name, group.of] for group in self.space]
+        dense = policy_file.fingerprint(bench.task.model, bench.task.rebuild)
+        groups = [[choice.name, choice.dense] for choice in bench.space]
         own = {"architecture": dense.architecture, "dense network": dense.weights, "groups": groups}
         details = {
-            "criterion": getattr(self.criterion, "__qualname__", type(self.criterion).__qualname__),
+            "criterion": getattr(bench.criterion, "__qualname__", type(bench.criterion).__qualname__),
             "settings": dict(self.lessons),
-            _CHOICES: [group.choices() for group in self.space],
+            _CHOICES: [choice.levels for choice in bench.space],
         }
-        return Course(self.subnets.weights, recipe, self.seed, {**own, **self.about}, details)
+        return Course(self.subnets.weights, recipe, bench.seed, {**own, **self.about}, details)
 
-    def _outputs(self, kept: Sequence[int], inputs: Tensor) -> Tensor:
+    def _outputs(self, widths: Sequence[int], inputs: Inputs) -> Tensor:
         """What the network of those widths gives in training."""
-        with running(self.course.recipe.precision, inputs.device):
-            return self.subnets.outputs(kept, inputs).float()
-
-    def _ranked(self) -> list[Units]:
-        """The units of each group, those that stay longest first; in their own order from scratch."""
-        if self.start == "scratch":
-            return [np.arange(group.of) for group in self.space]
-        with forked(self.seed):
-            found = criteria.scores(self.task.model, self.trace, self.criterion, task=self.task, seed=self.seed)
-        return order(found)
+        with running(self.course.recipe.precision, self.bench.device):
+            return self.subnets.outputs(widths, inputs).float()
 
     def _own(self, file: Path) -> None:
         """Go on from the run's own file."""
@@ -277,9 +265,9 @@ class OneShot:
 
     def _widths(self, file: Path, details: Mapping[str, Any]) -> None:
         """Refuse a space with widths that the weights in `file` were not trained for."""
-        for group, trained in zip(self.space, details[_CHOICES], strict=True):
-            if new := sorted(set(group.choices()) - set(trained)):
-                widths = f"group {group.name!r} was never trained with {new[0]} of {group.of} units"
+        for choice, trained in zip(self.bench.space, details[_CHOICES], strict=True):
+            if new := sorted(set(choice.levels) - set(trained)):
+                widths = f"choice {choice.name!r} was never trained with {new[0]} of {choice.dense} units"
                 raise ModelError(f"{file}: {widths}, which [space] allows; train anew for that")
 
     def _finished(self, file: Path, agree: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -291,22 +279,11 @@ class OneShot:
         return details
 
     @cached_property
-    def _scored(self) -> Recalibrate:
+    def _fast(self) -> Fast:
         """Estimates statistics and scores, with the widest network in the dense one's place."""
-        widest, _ = self.subnets.network(self.subnets.extremes()[0])
-        with forked(self.seed):
-            shuffled = self.task.train.shuffled(_BATCH, torch.Generator().manual_seed(self.seed))
-            recalibrate(widest, islice(shuffled, _REFERENCE // _BATCH), training(self.precision))
-        return Recalibrate(
-            dataclasses.replace(self.task, model=widest),
-            self.trace,
-            self.space,
-            self.criterion,
-            seed=self.seed,
-            precision=self.precision,
-            images=self.images,
-            batch=min(128, self.images),
-            holdout=self.holdout,
-            panel=1,
-            probes=0,
-        )
+        bench, widest = self.bench, self.subnets.network(self.bench.space.dense()).model
+        with forked(bench.seed):
+            images = drawn(bench.task.train, bench.seed, _REFERENCE, _BATCH)
+            recalibrate(widest, images, training(bench.precision))
+        stand = dataclasses.replace(bench, task=dataclasses.replace(bench.task, model=widest))
+        return Fast(stand, counting(self.images, self.holdout), self.realise)

@@ -1,7 +1,8 @@
 """Networks of any widths, cut from weights of full width that they all share.
 
-A width vector is how many units each group keeps. Of every tensor the units stay that the ranking puts first, so that a
-narrower network is part of every wider one. The ranking belongs to the weights: they were trained for it.
+A width vector is a policy's levels: how many units of each choice stay. Of every tensor the units stay that the ranking
+puts first, so that a narrower network is part of every wider one. The ranking belongs to the weights: they were trained
+for it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from autoprune.engine.memory import laid_out
-from autoprune.structure.prune import Stay, Units, keep_first, narrowed, slices, staying
+from autoprune.inputs import Inputs, call
+from autoprune.structure.prune import Candidate, Stay, Units, keep_first, narrowed, slices, staying
 from autoprune.structure.trace import Trace
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
 
 
 class Weights(nn.Module):
@@ -28,7 +30,7 @@ class Weights(nn.Module):
     """
 
     def __init__(self, net: nn.Module, ranked: Sequence[Units]) -> None:
-        """`ranked` are the units of each group, those that stay longest first."""
+        """`ranked` are the units of each choice, those that stay longest first."""
         super().__init__()
         self.net = net
         self._groups = len(ranked)
@@ -37,11 +39,11 @@ class Weights(nn.Module):
 
     @property
     def ranked(self) -> list[Units]:
-        """The units of each group, those that stay longest first."""
+        """The units of each choice, those that stay longest first."""
         return [self.get_buffer(f"ranked_{group}").cpu().numpy() for group in range(self._groups)]
 
     def full(self, shares: Tensor) -> Mapping[str, Tensor]:
-        """Every parameter of `net` at full width, by name, for `shares` of each group's units, (groups,) in (0, 1]."""
+        """Every parameter of `net` at full width, by name, where `shares` of the units stay, (choices,) in (0, 1]."""
         raise NotImplementedError
 
 
@@ -51,8 +53,8 @@ class Subnets:
 
     Attributes:
         weights: what they share.
-        trace: the index tables of the groups.
-        space: the groups, and which numbers of their units may stay.
+        trace: the edits of the choices.
+        space: the choices, and which numbers of their units may stay.
     """
 
     weights: Weights
@@ -60,32 +62,28 @@ class Subnets:
     space: SearchSpace
 
     def random(self, rng: np.random.Generator) -> tuple[int, ...]:
-        """A width vector in which every number that may stay is equally likely in each group."""
-        return tuple(int(rng.choice(group.choices())) for group in self.space)
+        """A width vector in which every number that may stay is equally likely in each choice."""
+        return tuple(int(rng.choice(choice.levels)) for choice in self.space)
 
-    def extremes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The widest and the thinnest width vector."""
-        return self.space.kept(self.space.dense()), self.space.kept(self.space.thinnest())
-
-    def stay(self, kept: Sequence[int]) -> Stay:
+    def stay(self, widths: Sequence[int]) -> Stay:
         """Which positions of each tensor stay."""
-        return staying(self.weights.net, self.trace.cuts, keep_first(self.weights.ranked, kept))
+        return staying(self.weights.net, self.trace.edits, keep_first(self.weights.ranked, widths))
 
-    def outputs(self, kept: Sequence[int], inputs: Tensor) -> Tensor:
+    def outputs(self, widths: Sequence[int], inputs: Inputs) -> Tensor:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
-        stay = self.stay(kept)
+        stay = self.stay(widths)
         skeleton = slices(self.weights.net, stay).train()
-        values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in self._full(kept).items()}
-        found: Tensor = functional_call(skeleton, values, (inputs,))
+        values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in self._full(widths).items()}
+        found: Tensor = call(lambda *args, **named: functional_call(skeleton, values, args, named), inputs)
         return found
 
-    def network(self, kept: Sequence[int]) -> tuple[nn.Module, Stay]:
-        """The network of those widths as an ordinary one, and which positions stayed; it shares no tensor."""
-        stay = self.stay(kept)
+    def network(self, policy: Policy) -> Candidate:
+        """The network of those widths as an ordinary one; it shares no tensor."""
+        stay = self.stay(policy.levels)
         with torch.no_grad():
-            return slices(self.weights.net, stay, values=self._full(kept)), stay
+            return Candidate(policy, slices(self.weights.net, stay, values=self._full(policy.levels)), stay)
 
-    def _full(self, kept: Sequence[int]) -> Mapping[str, Tensor]:
+    def _full(self, widths: Sequence[int]) -> Mapping[str, Tensor]:
         like = next(self.weights.net.parameters())
-        shares = [k / group.of for k, group in zip(kept, self.space, strict=True)]
+        shares = [width / choice.dense for width, choice in zip(widths, self.space, strict=True)]
         return self.weights.full(torch.tensor(shares, device=like.device, dtype=like.dtype))

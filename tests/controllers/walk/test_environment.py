@@ -69,7 +69,7 @@ def test_says_what_an_action_was_turned_into() -> None:
 
 def test_needs_something_to_decide() -> None:
     space = toy_space(step=64)
-    with pytest.raises(ConfigError, match="no group of toy leaves a choice"):
+    with pytest.raises(ConfigError, match="toy leaves no choice"):
         Layerwise(space, Budget(space), lambda policy: 0.0)
 
 

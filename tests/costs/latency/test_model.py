@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from autoprune.errors import CacheError, ConfigError, TargetError
 from autoprune.structure.prune import prune
 from autoprune.testing.evaluators import toy_setting
 from autoprune.testing.targets import Arithmetic
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
 
 FEW: dict[str, Any] = {"policies": 30, "unseen": 8}
 
@@ -65,7 +64,7 @@ class TestLearning:
     def test_measures_beside_the_dense_network(self) -> None:
         cost = model()
         policy = cost.space.snap([0.5] * len(cost.space))
-        units = [np.arange(kept) for kept in cost.space.kept(policy)]
+        units = [np.arange(kept) for kept in policy.levels]
         thin = prune(cost.task.model, cost.trace, units)
         assert cost.measure(thin, cost.task.example) == pytest.approx(cost.predict(policy), rel=0.02)
         assert cost.measure(cost.task.model, cost.task.example) == pytest.approx(cost.dense)
@@ -128,12 +127,11 @@ class TestDrawn:
         shares = Macs(space).predict_many(found) / Macs(space).predict(space.dense())
         assert shares.min() < 0.3
         assert shares.max() > 0.9
-        assert all(space.contains(space.policy(row)) for row in found)
+        assert all(space.contains(Policy.of(row)) for row in found)
 
     def test_at_one_share_differ_in_what_they_keep(self) -> None:
         _, traced, _ = toy_setting()
-        groups = tuple(dataclasses.replace(g, of=g.of) for g in traced.groups)
-        space = SearchSpace("toy", groups, traced.ops, traced.parameters)
+        space = SearchSpace("toy", traced.choices, traced.ops, traced.parameters)
         found = np.array(drawn(space, 50, np.random.default_rng(0), 0.5))
         shares = Macs(space).predict_many(found) / Macs(space).predict(space.dense())
         assert shares.max() <= 0.5
@@ -179,7 +177,7 @@ class TestFit:
         space, kept, ratios = self.timed(4)
         noisy = ratios * np.random.default_rng(0).normal(1, 0.1, len(ratios))
         fit = fitted(Work(space), kept, noisy, 1e-5)
-        wider = np.minimum(kept + 1, [g.of for g in space])
+        wider = np.minimum(kept + 1, [g.dense for g in space])
         assert (fit(wider) >= fit(kept) - 1e-12).all()
         assert (fit.coefficients >= 0).all()
 

@@ -19,17 +19,20 @@ from torch.nn import functional
 from autoprune.criteria import l2
 from autoprune.engine.fused import Fuser
 from autoprune.errors import ConfigError, TrialFailed
+from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.finetune import Finetune
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
-from autoprune.evaluators.recovery import panel
+from autoprune.evaluators.recovery import panel, scorer
 from autoprune.evaluators.recovery.batchnorm import Peculiar, Seen
 from autoprune.evaluators.recovery.panel import Panel
+from autoprune.evaluators.recovery.sampling import probes
 from autoprune.evaluators.sequential import ReconstructSequential
 from autoprune.structure.trace import Trace
 from autoprune.task import Batch, Split, Task, top1
 from autoprune.testing.evaluators import MakeEvaluator, toy_images, toy_setting
 from autoprune.values.space import SearchSpace
+from tests.making import metric
 
 Floats = NDArray[np.float64]
 FEW = {"images": 256}
@@ -146,10 +149,10 @@ def test_samples_are_picked_out_of_all_batches() -> None:
 
 def test_probes_are_random_policies_of_the_space() -> None:
     _, _, space = toy_setting()
-    found = panel.probes(space, 8, seed=0)
+    found = probes(space, 8, seed=0)
     assert all(space.contains(policy) for policy in found)
     assert len(set(found)) > 4
-    assert found == panel.probes(space, 8, seed=0) != panel.probes(space, 8, seed=1)
+    assert found == probes(space, 8, seed=0) != probes(space, 8, seed=1)
 
 
 def setting(images: int = MANY) -> tuple[Task, Trace, SearchSpace]:
@@ -181,19 +184,19 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
 class TestTheFastEvaluators:
     def test_look_at_some_after_the_probes(self, make: MakeEvaluator, looked: Callable[[], list[int]]) -> None:
         task, traced, space = setting()
-        evaluator = make(task, traced, space, l2, **FEW, panel=0.5)
+        evaluator = make(Bench(task, traced, space, l2), **FEW, panel=0.5)
         assert not any("holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
-        evaluator.metric(evaluator.realise(space.dense()))
+        metric(evaluator, space.dense())
         assert looked() == [MANY] * 16 + [SOME]  # five batches of 100
-        evaluator.metric(evaluator.realise(space.dense()))
+        metric(evaluator, space.dense())
         assert looked() == [SOME]
         assert any("500 of 1,000 holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
 
     def test_come_near_to_what_all_images_say(self, make: MakeEvaluator, looked: Callable[[], list[int]]) -> None:
         task, traced, space = setting()
-        some, every = (make(task, traced, space, l2, **FEW, panel=share) for share in (0.9, 1.0))
+        some, every = (make(Bench(task, traced, space, l2), **FEW, panel=share) for share in (0.9, 1.0))
         policies = [space.snap(np.random.default_rng(n).uniform(0, 0.6, len(space))) for n in range(8)]
-        gaps = [[one.metric(one.realise(policy)) for one in (some, every)] for policy in policies]
+        gaps = [[metric(one, policy) for one in (some, every)] for policy in policies]
         assert SOME < looked()[-1] < MANY
         assert statistics.mean(abs(found - wanted) for found, wanted in gaps) < 0.03
         assert statistics.correlation(*zip(*gaps, strict=True)) > 0.9
@@ -201,22 +204,22 @@ class TestTheFastEvaluators:
     def test_one_number_whatever_came_before(self, make: MakeEvaluator, looked: Callable[[], list[int]]) -> None:
         task, traced, space = setting()
         policy, other = space.snap([0.5] * len(space)), space.snap([0.25] * len(space))
-        first, second = (make(task, traced, space, l2, **FEW, panel=0.5) for _ in range(2))
-        alone = first.metric(first.realise(policy))
-        second.metric(second.realise(other))
-        assert second.metric(second.realise(policy)) == alone == first.metric(first.realise(policy))
+        first, second = (make(Bench(task, traced, space, l2), **FEW, panel=0.5) for _ in range(2))
+        alone = metric(first, policy)
+        metric(second, other)
+        assert metric(second, policy) == alone == metric(first, policy)
         assert looked()[-1] == SOME
 
     def test_one_number_in_larger_steps(self, make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
         task, traced, space = setting()
         policy = space.snap([0.5] * len(space))
-        one, other = (make(task, traced, space, l2, **FEW, panel=0.5) for _ in range(2))
-        found = one.metric(one.realise(policy))
-        monkeypatch.setattr(Recalibrate, "_step", 384)  # as on a GPU
-        assert other.metric(other.realise(policy)) == pytest.approx(found, abs=1e-4)
+        one, other = (make(Bench(task, traced, space, l2), **FEW, panel=0.5) for _ in range(2))
+        found = metric(one, policy)
+        monkeypatch.setattr(scorer, "step_of", lambda bench, sampling: 384)  # as on a GPU
+        assert metric(other, policy) == pytest.approx(found, abs=1e-4)
 
     @pytest.mark.parametrize(
-        ("images", "settings", "metric"),
+        ("images", "settings", "judge"),
         [
             (599, {}, top1),
             (MANY, {"panel": 1.0}, top1),
@@ -232,7 +235,7 @@ class TestTheFastEvaluators:
         looked: Callable[[], list[int]],
         images: int,
         settings: dict[str, float],
-        metric: Callable[[nn.Module, Split], float] | None,
+        judge: Callable[[nn.Module, Split], float] | None,
     ) -> None:
         task, traced, space = setting(images)
         seen: list[int] = []
@@ -241,49 +244,62 @@ class TestTheFastEvaluators:
             seen.append(sum(len(labels) for _, labels in split.batches(100)))
             return 0.5
 
-        task = dataclasses.replace(task, metric=metric or judged)
-        evaluator = make(task, traced, space, l2, **FEW, **settings)
-        found = evaluator.metric(evaluator.realise(space.dense()))
+        task = dataclasses.replace(task, metric=judge or judged)
+        evaluator = make(Bench(task, traced, space, l2), **FEW, **settings)
+        found = metric(evaluator, space.dense())
         assert looked() == []
         assert not any("holdout images" in note for note in evaluator.notes)  # type: ignore[attr-defined]
-        if metric is None:
+        if judge is None:
             assert (found, seen) == (0.5, [MANY])
+
+    def test_without_short_cuts_look_at_all_and_at_no_probe(
+        self, make: MakeEvaluator, looked: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a search of few trials, in which they would not pay."""
+        task, traced, space = setting()
+        evaluator = make(Bench(task, traced, space, l2, shortcuts=False), **FEW)
+        asked: list[object] = []
+        original = make.realise  # type: ignore[attr-defined]
+        monkeypatch.setattr(make, "realise", lambda self, policy: asked.append(policy) or original(self, policy))
+        metric(evaluator, space.dense())
+        assert asked == [space.dense()]
+        assert looked() == []
 
     def test_probes_recover_as_trials_do(self, make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
         task, traced, space = setting()
         asked: list[object] = []
         original = make.realise  # type: ignore[attr-defined]
         monkeypatch.setattr(make, "realise", lambda self, policy: asked.append(policy) or original(self, policy))
-        evaluator = make(task, traced, space, l2, **FEW)
-        evaluator.metric(evaluator.realise(space.dense()))
-        assert asked == [space.dense(), *2 * panel.probes(space, 16, 0)]  # for the statistics, and for the panel
+        evaluator = make(Bench(task, traced, space, l2), **FEW)
+        metric(evaluator, space.dense())
+        assert asked == [space.dense(), *2 * probes(space, 16, 0)]  # for the statistics, and for the panel
 
     def test_probes_do_not_correct_themselves(self, make: MakeEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
         task, traced, space = setting()
         given: list[Sequence[Seen]] = []
         original = Peculiar.of
         monkeypatch.setattr(Peculiar, "of", lambda seen: given.append(seen) or original(seen))
-        evaluator = make(task, traced, space, l2, **FEW)
-        evaluator.metric(evaluator.realise(space.dense()))
+        evaluator = make(Bench(task, traced, space, l2), **FEW)
+        metric(evaluator, space.dense())
         everything, *without = given
         left_out = [[n for n, one in enumerate(everything) if id(one) not in set(map(id, some))] for some in without]
-        probes = panel.probes(space, 16, 0)  # after the dense network, and two of these are one
-        assert left_out == [[n for n, other in enumerate(probes, 1) if other == probe] for probe in probes]
+        tried = probes(space, 16, 0)  # after the dense network, and two of these are one
+        assert left_out == [[n for n, other in enumerate(tried, 1) if other == probe] for probe in tried]
 
     def test_a_network_that_is_not_finite_fails(self, make: MakeEvaluator) -> None:
         task, traced, space = setting()
-        evaluator = make(task, traced, space, l2, **FEW)
-        model = evaluator.realise(space.snap([0.5] * len(space)))
-        model.get_parameter("fc.bias").data[0] = torch.nan
+        evaluator = make(Bench(task, traced, space, l2), **FEW)
+        candidate = evaluator.realise(space.snap([0.5] * len(space)))
+        candidate.model.get_parameter("fc.bias").data[0] = torch.nan
         with pytest.raises(TrialFailed, match="not finite"):
-            evaluator.metric(model)
+            evaluator.score(evaluator.recover(candidate))
 
     def test_probes_that_are_not_finite_are_said_to_be(self, make: MakeEvaluator) -> None:
         task, traced, space = setting()
         task.model.get_parameter("fc.bias").data[0] = torch.nan
-        evaluator = make(task, traced, space, l2, **FEW)
+        evaluator = make(Bench(task, traced, space, l2), **FEW)
         with pytest.raises(TrialFailed, match="not finite"):
-            evaluator.metric(evaluator.realise(space.dense()))
+            metric(evaluator, space.dense())
 
     @pytest.mark.parametrize(
         ("settings", "named"),
@@ -293,7 +309,7 @@ class TestTheFastEvaluators:
     def test_wrong_settings_name_themselves(self, make: MakeEvaluator, settings: dict[str, float], named: str) -> None:
         task, traced, space = setting()
         with pytest.raises(ConfigError, match=named):
-            make(task, traced, space, l2, **FEW, **settings)
+            make(Bench(task, traced, space, l2), **FEW, **settings)
 
 
 @pytest.mark.parametrize("make", [Finetune, ReconstructSequential])
@@ -302,8 +318,8 @@ def test_evaluators_whose_recovery_takes_longer_look_at_all(
 ) -> None:
     task, traced, space = setting()
     few = {"steps": 1} if make is Finetune else {"images": 128}
-    evaluator = make(task, traced, space, l2, **few)
-    evaluator.metric(evaluator.realise(space.dense()))
+    evaluator = make(Bench(task, traced, space, l2), **few)
+    metric(evaluator, space.dense())
     assert looked() == []
 
 

@@ -1,0 +1,67 @@
+"""CMA-ES (Hansen 2016, arXiv:1604.00772), by the library behind Optuna's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from cmaes import CMA
+
+from autoprune.controllers.optuna import seed_of
+from autoprune.controllers.rules import uniform
+from autoprune.errors import ConfigError
+from autoprune.values.budget import Budget
+from autoprune.values.dice import Dice
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.terms import Floats
+from autoprune.values.trial import Trial
+
+
+@dataclass
+class CmaEs:
+    """CMA-ES around the uniform policy.
+
+    Replay is exact because it is seeded anew for each ask, and moves on told trials only.
+
+    Attributes:
+        population: trials between two moves of the distribution.
+        sigma: first standard deviation, as a share of each choice's largest sparsity, in (0, 1].
+    """
+
+    space: SearchSpace
+    budget: Budget
+    seed: int = 0
+    population: int = 10
+    sigma: float = 0.2
+
+    def __post_init__(self) -> None:
+        self._dice, self._waiting = Dice(self.seed), list[tuple[Floats, float]]()
+        if self.population < 4:
+            raise ConfigError(f"cmaes has a population of {self.population}; at least 4 is right")
+        if not 0 < self.sigma <= 1:
+            raise ConfigError(f"cmaes has a sigma of {self.sigma}; a number in (0, 1] is right")
+
+    def ask(self) -> Policy:
+        """A draw from the distribution, fitted to the budget."""
+        seed = seed_of(self._dice)
+        if not len(self.space.cube):
+            return self.space.dense()
+        self._cma.reseed_rng(seed)
+        return self.budget.fit(self.space.cube.policy(self._cma.ask()))
+
+    def tell(self, trial: Trial) -> None:
+        """Note the reward of the executed policy; with `population` of them the distribution moves."""
+        self._dice.tell()
+        if trial.reward is None or not len(self.space.cube):
+            return
+        self._waiting.append((self.space.cube.point(trial.policy), -trial.reward))
+        if len(self._waiting) == self.population:
+            self._cma.tell(self._waiting)
+            self._waiting = []
+
+    @cached_property
+    def _cma(self) -> CMA:
+        mean = self.space.cube.point(uniform(self.space, self.budget))
+        bounds = np.array([[0.0, 1.0]] * len(mean))
+        return CMA(mean=mean, sigma=self.sigma, bounds=bounds, seed=0, population_size=self.population)

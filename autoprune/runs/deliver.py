@@ -1,0 +1,253 @@
+"""What a run leaves behind: the policy, the network in every format, the report."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.metadata
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import torch
+
+from autoprune.errors import ModelError
+from autoprune.files import export, policy_file
+from autoprune.files.export import Exported
+from autoprune.inputs import moved
+from autoprune.protocols import Explains, PredictiveCost, SaysHowWell, Trains, Watch, silent
+from autoprune.report import page
+from autoprune.report.facts import (
+    FACTS,
+    SCHEMA,
+    SEARCHING,
+    ChoiceFacts,
+    FrozenFacts,
+    Limit,
+    Network,
+    Report,
+    Role,
+    TrialFacts,
+    read,
+)  # fmt: skip
+from autoprune.runs.compare import Comparison, compare
+from autoprune.runs.journal import Run, stored
+from autoprune.runs.study import GIVEN, Study
+from autoprune.targets.inputs import processor_name
+from autoprune.values.budget import KeepsAway, Limit as Ceiling
+from autoprune.values.trial import Trial, policies_per_second
+
+COMPARED = 32  # holdout samples on which every written file is compared
+_DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
+
+
+def finished(run: Run) -> Report | None:
+    """The report of `run`, if it is of just these trials and all of its files are there."""
+    if not (run.directory / FACTS).exists():
+        return None
+    written = stored(run.directory, FACTS)
+    if written.get("schema_version") not in (1, SCHEMA) or len(written.get("trials", ())) != len(run):
+        return None
+    found = read(run.directory)
+    files = [policy_file.NAME, page.PAGE, *(e.file for e in found.exports)]
+    return found if all((run.directory / name).exists() for name in files) else None
+
+
+def finish(study: Study, run: Run, watch: Watch = silent) -> Report:
+    """Compare and deliver, unless that was done with the same trials: the test split is read once."""
+    return finished(run) or deliver(study, run, compare(study, run, watch), watch)
+
+
+def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
+    """Write everything into the run's directory."""
+    policy_file.write(run.directory / policy_file.NAME, _policy(study, done))
+    with done.clock("export"):
+        exports, refused = _exported(study, run, done, watch)
+    report = _report(study, run, done, exports, refused)
+    page.write(report, run.directory)
+    return report
+
+
+def _exported(study: Study, run: Run, done: Comparison, watch: Watch) -> tuple[tuple[Exported, ...], list[str]]:
+    """Write the network in every format; and say which could not be written."""
+    task, model, directory, refused = study.task, done.model, run.directory, list[str]()
+    images, _ = next(iter(task.holdout.head(COMPARED).batches(COMPARED)))
+    images = moved(images, "cpu")
+    watch("export", 0, 3)
+    path = directory / export.WEIGHTS
+    export.save(model, path, rebuild=task.rebuild, task=task.name)
+    written = [export.check_saved(model, path, images, None if task.rebuild else copy.deepcopy(task.model))]
+    formats = ((export.export_program, export.PROGRAM), (export.export_onnx, export.ONNX))
+    for number, (write, name) in enumerate(formats, start=1):
+        watch("export", number, 3)
+        (directory / name).unlink(missing_ok=True)
+        try:
+            written.append(write(model, directory / name, images))
+        except ModelError as wrong:
+            refused.append(f"{wrong}.")
+    watch("export", 3, 3)
+    return tuple(written), refused
+
+
+def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, ...], refused: list[str]) -> Report:
+    """Everything, gathered."""
+    config = study.config
+    proofs = zip(study.space, study.trace.proofs, strict=True)
+    return Report(
+        name=study.name,
+        task=study.task.name,
+        metric_name=study.task.metric_name,
+        images={split: len(getattr(study.task, split)) for split in ("train", "holdout", "test")},
+        plugins={kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")},
+        units={name: cost.unit for name, cost in study.costs.items()},
+        networks=done.networks,
+        limits=tuple(_limit(study, done, limit) for limit in study.budget.limits),
+        choices=tuple(ChoiceFacts(c.name, c.kind, c.layers, c.dense, c.levels[0], proof) for c, proof in proofs),
+        frozen=tuple(FrozenFacts(f.name, f.units, f.reason) for f in study.trace.frozen),
+        trials=tuple(map(_facts, run)),
+        random_trials=tuple(map(_facts, done.random)),
+        best=done.best.number,
+        seconds=_by_phase(run) | _trained(study.evaluator) | done.clock.seconds,
+        exports=exports,
+        finetune={"start": config.finetune.start, **dataclasses.asdict(study.finetune)},
+        seed=study.seed,
+        versions=_versions(),
+        machine=_machine(run.machine),
+        command=_command(study),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        notes=tuple(_notes(study, run, done, refused)),
+        policies_per_second=policies_per_second(run),
+        fidelity=done.fidelity,
+    )
+
+
+def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> list[str]:
+    """What a reader must know."""
+    config, found = study.config, list[str]()
+    if study.task.holdout_seen:
+        found.append("The dense network was trained on the holdout, which flatters every holdout number here.")
+    found += [*done.notes, *refused]
+    if len(run) < config.search.trials:
+        trials = f"{len(run)} of {config.search.trials} trials were made"
+        found.append(f"{trials}: {config.controller.use} had no further policy to propose.")
+    for plugin in (study.evaluator, *study.costs.values()):
+        found += plugin.notes if isinstance(plugin, Explains) else ()
+    return found + alike(done.networks, study.costs) + beyond(done.networks, study.budget.limits)
+
+
+def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
+    cost, policy = limit.cost, done.best.policy
+    return Limit(
+        cost=limit.name,
+        unit=cost.unit,
+        asked=limit.asked,
+        most=limit.most,
+        dense=study.dense[limit.name],
+        predicted=cost.predict(policy),
+        counted=done.networks["ours"].costs[limit.name],
+        spread=done.verifier.spread(limit.name, policy),
+        about=cost.sentence() if isinstance(cost, SaysHowWell) else "",
+    )
+
+
+def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
+    config, best = study.config, done.best
+    return policy_file.PolicyFile(
+        task=config.task.settings,
+        model=policy_file.fingerprint(study.task.model, study.task.rebuild),
+        space=study.name,
+        choices=policy_file.entries(study.space, best.policy),
+        criterion=config.criterion.settings,
+        evaluator=config.evaluator.settings,
+        budget={x.name: policy_file.LimitEntry(asked=x.asked, most=x.most) for x in study.budget.limits},
+        costs={
+            name: policy_file.CostEntry(
+                unit=cost.unit,
+                dense=study.dense[name],
+                predicted=cost.predict(best.policy),
+                counted=done.networks["ours"].costs[name],
+            )
+            for name, cost in study.costs.items()
+        },
+        metric=best.metric,
+        seed=study.seed,
+        versions=_versions(),
+    )
+
+
+def alike(networks: Mapping[Role, Network], costs: Mapping[str, PredictiveCost]) -> list[str]:
+    """Which networks cost the same, as far as measuring can tell, a sentence for each pair."""
+    noises = {name: cost.margin for name, cost in costs.items() if isinstance(cost, KeepsAway)}
+    rows = list(networks.items())
+    pairs = [(a, b) for at, a in enumerate(rows) for b in rows[at + 1 :] if a[1].kept != b[1].kept]
+    return [
+        f"The {name} of {one} and {other} are equal within the noise of {noise:.1%}."
+        for name, noise in noises.items()
+        for (one, a), (other, b) in pairs
+        if abs(a.costs[name] / b.costs[name] - 1) < noise
+    ]
+
+
+def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[str]:
+    """Which baselines, whose policies met the ceilings by prediction, exceed one when they are measured."""
+    return [
+        f"The {role} baseline takes {network.costs[limit.name] / limit.most:.1%} of the {limit.name} ceiling."
+        for limit in limits
+        for role, network in networks.items()
+        if role not in ("dense", "ours") and network.costs[limit.name] > limit.most
+    ]
+
+
+def _facts(trial: Trial) -> TrialFacts:
+    return TrialFacts(trial.number, trial.metric, trial.reward, dict(trial.costs), trial.error)
+
+
+def _by_phase(run: Run) -> dict[str, float]:
+    """Time spent in all trials, by phase."""
+    spent: dict[str, float] = {}
+    for trial in run:
+        for phase, seconds in trial.seconds.items():
+            name = SEARCHING + phase
+            spent[name] = spent.get(name, 0.0) + seconds
+    return spent
+
+
+def _trained(evaluator: object) -> dict[str, float]:
+    """Time spent on weights that the evaluator trained for the search, if it did."""
+    return {"shared weights": evaluator.seconds} if isinstance(evaluator, Trains) else {}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
+    """Where it ran; the versions in the run's own record are left to `_versions`."""
+    facts = {
+        "processor": processor_name(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        **of_run,
+    }
+    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python")}
+
+
+def _command(study: Study) -> str:
+    """The command line that makes a like run, where one can."""
+    config = study.config
+    task = config.task.use
+    if task == GIVEN:
+        return "autoprune.search(task, ...) in Python"
+    source = task if config.name == task.rpartition(":")[2] else f"{study.name}.toml"
+    words = ["autoprune", "search", source, "--controller", config.controller.use]
+    for name, asked in config.budget.items():
+        words += ["--budget", f"{name}={asked}"]
+    words += ["--trials", str(config.search.trials), "--seed", str(study.seed)]
+    return shlex.join(words)
