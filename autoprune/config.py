@@ -20,7 +20,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from autoprune import plugins
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, one_line
 from autoprune.structure.trace import restrict
 from autoprune.train import Recipe
 from autoprune.values import budget
@@ -227,7 +227,7 @@ def read(path: Path, over: Mapping[str, Any] | None = None) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text; it should be a TOML file") from None
     except tomllib.TOMLDecodeError as wrong:
-        raise ConfigError(f"{path} is no TOML: {plugins.one_line(wrong)}") from None
+        raise ConfigError(f"{path} is no TOML: {one_line(wrong)}") from None
     return parse({"name": path.stem, **_anchored(tables, path.parent)}, str(path), over)
 
 

@@ -10,6 +10,7 @@
   x PolicyError        a policy does not fit its search space (also a ValueError)
   x BudgetError        no policy of the space meets the budget (also a ValueError)
   x RunError           a run directory may not be begun or continued as asked
+  x Untrusted          a file names code that the user has not allowed
   x TrialFailed        one policy could not be evaluated; the search goes on
   x TrainingFailed     weights that policies share cannot be trained as asked
   x SearchFailed       too many trials failed in a row; the search stops with their cause
@@ -59,6 +60,10 @@ class RunError(AutopruneError):
     """A run directory may not be begun or continued as asked."""
 
 
+class Untrusted(AutopruneError):
+    """A file that came from elsewhere names code that the user has not allowed."""
+
+
 class TrialFailed(AutopruneError):
     """One policy could not be evaluated. The search records it and goes on."""
 
@@ -79,3 +84,8 @@ def first_line(wrong: BaseException) -> str:
     """What `wrong` says, in one line: its type and the first line of its message."""
     text = str(wrong).strip().splitlines()
     return f"{type(wrong).__name__}: {text[0] if text else ''}".rstrip(": ")
+
+
+def one_line(wrong: BaseException) -> str:
+    """An exception's message without its line breaks; its type where it has no message."""
+    return " ".join(str(wrong).split()) or type(wrong).__name__

@@ -14,23 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import json
 import math
-import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pydantic
 
-from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin
+from autoprune import addresses
+from autoprune.addresses import is_address
+from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin, first_line, one_line
 
 OURS: Mapping[str, Mapping[str, str]] = {
     "controller": {
@@ -137,12 +133,14 @@ def names(kind: str) -> dict[str, str]:
 def load(kind: str, name: str) -> Callable[..., Any]:
     """The class or function behind `name`. Raises UnknownPlugin, or ConfigError where an address leads nowhere."""
     known = names(kind)
-    address = MOVED.get(name, name) if ":" in name else known.get(name)
+    address = MOVED.get(name, name) if is_address(name) else known.get(name)
     if address is None:
         hint = meant(name, known) or f"; there are {', '.join(sorted(known))}"
         raise UnknownPlugin(f"no {kind} is called {name!r}{hint}")
     place, _, attribute = address.rpartition(":")
-    module = _module(place, f"{kind} {name!r}")
+    if addresses.is_pythons_own(address):
+        raise ConfigError(f"{kind} {name!r}: {place} is Python's own and holds no {kind}; name yours")
+    module = addresses.module(place, f"{kind} {name!r}")
     found = getattr(module, attribute, None)
     if not callable(found):
         what = "has no" if found is None else "holds something that is not callable under"
@@ -164,22 +162,46 @@ def build(kind: str, settings: Mapping[str, Any], **wiring: Any) -> Any:
     checked = check(kind, settings, without=tuple(wiring))
     if _is_itself(kind, make):
         return make
+    _require_kind(kind, name, make)
     taken = inspect.signature(make).parameters
-    try:
+    with _told(f"{kind} {name!r}", theirs=is_address(name) or name not in OURS[kind]):
         made = make(**{word: value for word, value in wiring.items() if word in taken}, **checked)
+    if absent := [verb for verb in _VERBS.get(kind, ()) if not callable(getattr(made, verb, None))]:
+        _refuse_verb(kind, name, absent[0], old=hasattr(made, "metric"))
+    return made
+
+
+def _require_kind(kind: str, name: str, found: Any) -> None:
+    """Raise ConfigError where a class, or the class that a function says it returns, can be no plugin of that kind."""
+    made = found if inspect.isclass(found) else hints_of(found).get("return")
+    if not inspect.isclass(made):
+        return
+    held = {*dir(made), *hints_of(made)}
+    if absent := [verb for verb in _VERBS.get(kind, ()) if verb not in held]:
+        _refuse_verb(kind, name, absent[0], old="metric" in held)
+
+
+def _refuse_verb(kind: str, name: str, verb: str, *, old: bool) -> NoReturn:
+    renamed = kind == "evaluator" and old
+    hint = "; what was `metric` is `recover` and `score` now, see autoprune/protocols.py" if renamed else ""
+    raise ConfigError(f"{kind} {name!r} has no method {verb!r}{hint}")
+
+
+@contextlib.contextmanager
+def _told(what: str, *, theirs: bool) -> Iterator[None]:
+    """Inside, what a constructor raises becomes a ConfigError; of code that is not ours, whatever it raises."""
+    try:
+        yield
     except AutopruneError:
         raise
-    except ValueError as wrong:
-        raise ConfigError(f"{kind} {name!r}: {one_line(wrong)}") from wrong
-    except AttributeError as wrong:
-        if not type(wrong.obj).__module__.startswith("autoprune."):
+    except (Exception, SystemExit) as wrong:
+        if isinstance(wrong, AttributeError) and type(wrong.obj).__module__.startswith("autoprune."):
+            raise ConfigError(f"{what}: {one_line(wrong)}; CHANGELOG.md says what was renamed") from wrong
+        if isinstance(wrong, ValueError):
+            raise ConfigError(f"{what}: {one_line(wrong)}{addresses.raised_at(wrong) if theirs else ''}") from wrong
+        if not theirs:
             raise
-        raise ConfigError(f"{kind} {name!r}: {one_line(wrong)}; CHANGELOG.md says what was renamed") from wrong
-    if absent := [verb for verb in _VERBS.get(kind, ()) if not callable(getattr(made, verb, None))]:
-        old = hasattr(made, "metric") and kind == "evaluator"
-        hint = "; what was `metric` is `recover` and `score` now, see autoprune/protocols.py" if old else ""
-        raise ConfigError(f"{kind} {name!r} has no method {absent[0]!r}{hint}")
-    return made
+        raise ConfigError(f"{what}: {first_line(wrong)}{addresses.raised_at(wrong)}") from wrong
 
 
 def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
@@ -219,11 +241,6 @@ def meant(word: str, among: Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the nearest of `among`, or nothing."""
     close = difflib.get_close_matches(word, list(among), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def one_line(wrong: BaseException) -> str:
-    """An exception's message without its line breaks; its type where it has no message."""
-    return " ".join(str(wrong).split()) or type(wrong).__name__
 
 
 def _is_itself(kind: str, make: Callable[..., Any]) -> bool:
@@ -267,51 +284,3 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
 def written(hint: Any) -> str:
     """A type as Python writes it."""
     return "any" if hint is Any else inspect.formatannotation(hint).replace("typing.", "")
-
-
-def _module(place: str, what: str) -> ModuleType:
-    """The module at `place`, a dotted name or the path of a Python file."""
-    is_file = place.endswith(".py")
-    if is_file and not Path(place).is_file():
-        raise ConfigError(f"{what}: {place} does not exist; it should be a Python file")
-    try:
-        return _from_file(Path(place)) if is_file else importlib.import_module(place)
-    except (Exception, SystemExit) as wrong:  # whatever a user's file raises
-        reason = f"{type(wrong).__name__}: {one_line(wrong)}"
-        hint = "; CHANGELOG.md says what was renamed" if "autoprune." in reason else ""
-        raise ConfigError(f"{what}: {place} cannot be imported ({reason}){hint}") from wrong
-
-
-def _from_file(path: Path) -> ModuleType:
-    """A Python file as a module, which may import its neighbours. The same file, unchanged, is one module."""
-    path = path.resolve()
-    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]
-    name = f"autoprune_file_{path.stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # a path that ends in .py has a loader
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with _neighbours(path.parent):
-        sys.modules[name] = module  # dataclasses look themselves up there
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return module
-
-
-@contextlib.contextmanager
-def _neighbours(folder: Path) -> Iterator[None]:
-    """Inside, Python finds the modules in `folder` and leaves no compiled files there."""
-    before = sys.dont_write_bytecode
-    sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(folder))

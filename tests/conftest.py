@@ -9,7 +9,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or leaves timings of this machine."""
+    """No test reads or leaves timings of this machine, or what its user has allowed."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(folder))
+    monkeypatch.setenv("AUTOPRUNE_ALLOWED", str(folder / "allowed.txt"))
     return folder

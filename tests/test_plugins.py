@@ -53,6 +53,10 @@ def score(units: object) -> str:
     return "scored"
 
 
+class Bare:
+    """No plugin of any kind."""
+
+
 HERE = f"{__name__}:"
 NOT_CALLABLE = 3
 
@@ -144,11 +148,11 @@ class TestOldPlugins:
     @pytest.mark.parametrize(
         ("kind", "address", "message"),
         [
-            ("controller", "builtins:dict", "does not say what it takes"),
-            ("controller", "json:JSONDecoder", "has no method 'ask'"),
-            ("target", "json:JSONDecoder", "has no method 'ready'"),
-            ("criterion", "json:JSONDecoder", "has no method '__call__'"),
-            ("reward", "json:JSONDecoder", "has no method '__call__'"),
+            ("controller", "torch:add", "does not say what it takes"),
+            ("controller", f"{HERE}Bare", "has no method 'ask'"),
+            ("target", f"{HERE}Bare", "has no method 'ready'"),
+            ("criterion", f"{HERE}Bare", "has no method '__call__'"),
+            ("reward", f"{HERE}Bare", "has no method '__call__'"),
         ],
     )
     def test_what_is_of_another_kind_is_refused(self, kind: str, address: str, message: str) -> None:
@@ -157,12 +161,16 @@ class TestOldPlugins:
 
     def test_a_name_that_is_gone_is_one_line(self, tmp_path: Path) -> None:
         file = tmp_path / "old.py"
-        file.write_text("class Old:\n    def __init__(self, space, budget, seed=0):\n        self.of = space.groups\n")
+        verbs = "    def ask(self): ...\n    def tell(self, trial): ...\n"
+        start = "    def __init__(self, space, budget, seed=0):\n        self.of = space.groups\n"
+        file.write_text(f"class Old:\n{verbs}{start}")
         space = toy_space()
         with pytest.raises(ConfigError, match=r"no attribute 'groups'; CHANGELOG.md says what was renamed"):
             plugins.build("controller", {"use": f"{file}:Old"}, space=space, budget=half(space), seed=0)
         file.write_text("from autoprune.space import Policy\n")
-        with pytest.raises(ConfigError, match=r"No module named 'autoprune.space'\); CHANGELOG.md says what was"):
+        with pytest.raises(
+            ConfigError, match=r"No module named 'autoprune.space' at old.py, line 1\); CHANGELOG.md says what was"
+        ):
             plugins.load("controller", f"{file}:Old")
 
     def test_costs_that_learn_need_not_say_how_well(self) -> None:

@@ -50,6 +50,7 @@ def _add_resume(commands: Any) -> None:
     command = _command(commands, "resume", "go on with a run as if it had never stopped")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
     command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
+    _trust_argument(command)
 
 
 def _add_check(commands: Any) -> None:
@@ -98,6 +99,7 @@ def _add_apply(commands: Any) -> None:
         metavar="FILE",
         help="the network (default: %(default)s)",
     )
+    _trust_argument(command)
 
 
 def _add_plugins(commands: Any) -> None:
@@ -108,7 +110,18 @@ def _add_plugins(commands: Any) -> None:
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--verbose", action="store_true", help="print the traceback of an error, too")
     return command
+
+
+def _trust_argument(command: Any) -> None:
+    command.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="code of others that may be run from now on, as the error that asks for it writes it; several times",
+    )
 
 
 def _space_arguments(command: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         _COMMANDS[asked.command](asked)
     except AutopruneError as wrong:
+        if asked.verbose:
+            traceback.print_exception(wrong)
         print(f"autoprune: error: {' '.join(str(wrong).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
@@ -53,7 +56,7 @@ def _resume(asked: argparse.Namespace) -> None:
     from autoprune.runs import lifecycle
 
     with Bars() as bars:
-        built, opened = lifecycle.reopen(asked.directory, trials=asked.trials, watch=bars.stage)
+        built, opened = lifecycle.reopen(asked.directory, trials=asked.trials, watch=bars.stage, trust=asked.trust)
     with opened:
         _complete(built, opened, asked.json)
 
@@ -190,7 +193,7 @@ def _apply(asked: argparse.Namespace) -> None:
     if asked.at:
         _apply_point(asked, task, data)
         return
-    model = apply.apply_policy(asked.policy, task, data=data)
+    model = apply.apply_policy(asked.policy, task, data=data, trust=asked.trust)
     export.save(model, asked.out, rebuild=policy_file.read(asked.policy).model.rebuild)
     if asked.json:
         _print_json({"policy": str(asked.policy), "model": str(asked.out)})
@@ -203,7 +206,7 @@ def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
     from autoprune.files import export
     from autoprune.runs import apply
 
-    point = apply.apply_point(asked.policy, _ceilings(asked.at), task, data=data)
+    point = apply.apply_point(asked.policy, _ceilings(asked.at), task, data=data, trust=asked.trust)
     export.save(point.model, asked.out, rebuild=point.rebuild)
     trial = point.trial
     if asked.json:

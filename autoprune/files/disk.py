@@ -49,7 +49,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def append_to(path: Path, content: bytes) -> None:
-    """As `append`, to a file by its name."""
+    """As `append`, to a file by its name, in a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         append(file, content)

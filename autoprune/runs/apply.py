@@ -5,14 +5,13 @@ A policy file is enough, unless the evaluator made networks from weights that it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from autoprune import config
 from autoprune.errors import ConfigError, PolicyError
 from autoprune.evaluators.recovery.scorer import first_images, refuse_nonfinite
 from autoprune.files import policy_file
@@ -21,12 +20,13 @@ from autoprune.protocols import SavesTime, Trains
 from autoprune.runs import journal, study
 from autoprune.runs.study import Study
 from autoprune.task import Task
+from autoprune.trust import restored
 from autoprune.values import budget
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
 
-def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") -> nn.Module:
+def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "", trust: Sequence[str] = ()) -> nn.Module:
     """The pruned network that a policy file (or a run's directory) describes, recovered but not finetuned.
 
     Args:
@@ -34,12 +34,15 @@ def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "") 
         task: the network to prune and its images, in place of the file's. Its architecture must be the policy's; its
             weights may be others, and are then ranked anew, unless the evaluator trained weights of its own for them.
         data: where the data set of the file's task lies, if elsewhere than the file says.
+        trust: addresses of code in the file that may be run, from now on.
 
-    Raises PolicyError naming what differs where the policy is for another network, and ModelError where the evaluator
-    trained weights of its own and they do not lie beside the policy.
+    Raises PolicyError naming what differs where the policy is for another network, ModelError where the evaluator
+    trained weights of its own and they do not lie beside the policy, and Untrusted where the file names code that was
+    not allowed.
     """
     file = policy_file.read(path)
-    built = study.build(config.parse(_tables(file, task, data), str(path)), task=task, found={"precision": "fp32"})
+    asked = restored(_tables(file, task, data), str(path), trust=trust)
+    built = study.build(asked, task=task, found={"precision": "fp32"})
     policy_file.require_same(file, built.task.model, weights=task is None)
     policy = file.policy(built.space.choices)
     return _recovered(built, policy, Path(path) if Path(path).is_dir() else Path(path).parent)
@@ -63,7 +66,12 @@ class Point:
 
 
 def apply_point(
-    directory: str | Path, at: Mapping[str, str | float], task: Task | None = None, *, data: str = ""
+    directory: str | Path,
+    at: Mapping[str, str | float],
+    task: Task | None = None,
+    *,
+    data: str = "",
+    trust: Sequence[str] = (),
 ) -> Point:
     """The network of the trial in a run with the best metric among those that cost at most what `at` says.
 
@@ -72,14 +80,15 @@ def apply_point(
         at: ceilings as in a budget, by name of the cost: {"macs": "40%"}.
         task: the network and its images, where the run was begun with a Task from Python.
         data: where the data set lies, if elsewhere than the run says.
+        trust: addresses of code in the run's files that may be run, from now on.
 
-    Raises PolicyError where no trial is as cheap, naming the cheapest.
+    Raises PolicyError where no trial is as cheap, naming the cheapest, and Untrusted as `apply_policy`.
     """
     directory = Path(directory)
     if not at:
         raise ConfigError('at = {}: a ceiling is needed, such as {"macs": "40%"}')
     over = {"search.device": "cpu", **({"task.data": data} if data else {})}
-    asked = config.parse(journal.stored(directory, "config.json"), str(directory / "config.json"), over)
+    asked = restored(journal.stored(directory, "config.json"), str(directory / "config.json"), over, trust=trust)
     if task is None and asked.task.use == study.GIVEN:
         raise PolicyError(f"{directory} is of a Task from Python; hand it over: apply_point(directory, at, task=...)")
     machine = journal.stored(directory, "machine.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.task import Task
+from autoprune.trust import named, remember, restored
 from autoprune.values.space import Policy
 
 RUNS = Path("runs")
@@ -83,9 +84,13 @@ def search(
         return complete(built, opened)
 
 
-def resume(directory: str | Path, *, trials: int = 0, task: Task | None = None) -> Result:
-    """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for)."""
-    built, opened = reopen(Path(directory), trials=trials, task=task)
+def resume(directory: str | Path, *, trials: int = 0, task: Task | None = None, trust: Sequence[str] = ()) -> Result:
+    """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
+
+    `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
+    the run was begun by this user.
+    """
+    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust)
     with opened:
         return complete(built, opened)
 
@@ -94,18 +99,21 @@ def begin(built: Study, root: Path) -> Run:
     """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
     built.rehearse()
     asked = built.config
+    remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
     return Run(directory, asked.plain(), built.space, _machine(built))
 
 
-def reopen(directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = silent) -> tuple[Study, Run]:
+def reopen(
+    directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = silent, trust: Sequence[str] = ()
+) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with."""
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
         raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
     over = {"search.trials": trials} if trials else {}
     written = journal.stored(directory, "config.json")
-    asked = config.parse(written, source, over)
+    asked = restored(written, source, over, trust=trust)
     machine = journal.stored(directory, "machine.json")
     if isinstance(threads := machine.get("threads"), int) and threads > 0:
         torch.set_num_threads(threads)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
+from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed, one_line
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
 from autoprune.runs.journal import Run
 from autoprune.values.space import Policy
@@ -114,7 +114,7 @@ def attempting(
         except (TrialFailed, MemoryError, RuntimeError) as failure:
             if not _belongs_to_the_trial(failure):
                 raise
-            return Trial(number, policy, Failure(_one_line(failure), priced), spent)
+            return Trial(number, policy, Failure(one_line(failure), priced), spent)
         return Trial(number, policy, Outcome(metric, values, priced), spent)
 
     return attempt
@@ -160,7 +160,3 @@ def _belongs_to_the_trial(failure: Exception) -> bool:
     if isinstance(failure, TrialFailed | MemoryError):
         return True
     return any(words in str(failure).lower() for words in _OUT_OF_MEMORY)
-
-
-def _one_line(failure: Exception) -> str:
-    return " ".join(str(failure).split()) or type(failure).__name__

@@ -22,7 +22,7 @@ from torch import nn
 from autoprune import inputs, plugins
 from autoprune.config import Config
 from autoprune.engine import precision
-from autoprune.errors import ConfigError, Exhausted, ModelError
+from autoprune.errors import ConfigError, Exhausted, ModelError, one_line
 from autoprune.evaluators.bench import Bench
 from autoprune.inputs import Inputs
 from autoprune.protocols import (
@@ -242,7 +242,7 @@ def _run_once(model: nn.Module, example: Inputs, what: str) -> None:
         with torch.inference_mode():
             inputs.call(model, example)
     except Exception as wrong:  # whatever a user's forward raises
-        reason = f"{type(wrong).__name__}: {plugins.one_line(wrong)}"
+        reason = f"{type(wrong).__name__}: {one_line(wrong)}"
         raise ModelError(f"{what} fails on an input of shape {inputs.shapes(example)} ({reason})") from wrong
     finally:
         for module, training in modes.items():

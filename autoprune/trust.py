@@ -1,0 +1,120 @@
+"""Whose code may run: what files that autoprune wrote say of code is followed only where the user has allowed it.
+
+A command line, a search space in TOML and a call from Python are the user's own words: the addresses in them are
+followed, and remembered for this user when a search begins. A run's directory and a policy.json may come from anybody:
+they name plugins of ours, and of installed packages, freely, but an address (`module:name`, `file.py:name`) or a
+program to be run only if it is on the list of what was allowed, and the file is as it was.
+
+The list is a text file of the user's own, one line for each: a sha256 of the Python file, or "-" for whatever it is,
+and the address. The last line of an address counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune import config, plugins
+from autoprune.addresses import file_of, is_address
+from autoprune.config import Config
+from autoprune.errors import Untrusted
+from autoprune.files import disk
+
+_KINDS = ("task", "criterion", "evaluator", "reward", "target", "controller")
+_RUNS = plugins.OURS["target"]["command"]
+ANY = "-"  # in place of a hash
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Something that a config would run.
+
+    Attributes:
+        kind: of plugin.
+        address: of it, or the command of a target.
+    """
+
+    kind: str
+    address: str
+
+    def digest(self) -> str:
+        """The sha256 of its Python file; `ANY` where it is none, or cannot be read."""
+        file = file_of(self.address)
+        try:
+            return ANY if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError:
+            return ANY
+
+
+def named(asked: Config) -> Iterator[Code]:
+    """All code that `asked` names, besides plugins of ours and of installed packages."""
+    for kind in _KINDS:
+        settings = getattr(asked, kind).settings
+        use = str(settings["use"])
+        address = plugins.names(kind).get(use, use)
+        if is_address(use) and use not in {*plugins.OURS[kind].values(), *plugins.MOVED}:
+            yield Code(kind, use)
+        if "command" in settings and address == _RUNS:
+            yield Code(kind, str(settings["command"]))
+    for cost in (*asked.budget, str(asked.reward.settings.get("cost", ""))):
+        if is_address(cost):
+            yield Code("cost", cost)
+
+
+def restored(
+    tables: Mapping[str, Any], source: str, over: Mapping[str, Any] | None = None, *, trust: Iterable[str] = ()
+) -> Config:
+    """As `config.parse`, of tables that lay in a file that autoprune wrote; `trust` are addresses allowed from now on.
+
+    Raises Untrusted for the first that was not allowed, or was changed since.
+    """
+    asked = config.parse(tables, source, over)
+    wanted = tuple(dict.fromkeys(named(asked)))
+    remember(code for code in wanted if code.address in set(trust))
+    allowed = _allowed()
+    for code in wanted:
+        _require(code, allowed, source)
+    return asked
+
+
+def remember(codes: Iterable[Code]) -> None:
+    """Put these on the user's list, as they are now. Where the list cannot be written, they will be asked for again."""
+    allowed = _allowed()
+    found = [(code.digest(), code.address) for code in dict.fromkeys(codes) if "\n" not in code.address]
+    new = "".join(f"{digest} {address}\n" for digest, address in found if allowed.get(address) != digest)
+    if new:
+        with contextlib.suppress(OSError):
+            disk.append_to(place(), new.encode())
+
+
+def place() -> Path:
+    """The user's list: $AUTOPRUNE_ALLOWED, else below the user's state folder (XDG base directory specification)."""
+    given = os.environ.get("AUTOPRUNE_ALLOWED", "")
+    base = Path(os.environ.get("XDG_STATE_HOME", "") or Path.home() / ".local" / "state")
+    return Path(given) if given else base / "autoprune" / "allowed.txt"
+
+
+def _allowed() -> dict[str, str]:
+    """The hash of each address on the list."""
+    try:
+        lines = place().read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(" ") for line in lines if line and not line.startswith("#"))
+    return {address: digest for digest, _, address in pairs}
+
+
+def _require(code: Code, allowed: Mapping[str, str], source: str) -> None:
+    what = f"{source} would run the {code.kind} {code.address!r}"
+    advice = f"read it, and if you want that, add --trust {code.address!r} (in Python: trust=[...])"
+    known = allowed.get(code.address)
+    if known is None:
+        raise Untrusted(f"{what}, which you have not allowed; {advice}")
+    now = code.digest()
+    if known not in (ANY, now):
+        raise Untrusted(f"{what}, which was changed since you allowed it ({known[:12]}, now {now[:12]}); {advice}")
