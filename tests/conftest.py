@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("busy", deadline=None)  # other work may run beside the tests
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,39 @@ from autoprune.errors import AutopruneError, RunError
 
 Json = Mapping[str, Any]
 _MARK = b', "crc": "'
+
+
+def opened(path: Path, flags: int) -> int:
+    """An open file, as `os.open`, which is a regular one; what is written to is no symbolic link.
+
+    Nothing waits for the other end of a pipe. Raises OSError.
+    """
+    links = 0 if flags & os.O_ACCMODE == os.O_RDONLY else os.O_NOFOLLOW
+    file = os.open(path, flags | links | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError where `path` is no regular file that can be read."""
+    os.close(opened(path, os.O_RDONLY))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a regular file holds. Raises OSError."""
+    with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def cut(path: Path, size: int) -> None:
+    """Cut off what a file holds beyond its first `size` bytes."""
+    file = opened(path, os.O_WRONLY)
+    try:
+        os.ftruncate(file, size)
+    finally:
+        os.close(file)
 
 
 def write_json(path: Path, value: Json) -> None:
@@ -30,8 +65,9 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds all of it or what it held before."""
     part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody put there
     try:
-        with part.open("wb") as file:
+        with os.fdopen(opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -51,7 +87,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def append_to(path: Path, content: bytes) -> None:
     """As `append`, to a file by its name, in a folder that is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         append(file, content)
     finally:
@@ -116,10 +152,10 @@ def refused(place: Path) -> Iterator[None]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError where it cannot be read, and RunError where it holds something else."""
-    text = path.read_bytes()
+    text = read_bytes(path)
     try:
         found = json.loads(text)
-    except ValueError as wrong:
+    except (ValueError, RecursionError) as wrong:
         raise RunError(f"{path} is damaged ({wrong}); it should hold one JSON object") from None
     if not isinstance(found, dict):
         raise RunError(f"{path} is damaged; it should hold one JSON object")

@@ -156,7 +156,7 @@ def read(path: str | Path) -> PolicyFile:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     try:
-        text = path.read_text(encoding="utf-8")
+        text = disk.read_bytes(path).decode()
     except (OSError, UnicodeDecodeError) as wrong:
         reason = getattr(wrong, "strerror", None) or "it is no text"
         raise PolicyError(f"{path} cannot be read ({reason}); a {NAME} that a search wrote is needed there") from None

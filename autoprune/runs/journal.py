@@ -74,7 +74,7 @@ def trials(directory: Path, space: SearchSpace) -> list[Trial]:
     """
     journal = directory / JOURNAL
     try:
-        return lines.read(journal, journal.read_bytes(), space).trials
+        return lines.read(journal, disk.read_bytes(journal), space).trials
     except OSError as wrong:
         raise RunError(f"{directory} has no trials that can be read ({wrong.strerror})") from None
 
@@ -82,7 +82,7 @@ def trials(directory: Path, space: SearchSpace) -> list[Trial]:
 def count(directory: Path) -> int:
     """How many trials a run's journal holds, by its lines; 0 where there is none."""
     journal = directory / JOURNAL
-    return lines.count(journal.read_bytes()) if journal.exists() else 0
+    return lines.count(disk.read_bytes(journal)) if journal.exists() else 0
 
 
 class Run:
@@ -116,7 +116,7 @@ class Run:
                 self._describe(config, machine or {}, compared or config)
                 self.machine: Json = stored(directory, "machine.json")
                 self._trials = self._recovered()
-                self._journal = os.open(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                self._journal = disk.opened(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 opened.callback(os.close, self._journal)
                 disk.sync_folder(directory)
                 self._best = max((t for t in self._trials if t.reward is not None), key=_rank, default=None)
@@ -203,7 +203,7 @@ class Run:
         the new one.
         """
         journal = self.directory / JOURNAL
-        whole = journal.read_bytes() if journal.exists() else b""
+        whole = disk.read_bytes(journal) if journal.exists() else b""
         facts = _hashed(self.directory)
         found = lines.read(journal, whole, self._space)
         if found.facts not in ("", facts):
@@ -211,7 +211,7 @@ class Run:
             raise RunError(f"{self.directory}: {what}; restore them, or begin a new run")
         if found.facts:
             if found.end < len(whole):
-                os.truncate(journal, found.end)
+                disk.cut(journal, found.end)
             return found.trials
         if found.trials:
             disk.write_bytes(self.directory / _OLD, whole)
@@ -240,7 +240,7 @@ def _slug(word: str) -> str:
 
 def _lock(directory: Path) -> int:
     """The open lock file of `directory`. It is let go when closed, or when the process ends, however it ends."""
-    file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    file = disk.opened(directory / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -128,7 +128,7 @@ def _named(journal: Path, number: int) -> Iterator[None]:
     """Inside, what a line does not hold as it should becomes a RunError that names the line."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, RecursionError) as wrong:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
         raise RunError(
             f"{journal}, line {number} is damaged ({wrong}); restore it, or cut the file before that line"
         ) from None

@@ -6,7 +6,6 @@ import importlib.metadata
 import math
 import re
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.files import disk
 from autoprune.inputs import Inputs
 from autoprune.protocols import Sampler
+from autoprune.targets import program
 from autoprune.targets.graph import Cutter, exported
 from autoprune.targets.inputs import batch_of, bound_to, checked, own_processors, processor, threads_of
 
@@ -219,19 +219,17 @@ class Command(_TakesOnnx):
 
     def _run(self, words: list[str]) -> float:
         try:
-            done = subprocess.run(
-                words, capture_output=True, text=True, timeout=self.timeout, stdin=subprocess.DEVNULL, check=False
-            )
-        except subprocess.TimeoutExpired:
+            done = program.run(words, self.timeout)
+        except TimeoutError:
             raise TargetError(f"target command: {words[0]} ran longer than timeout={self.timeout:g} seconds") from None
         except (OSError, ValueError) as wrong:
             raise TargetError(f"target command: {words[0]} cannot be run ({first_line(wrong)})") from None
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        if done.status:
+            said = (done.err.strip() or done.out.strip()).splitlines()
             raise TargetError(
-                f"target command: {words[0]} failed with status {done.returncode}{': ' + said[-1] if said else ''}"
+                f"target command: {words[0]} failed with status {done.status}{': ' + said[-1] if said else ''}"
             )
-        return self._read(words[0], done.stdout)
+        return self._read(words[0], done.out)
 
     def _read(self, program: str, output: str) -> float:
         last = (output.strip().splitlines() or [""])[-1]
