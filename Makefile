@@ -18,13 +18,13 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 # torch first, and its CPU build: nothing here needs CUDA, and the CUDA build is gigabytes. torchvision is for the tests
-# over its model zoo only; its own requirement on torch is older than what it runs with, hence --no-deps.
+# over model zoos only, as timm is; its own requirement on torch is older than what it runs with, hence --no-deps.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "autoprune needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchvision==0.16.2
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,transformers]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchvision==0.16.2 timm==1.0.31
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""From the file a person wrote to checked values. The only file that knows the file's shape.
+"""From the file a person wrote to checked values. This file and `space_config` alone know the file's shape.
 
 Everything has a default but the task. Relative addresses of Python files are looked for beside the file that names
 them.
@@ -12,7 +12,6 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from autoprune import plugins
 from autoprune.errors import ConfigError, one_line
-from autoprune.structure.trace import restrict
+from autoprune.space_config import AUTO as AUTO, GroupRule as GroupRule, Share, Space as Space, Table as Table
 from autoprune.train import Recipe
 from autoprune.values import budget
 from autoprune.values.space import Choice
@@ -38,28 +37,11 @@ def _none_or_enough(policies: int) -> int:
     return policies
 
 
-def _multiple(written: str | int) -> str | int:
-    if written != AUTO and not (isinstance(written, int) and written >= 1):
-        raise ValueError(f"write a whole number from 1 on, or {AUTO!r}")
-    return written
-
-
-AUTO = "auto"  # the multiple of channels that the target runs fastest with
-Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Multiple = Annotated[
-    str | int, AfterValidator(_multiple), WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": AUTO}]})
-]
 Ceiling = Annotated[
     str | float, AfterValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
 ]
-
-
-class Table(pydantic.BaseModel):
-    """A table of the file: what is not listed is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Use(Table):
@@ -72,36 +54,6 @@ class Use(Table):
     def settings(self) -> dict[str, Any]:
         """The whole table, "use" included, as `plugins.build` takes it."""
         return {"use": self.use, **(self.model_extra or {})}
-
-
-class GroupRule(Table):
-    """What differs for the groups whose name matches a glob; the last rule that says something wins.
-
-    Attributes:
-        match: a glob on the name of the group, such as "layer3.*".
-        max_sparsity: largest fraction that may be removed, in [0, 1); 0 leaves the group alone.
-        step: units are kept in multiples of this; "auto" as in [space].
-    """
-
-    match: str
-    max_sparsity: Share | None = None
-    step: Multiple | None = None
-
-
-class Space(Table):
-    """What may be decided, for every group.
-
-    Attributes:
-        max_sparsity: largest fraction that may be removed, in [0, 1).
-        step: units are kept in multiples of this; "auto" finds by timing on the target what costs nothing.
-        granularity: what a unit is.
-        group: rules for some groups.
-    """
-
-    max_sparsity: Share = 0.8
-    step: Multiple = 1
-    granularity: Literal["channel"] = "channel"
-    group: tuple[GroupRule, ...] = ()
 
 
 class Search(Table):
@@ -170,11 +122,13 @@ class Config(Table):
         name: of the search space; a file's is that of the file.
         budget: ceilings by name of the cost: "50%" or 0.5 of dense, or a number ("20e6", "3ms").
         target: where latency is measured, if it is asked for.
+        operator: what operators and layers of the network's own do to channels.
     """
 
     name: str = ""
     task: Use
     space: Space = Space()
+    operator: tuple[Use, ...] = ()
     budget: Mapping[str, Ceiling] = {}
     criterion: Use = Use(use="group_norm")
     evaluator: Use = Use(use="recalibrate")
@@ -189,23 +143,12 @@ class Config(Table):
         """As it is written to config.json, every default said."""
         return self.model_dump(mode="json")
 
-    @property
-    def finds_step(self) -> bool:
-        """Whether a multiple is to be found by timing."""
-        return AUTO in (self.space.step, *(rule.step for rule in self.space.group))
-
     def choices(self, traced: Iterable[Choice], auto: int = 1) -> tuple[Choice, ...]:
         """The traced choices within the limits that [space] sets, where `auto` is the multiple that was found.
 
-        Raises ConfigError for a rule that matches none.
+        Raises ConfigError for a pattern that matches none.
         """
-        choices = tuple(traced)
-        for rule in self.space.group:
-            if not any(fnmatchcase(c.name, rule.match) for c in choices):
-                names = ", ".join(c.name for c in choices)
-                hint = plugins.meant(rule.match, (c.name for c in choices))
-                raise ConfigError(f"[[space.group]] match = {rule.match!r} matches no group{hint}; there are {names}")
-        return tuple(_limited(choice, self.space, auto) for choice in choices)
+        return self.space.limited(tuple(traced), auto)
 
 
 def find(source: str, over: Mapping[str, Any] | None = None) -> Config:
@@ -242,27 +185,21 @@ def parse(tables: Mapping[str, Any], source: str, over: Mapping[str, Any] | None
         raise ConfigError(f"{source}: {wrong}") from None
 
 
-def _limited(choice: Choice, space: Space, auto: int) -> Choice:
-    """`choice` with the last word on each setting."""
-    words: dict[str, Any] = {"max_sparsity": space.max_sparsity, "step": space.step}
-    for rule in space.group:
-        if fnmatchcase(choice.name, rule.match):
-            words |= rule.model_dump(exclude={"match"}, exclude_none=True)
-    step = min(auto, choice.dense * choice.width) if words["step"] == AUTO else words["step"]
-    return restrict(choice, max_sparsity=words["max_sparsity"], step=step)
-
-
 def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """`tables`, where addresses of Python files, and of weights that an evaluator borrows, are no longer relative."""
-    anchored = dict(tables)
-    for key, table in tables.items():
-        use = table.get("use") if isinstance(table, Mapping) else None
-        if isinstance(use, str) and ".py:" in use:
-            anchored[key] = {**table, "use": str(folder.resolve() / use)}
+    anchored = {
+        key: [_from_there(one, folder) for one in table] if isinstance(table, list) else _from_there(table, folder)
+        for key, table in tables.items()
+    }
     evaluator = anchored.get("evaluator")
     if isinstance(evaluator, Mapping) and isinstance(weights := evaluator.get("weights"), str) and weights:
         anchored["evaluator"] = {**evaluator, "weights": str(folder.resolve() / weights)}
     return anchored
+
+
+def _from_there(table: Any, folder: Path) -> Any:
+    use = table.get("use") if isinstance(table, Mapping) else None
+    return {**table, "use": str(folder.resolve() / use)} if isinstance(use, str) and ".py:" in use else table
 
 
 def _overlaid(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

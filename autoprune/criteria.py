@@ -6,7 +6,6 @@ dear to gather (coupled weights, gradients) is there only for a criterion that a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 
@@ -15,12 +14,13 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.modules.batchnorm import _NormBase
 
+from autoprune.copies import copied
 from autoprune.errors import ConfigError, ModelError
 from autoprune.inputs import call, device_of, moved
 from autoprune.protocols import Criterion, Needs, Units
 from autoprune.structure.edits import Slice
 from autoprune.structure.trace import Trace
-from autoprune.task import Task
+from autoprune.task import Task, loss_of
 
 CALIBRATION = (16, 32)  # batches, and images in each, that gradients are collected on
 
@@ -134,7 +134,7 @@ def collect_gradients(model: nn.Module, task: Task, seed: int) -> dict[str, Tens
 
     Works on a copy: gradients, flags and mode of `model` stay as they are.
     """
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    twin = copied(model).eval().requires_grad_(True)
     named = dict(twin.named_parameters(remove_duplicate=False))
     device = device_of(twin)
     count, size = CALIBRATION
@@ -142,7 +142,7 @@ def collect_gradients(model: nn.Module, task: Task, seed: int) -> dict[str, Tens
     total = {name: torch.zeros_like(p) for name, p in named.items()}
     for inputs, targets in batches:
         with torch.enable_grad():
-            loss = task.loss(call(twin, moved(inputs, device)), moved(targets, device))
+            loss = loss_of(task.loss, call(twin, moved(inputs, device)), moved(targets, device))
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found):
             if gradient is not None:

@@ -82,9 +82,17 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "openvino": "autoprune.targets.runtimes:OpenVino",
         "command": "autoprune.targets.runtimes:Command",
     },
+    "operator": {
+        "pointwise": "autoprune.structure.declared:Pointwise",
+        "keeps-channels": "autoprune.structure.declared:KeepsChannels",
+        "mixes": "autoprune.structure.declared:Mixes",
+    },
     "task": {
         "fashion_mnist": "autoprune.tasks.fashion_mnist:fashion_mnist",
         "cifar10": "autoprune.tasks.cifar10:cifar10",
+        "spoken_digits": "autoprune.tasks.spoken_digits:spoken_digits",
+        "sentences": "autoprune.tasks.sentences:sentences",
+        "bccd": "autoprune.tasks.bccd:bccd",
     },
 }
 
@@ -114,6 +122,7 @@ _VERBS: Mapping[str, tuple[str, ...]] = {  # what a plugin that was made must ha
     "evaluator": ("realise", "recover", "score"),
     "cost": ("predict", "measure"),
     "target": ("ready",),
+    "operator": ("follow",),
     "criterion": ("__call__",),
     "reward": ("__call__",),
 }

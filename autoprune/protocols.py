@@ -38,7 +38,10 @@ class Controller(Protocol):
     """
 
     def ask(self) -> Policy:
-        """A policy inside the space and the budget. Raises Exhausted when there is none left to propose."""
+        """A policy inside the space and the budget; none twice at a rung while others exist: `values.asks.Asks` helps.
+
+        Raises Exhausted when there is none left to propose.
+        """
         ...
 
     def tell(self, trial: Trial) -> None:
@@ -277,6 +280,20 @@ class UsesDenseMetric(Protocol):
     """A reward that says whether it finds the dense network's metric, under "metric", among the dense costs."""
 
     uses_dense_metric: bool
+
+
+@runtime_checkable
+class Bounds(Protocol):
+    """A reward that means something only where the metric, the higher the better, lies between two numbers."""
+
+    between: tuple[float, float]
+
+
+@runtime_checkable
+class NeedsLoss(Protocol):
+    """An evaluator that says whether it trains with the task's loss, so that it needs labelled training samples."""
+
+    needs_loss: bool
 
 
 @runtime_checkable

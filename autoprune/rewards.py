@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 from autoprune.errors import ConfigError
-from autoprune.protocols import Costs, Reward, UsesCosts, UsesDenseMetric
+from autoprune.metrics import Judge
+from autoprune.protocols import Bounds, Costs, Reward, UsesCosts, UsesDenseMetric
 
 
 def trades(*cost: str) -> Callable[[Reward], Reward]:
@@ -25,6 +26,26 @@ def trades(*cost: str) -> Callable[[Reward], Reward]:
         return reward
 
     return mark
+
+
+def of_shares(reward: Reward) -> Reward:
+    """Say that a reward is of metrics in [0, 1], higher being better."""
+    reward.between = (0.0, 1.0)  # type: ignore[attr-defined]  # now it is a `Bounds`
+    return reward
+
+
+def require_fit(name: str, reward: Reward, judge: Judge) -> None:
+    """Raise ConfigError where the reward called `name` means nothing for the numbers of `judge`."""
+    if not isinstance(reward, Bounds):
+        return
+    instead = "reward 'metric' or 'guaranteed' is right"
+    if judge.lower_is_better:
+        raise ConfigError(f"reward {name} is of metrics that are better when higher, not of {judge.name!r}; {instead}")
+    if reward.between[1] == 1 and not judge.percent:
+        raise ConfigError(
+            f"reward {name} is of metrics in [0, 1], and {judge.name!r} is not said to be one: "
+            f"give Task(percent=True) if it is; else {instead}"
+        )
 
 
 def uses_costs(reward: Reward) -> bool:
@@ -47,18 +68,21 @@ def r_err(metric: float, costs: Costs, dense: Costs) -> float:
     return -(1.0 - metric)
 
 
+@of_shares
 @trades()
 def r_flops(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(MACs), for a metric in [0, 1]. He et al. 2018 (AMC), whose code counts MACs, too."""
     return -(1.0 - metric) * math.log(_macs(costs))
 
 
+@of_shares
 @trades()
 def r_param(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(parameters), for a metric in [0, 1]. He et al. 2018 (AMC)."""
     return -(1.0 - metric) * math.log(_cost(costs, "params", "r_param"))
 
 
+@of_shares
 @trades("latency")
 def r_latency(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(microseconds on the target), for a metric in [0, 1]: the form of He et al. 2018 (AMC)."""
@@ -76,6 +100,7 @@ class MnasNet:
     """
 
     uses_costs: ClassVar[bool] = True
+    between: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     cost: str = "macs"
     share: float = 0.5

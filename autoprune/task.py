@@ -1,154 +1,43 @@
-"""A task: a trained network, its images in three splits, and the metric that judges it.
+"""A task: a trained network, its samples in three splits, and the metric that judges it.
 
-`train` is what finetuning and calibration may look at; `holdout` is cut from the training images and scores the
-search; `test` is read once, by the report. Any map-style `torch.utils.data.Dataset` of (input, target) pairs will do
-as a split; `Images` is the fast one, a whole data set in memory. What the network takes is said in `autoprune.inputs`.
+`train` is what finetuning and calibration may look at; `holdout` is cut from the training samples and scores the
+search; `test` is read once, by the report. What may be a split is said in `autoprune.datasets`, what the network takes
+in `autoprune.inputs`, and what judges it in `autoprune.metrics`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
 
-from autoprune.inputs import Inputs, call
+from autoprune.datasets import DatasetSplit as DatasetSplit, Divide, as_split, divided
+from autoprune.errors import ConfigError
+from autoprune.inputs import Inputs
+from autoprune.metrics import Judge, Metric as Metric, accuracy as accuracy, judge, logits, top1 as top1
+from autoprune.splits import Batch as Batch, Images as Images, Nothing, Split as Split
 
-Batch = tuple[Inputs, Any]  # what the network takes, and what its outputs are compared with
-
-
-@runtime_checkable
-class Split(Protocol):
-    """A set of samples, as batches."""
-
-    def __len__(self) -> int:
-        """How many samples."""
-        ...
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Every sample once, in order, as the network takes them, n at a time: inputs and targets."""
-        ...
-
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Every sample once, in random order, augmented for training. The last short batch is dropped."""
-        ...
-
-    def head(self, count: int) -> Split:
-        """The first `count` samples (all of them, if there are fewer)."""
-        ...
-
-
-Metric = Callable[[nn.Module, Split], float]
 Loss = Callable[[Any, Any], Tensor]  # outputs, targets
 
 
-@dataclass(frozen=True)
-class Images:
-    """Labelled images in memory.
+def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    """What `loss` says of `outputs`; torch's cross-entropy, the default, is of their logits.
 
-    Attributes:
-        images: uint8, shape (n, channels, height, width), in [0, 255].
-        labels: int64, shape (n,).
-        mean, std: one number a channel, of images scaled to [0, 1].
-        pad: pixels of black padding for the random crop of training, as cropping before scaling leaves them; 0 crops
-            nothing.
-        flip: whether training mirrors half of the images.
+    Raises ConfigError where there are no targets.
     """
-
-    images: Tensor
-    labels: Tensor
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    pad: int = 0
-    flip: bool = False
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """As `Split.batches`."""
-        for start in range(0, len(self), size):
-            yield self._scale(self.images[start : start + size]), self.labels[start : start + size]
-
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """As `Split.shuffled`."""
-        order = torch.randperm(len(self), generator=generator)
-        for start in range(0, max(len(self) - size, 0) + 1, size):
-            pick = order[start : start + size]
-            yield self._augment(self._scale(self.images[pick]), generator), self.labels[pick]
-
-    def head(self, count: int) -> Images:
-        """As `Split.head`."""
-        return dataclasses.replace(self, images=self.images[:count], labels=self.labels[:count])
-
-    def _scale(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return images.float().div_(255).sub_(mean).div_(std)
-
-    def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self.flip:
-            mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-            images = torch.where(mirrored, images.flip(3), images)
-        if self.pad:
-            black = self._scale(torch.zeros(1, len(self.mean), 1, 1))
-            images = _shift(images - black, self.pad, generator) + black
-        return images
+    if targets is None:
+        raise ConfigError("the samples have no labels, which the loss needs; batches should be (inputs, targets)")
+    return loss(logits(outputs) if loss is nn.functional.cross_entropy else outputs, targets)
 
 
-def _shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by its own offset in [-pad, pad] both ways, zeros moving in: the usual padded random crop."""
-    n, _, height, width = images.shape
-    padded = nn.functional.pad(images, (pad, pad, pad, pad))
-    dy, dx = torch.randint(0, 2 * pad + 1, (2, n, 1, 1), generator=generator)
-    rows = torch.arange(height).view(1, -1, 1) + dy
-    columns = torch.arange(width).view(1, 1, -1) + dx
-    return padded.permute(0, 2, 3, 1)[torch.arange(n).view(-1, 1, 1), rows, columns].permute(0, 3, 1, 2).contiguous()
-
-
-@dataclass(frozen=True)
-class DatasetSplit:
-    """Any map-style data set of (input, target) pairs as a split. It does its own scaling and augmentation."""
-
-    dataset: Dataset[Any]
-    workers: int = 0
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """As `Split.batches`."""
-        yield from DataLoader(self.dataset, size, num_workers=self.workers)
-
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """As `Split.shuffled`."""
-        short = len(self) < size
-        yield from DataLoader(
-            self.dataset, size, shuffle=True, generator=generator, num_workers=self.workers, drop_last=not short
-        )
-
-    def head(self, count: int) -> DatasetSplit:
-        """As `Split.head`."""
-        return dataclasses.replace(self, dataset=Subset(self.dataset, range(min(count, len(self)))))
-
-
-def top1(model: nn.Module, split: Split) -> float:
-    """Share of samples whose largest logit is the target's, in [0, 1]."""
-    return accuracy(model, split.batches(250))
-
-
-def accuracy(model: nn.Module, batches: Any) -> float:
-    """Top-1 over an iterable of batches, in [0, 1]. Leaves the model in eval mode."""
-    model.eval()
-    right = total = 0
-    with torch.inference_mode():
-        for inputs, targets in batches:
-            right += int((call(model, inputs).argmax(1) == targets).sum())
-            total += len(targets)
-    return right / total
+def as_the_example(raw: Any) -> Batch:
+    """Divide a batch into inputs like the task's example, and targets: as `autoprune.datasets.divided`."""
+    raise NotImplementedError("a Task puts its own example in")
 
 
 @dataclass(frozen=True)
@@ -159,12 +48,21 @@ class Task:
         model: the trained network; never changed.
         example: one input batch as the network takes it, a tensor (n, ...), a tuple or a mapping of them; its size is
             the size costs are counted at.
-        train, holdout, test: splits, or map-style data sets of (input, target) pairs.
-        metric: (model, split) -> quality, higher is better; the default is top-1 accuracy in [0, 1].
-        loss: (outputs, targets) -> scalar, for finetuning and gradients.
+        train, holdout, test: splits; or data sets of samples, map-style or iterable with a length; or DataLoaders of
+            such, of which the data set, the collation and, for training, the sampler are taken. `train` may be None:
+            then nothing is trained, and what needs inputs alone looks at the holdout's.
+        metric: (model, split) -> quality; the default is top-1 accuracy in [0, 1]. `autoprune.metrics` has those that
+            need no labels: kl, KL(top=k) and agreement.
+        loss: (outputs, targets) -> scalar, for finetuning and gradients. For a network that makes its own of labels
+            among its inputs: lambda outputs, targets: outputs.loss.
         name: for run directories and reports.
+        metric_name: for reports; empty: what the metric calls itself.
         rebuild: "task:model" of a built-in architecture, so that `autoprune.load` needs no code; empty otherwise.
         holdout_seen: whether the network was trained on the holdout, which then flatters it. Reports say so.
+        lower_is_better: whether a smaller metric is better; it is turned inside, and printed as it is.
+        percent: whether the metric is a share in [0, 1], to be printed in percent.
+        batch: makes (inputs, targets) of a batch as a data set or loader gives it; the default takes a pair apart, and
+            of a mapping those entries as inputs that `example` has, and "labels" as targets.
     """
 
     model: nn.Module
@@ -175,12 +73,46 @@ class Task:
     metric: Metric = top1
     loss: Loss = nn.functional.cross_entropy
     name: str = "task"
-    metric_name: str = "top-1"
+    metric_name: str = ""
     rebuild: str = ""
     holdout_seen: bool = False
+    lower_is_better: bool = False
+    percent: bool = False
+    batch: Divide = as_the_example
 
     def __post_init__(self) -> None:
+        usual = self.batch is as_the_example
+        divide = functools.partial(divided, example=self.example) if usual else self.batch
         for field in ("train", "holdout", "test"):
-            split = getattr(self, field)
-            if not isinstance(split, Split):
-                object.__setattr__(self, field, DatasetSplit(split))
+            given, place = getattr(self, field), f"task {self.name}: its split {field!r}"
+            absent = given is None and field == "train"
+            split = Nothing(f"task {self.name} has no training split") if absent else as_split(given, divide, place)
+            object.__setattr__(self, field, split)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The metric, higher is better, with its name and how it is shown."""
+        return judge(self.metric, self.model, self.metric_name, self.lower_is_better, self.percent)
+
+    def quality(self, model: nn.Module, split: Split) -> float:
+        """How good `model` is on `split`, *higher is better*, whatever the metric: what evaluators score with.
+
+        Raises as `Judge`.
+        """
+        return self.judge(model, split)
+
+    def standing_in(self, model: nn.Module) -> Task:
+        """The task of another network in place of the dense one, judged, and compared with the dense one, as it is."""
+        it = self.judge
+        said: dict[str, Any] = {"metric_name": it.name, "lower_is_better": it.lower_is_better, "percent": it.percent}
+        return dataclasses.replace(self, model=model, metric=it.metric, **said)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a training split."""
+        return not isinstance(self.train, Nothing)
+
+    @property
+    def calibration(self) -> Split:
+        """What is looked at for its inputs alone: the training split; the holdout, where there is none."""
+        return self.train if self.trains else self.holdout

@@ -6,7 +6,6 @@ Everything random comes from the seed, so that the same call gives the same weig
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoprune.copies import copied
 from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, ModelError, TrialFailed
-from autoprune.inputs import Inputs, call, device_of, moved
-from autoprune.task import Batch, Loss, Split
+from autoprune.inputs import Inputs, call, device_of, moved, shapes
+from autoprune.metrics import logits
+from autoprune.task import Batch, Loss, Split, loss_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def thaw(model: nn.Module) -> None:
 
 def teacher_of(model: nn.Module) -> nn.Module:
     """A copy of `model` to learn from."""
-    teacher = copy.deepcopy(model).eval()
+    teacher = copied(model).eval()
     lay_out(teacher)
     return teacher
 
@@ -179,19 +180,25 @@ def _loss(
     with torch.autocast(device_of(model).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         inputs = laid_out(inputs)
         outputs = moved(call(model, inputs), torch.float32)
-        if recipe.label_smoothing and loss is functional.cross_entropy:
-            value = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
-        else:
-            value = loss(outputs, targets)
         if teacher is None or not recipe.distill:
-            return value
+            return _of_labels(outputs, targets, loss, recipe)
         with torch.no_grad():
             taught = moved(call(teacher, inputs), torch.float32)
+        value = 0.0 if recipe.distill == 1 else (1 - recipe.distill) * _of_labels(outputs, targets, loss, recipe)
+    if not isinstance(logits(outputs), Tensor):
+        given = f"these are a {type(outputs).__name__} of {shapes(outputs)}"
+        raise ConfigError(f"distill={recipe.distill} is for outputs (n, classes), and {given}; distill = 0 is right")
     t = recipe.temperature
     soft = functional.kl_div(
-        functional.log_softmax(outputs / t, 1),
-        functional.log_softmax(taught / t, 1),
+        functional.log_softmax(logits(outputs) / t, 1),
+        functional.log_softmax(logits(taught) / t, 1),
         reduction="batchmean",
         log_target=True,
     )
-    return (1 - recipe.distill) * value + recipe.distill * t * t * soft
+    return value + recipe.distill * t * t * soft
+
+
+def _of_labels(outputs: Any, targets: Any, loss: Loss, recipe: Recipe) -> Tensor:
+    if recipe.label_smoothing and loss is functional.cross_entropy and targets is not None:
+        return functional.cross_entropy(logits(outputs), targets, label_smoothing=recipe.label_smoothing)
+    return loss_of(loss, outputs, targets)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +72,12 @@ def restored(
 ) -> Config:
     """As `config.parse`, of tables that lay in a file that autoprune wrote; `trust` are addresses allowed from now on.
 
-    Raises Untrusted for the first that was not allowed, or was changed since.
+    Raises Untrusted for what was not allowed, or was changed since.
     """
     asked = config.parse(tables, source, over)
     wanted = tuple(dict.fromkeys(named(asked)))
     remember(code for code in wanted if code.address in set(trust))
-    allowed = _allowed()
-    for code in wanted:
-        _require(code, allowed, source)
+    _require(wanted, source)
     return asked
 
 
@@ -109,12 +108,19 @@ def _allowed() -> dict[str, str]:
     return {address: digest for digest, _, address in pairs}
 
 
-def _require(code: Code, allowed: Mapping[str, str], source: str) -> None:
-    what = f"{source} would run the {code.kind} {code.address!r}"
-    advice = f"read it, and if you want that, add --trust {code.address!r} (in Python: trust=[...])"
-    known = allowed.get(code.address)
+def _require(wanted: Iterable[Code], source: str) -> None:
+    allowed = _allowed()
+    refused = {code: why for code in wanted if (why := _unlike(code, allowed.get(code.address)))}
+    if refused:
+        what = ", ".join(f"the {code.kind} {code.address!r}{why}" for code, why in refused.items())
+        add = " ".join(f"--trust {shlex.quote(code.address)}" for code in refused)
+        advice = f"read it, and if you want that, add {add} (in Python: trust=[...])"
+        raise Untrusted(f"{source} would run {what}, without your leave; {advice}")
+
+
+def _unlike(code: Code, known: str | None) -> str:
+    """How `code` differs from what the list knows of it, for people; "" where it is allowed."""
     if known is None:
-        raise Untrusted(f"{what}, which you have not allowed; {advice}")
+        return " (not on your list)"
     now = code.digest()
-    if known not in (ANY, now):
-        raise Untrusted(f"{what}, which was changed since you allowed it ({known[:12]}, now {now[:12]}); {advice}")
+    return "" if known in (ANY, now) else f" (changed since you allowed it: {known[:12]}, now {now[:12]})"

@@ -1,6 +1,6 @@
 """One search space under several seeds: mean and spread of what the report says, as a table in Markdown.
 
-    python benchmarks/over_seeds.py search_spaces/resnet20_fashion_mnist.toml --seeds 0 1 2
+    python benchmarks/over_seeds.py search_spaces/resnet20_fashion_mnist.toml --seeds 0 1 2 [--data DIR]
 
 Each seed is a full run (search, equal finetune of every network, one look at the test split), kept under --out.
 """
@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import autoprune
+from autoprune.report.facts import Report, Role
+from autoprune.report.words import label
 
-ROLES = {"dense": "dense", "ours": "searched", "uniform": "uniform", "random": "best of random"}
+ROLES: dict[Role, str] = {"dense": "dense", "ours": "searched", "uniform": "uniform", "random": "best of random"}
 
 
 def main() -> None:
@@ -22,27 +26,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("space", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, help="the data directory, of a task that needs one")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     asked = parser.parse_args()
-    rows: dict[str, list[tuple[float, float, float]]] = {}
-    seconds = []
-    for seed in asked.seeds:
+    compare(asked.space, asked.seeds, asked.out, {"task.data": str(asked.data.absolute())} if asked.data else {})
+
+
+def compare(space: Path, seeds: Sequence[int], out: Path, over: Mapping[str, Any]) -> None:
+    """Run every seed, with `over` laid over the search space's settings, then print the table."""
+    reports, seconds = [], []
+    for seed in seeds:
         begun = time.perf_counter()
-        report = autoprune.search(asked.space, seed=seed, out=asked.out).report
+        reports.append(autoprune.search(space, seed=seed, out=out, **over).report)
         seconds.append(time.perf_counter() - begun)
-        for role, network in report.networks.items():
-            share = network.costs["macs"] / report.dense.costs["macs"]
-            rows.setdefault(role, []).append((network.test, network.holdout, share))
-        told = [f"{role} {network.test:.4f}" for role, network in report.networks.items()]
+        told = [f"{role} {network.test:.4f}" for role, network in reports[-1].networks.items()]
         print(f"seed {seed}: {seconds[-1]:.0f} s", *told, flush=True)
-    print("\n| network | test top-1 | holdout top-1 | MACs |\n|---|---|---|---|")
-    for name, found in rows.items():
-        test, holdout, macs = zip(*found, strict=True)
-        print(f"| {ROLES[name]} | {spread(test)} | {spread(holdout)} | {max(macs):.2%} |")
-    print(f"\nseeds {asked.seeds}: mean ± sample standard deviation; {statistics.mean(seconds):.0f} s a run")
+    print("\n" + "\n".join(table(reports)))
+    print(f"\nseeds {list(seeds)}: mean ± sample standard deviation; {statistics.mean(seconds):.0f} s a run")
 
 
-def spread(values: tuple[float, ...]) -> str:
+def table(reports: Sequence[Report]) -> list[str]:
+    """A row for each network, in Markdown: the metric on test and holdout, and the share of each cost, as counted."""
+    metric, costs = reports[0].metric_name, list(reports[0].units)
+    heads = ["network", f"test {metric}", f"holdout {metric}", "before the finetune", *map(label, costs)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for role, name in ROLES.items():
+        found = [r.networks[role] for r in reports if role in r.networks]
+        scores = ([n.test for n in found], [n.holdout for n in found], [n.searched for n in found])
+        shares = [[r.networks[role].costs[c] / r.dense.costs[c] for r in reports if role in r.networks] for c in costs]
+        lines += ["| " + " | ".join([name, *map(spread, (*scores, *shares))]) + " |"] if found else []
+    return lines
+
+
+def spread(values: Sequence[float]) -> str:
     """Mean and sample standard deviation, in percent."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.2%} ± {deviation * 100:.2f}"

@@ -80,7 +80,10 @@ class TestFaults:
             ("task = 3", "task = 3: input should be an object"),
             (TASK + "[spcae]", "there is no table 'spcae'; did you mean 'space'?"),
             (TASK + "[space]\nstpe = 1", "[space] has no key 'stpe'; did you mean 'step'?"),
-            (TASK + "[space]\nzzz = 1", "[space] has no key 'zzz'; there are max_sparsity, step, granularity, group"),
+            (
+                TASK + "[space]\nzzz = 1",
+                "[space] has no key 'zzz'; there are max_sparsity, step, granularity, exclude, ties, group",
+            ),
             (
                 TASK + "[[space.group]]\nmatch = 'a'\nstpe = 1",
                 "[space.group.0] has no key 'stpe'; did you mean 'step'?",
@@ -138,7 +141,7 @@ class TestGroups:
 
     def test_that_no_pattern_finds_are_listed(self, tmp_path: Path) -> None:
         made = read(tmp_path, TASK + "[[space.group]]\nmatch = 'layer1.0.conv2'")
-        with pytest.raises(ConfigError, match=r"matches no group; did you mean 'layer1.0.conv1'\?; there are conv1, "):
+        with pytest.raises(ConfigError, match=r"matches no choice; did you mean 'layer1.0.conv1'\?; there are conv1, "):
             made.choices(CHOICES)
 
     @given(st.floats(0, 0.999), st.integers(1, 600), st.integers(1, 40))

@@ -17,11 +17,10 @@ from autoprune import inputs
 from autoprune.costs.arithmetic import Macs, Params
 from autoprune.criteria import group_norm
 from autoprune.engine import precision
-from autoprune.errors import DataError, ModelError, TargetError
+from autoprune.errors import DataError, ModelError
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.evaluators.reconstruct import Reconstruct
-from autoprune.files import export
-from autoprune.targets.runtimes import OnnxRuntime
+from autoprune.files.compared import compare
 from autoprune.task import Batch, Images, Task
 from autoprune.testing.evaluators import toy_task
 from tests.making import bench, metric
@@ -91,6 +90,79 @@ def test_a_model_is_called_by_place_or_by_name(given: Any, wanted: Any) -> None:
     assert inputs.call(lambda *placed, **named: (placed, named), given) == wanted
 
 
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A user's own type of inputs."""
+
+    x: Tensor
+    scale: float
+    boxes: list[dict[str, Tensor]]
+
+
+BOXES = [{"boxes": torch.full((count, 4), float(count))} for count in (2, 0, 1)]
+
+
+class TestBoxesOfEachImage:
+    """A list of mappings has one mapping a sample, each with as many rows as it likes."""
+
+    batch: dict[str, Any] = {"x": ONE, "labels": BOXES, "temperature": torch.tensor(2.0)}  # noqa: RUF012
+
+    def counts(self, batch: Any) -> list[int]:
+        return [len(one["boxes"]) for one in batch["labels"]]
+
+    def test_stay_with_their_samples(self) -> None:
+        assert inputs.size({"labels": BOXES}) == inputs.size(self.batch) == 3
+        assert self.counts(inputs.first(self.batch, 2)) == [2, 0]
+        assert self.counts(inputs.picked(self.batch, torch.tensor([2, 0]))) == [1, 2]
+        assert self.counts(inputs.repeated(self.batch, 2)) == [2, 2]
+        assert self.counts(inputs.joined(self.batch, inputs.first(self.batch, 1))) == [2, 0, 1, 2]
+        assert inputs.moved(self.batch, torch.bfloat16)["labels"][0]["boxes"].dtype == torch.bfloat16
+
+    def test_one_number_is_of_all_samples(self) -> None:
+        for found in (
+            inputs.first(self.batch, 1),
+            inputs.repeated(self.batch, 5),
+            inputs.joined(self.batch, self.batch),
+        ):
+            assert torch.equal(found["temperature"], self.batch["temperature"])
+
+    def test_mappings_that_are_arguments_are_no_samples(self) -> None:
+        pair = [{"ids": TWO}, {"ids": TWO + 1}]  # as a DataLoader gives a tuple of two
+        assert inputs.size(pair) == 3
+        assert [len(side["ids"]) for side in inputs.first(pair, 2)] == [2, 2]
+
+    def test_a_dataclass_keeps_its_type(self) -> None:
+        found = inputs.first(Pair(ONE, 0.5, BOXES), 2)
+        assert isinstance(found, Pair)
+        assert (len(found.x), found.scale, len(found.boxes)) == (2, 0.5, 2)
+        assert [tuple(t.shape) for t in inputs.tensors(found)] == [(2, 2), (2, 4), (0, 4)]
+        assert list(inputs.by_name(found)) == ["x", "boxes.0.boxes", "boxes.1.boxes"]
+
+
+def test_packed_sequences_are_refused_in_one_line() -> None:
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.ones(2, 2)])
+    for nest in (packed, (packed, TWO), {"x": packed}):
+        for use in (inputs.size, lambda it: inputs.first(it, 1)):
+            with pytest.raises(DataError, match=r"inputs hold a PackedSequence, .* hand over the padded tensor"):
+                use(nest)
+
+
+class WithLoss(nn.Module):
+    """Gives a loss besides what it computes, where labels are given, as transformers' networks do."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, needed: Tensor | None = None) -> Any:
+        assert not self.training
+        return (x, (x - labels).mean()) if labels is not None else x + needed
+
+
+def test_labels_are_no_input_of_a_network_in_use() -> None:
+    model, batch = WithLoss().train(), {"x": ONE, "labels": ONE, "needed": ONE}
+    assert list(inputs.in_use(model, batch)) == ["x", "needed"]
+    assert model.training
+    assert list(inputs.in_use(model, {"x": ONE, "labels": ONE})) == ["x", "labels"]  # it fails without
+    assert inputs.in_use(model, (ONE, ONE)) == (ONE, ONE)
+
+
 class TwoSided(nn.Module):
     """A network of an image and of a number for each class, which is added."""
 
@@ -158,9 +230,9 @@ def test_outputs_need_not_be_alike() -> None:
     assert len(ground.space) == len(bench(plain, group_norm).space)
     assert precision.choose(task.model, next(task.holdout.batches(64))[0]) in ("fp32", "bf16", "int8")
     candidate = ground.pruned(ground.space.snap([0.5] * len(ground.space)))
-    export._compare(candidate.model, candidate.model, Path(__file__), task.example)
+    compare(candidate.model, candidate.model, Path(__file__), task.example)
     with pytest.raises(ModelError, match="does not compute what the pruned network does"):
-        export._compare(candidate.model, task.model, Path(__file__), task.example)
+        compare(candidate.model, task.model, Path(__file__), task.example)
 
 
 class TestModels:
@@ -171,15 +243,6 @@ class TestModels:
         candidate = both.pruned(policy)
         for cost in (Macs(both.space), Params(both.space)):
             assert cost.measure(candidate.model, two_sided.example) == cost.predict(policy)
-
-    def test_of_several_inputs_are_not_written_as_onnx_yet_and_that_is_said(
-        self, two_sided: Task, tmp_path: Path
-    ) -> None:
-        with pytest.raises(ModelError, match=r"x.onnx is of networks of one tensor; this one takes \(1, "):
-            export.export_onnx(two_sided.model, tmp_path / "x.onnx", two_sided.example)
-        with pytest.raises(TargetError, match=r"target onnxruntime runs networks of one tensor; this one takes \(1, "):
-            OnnxRuntime().ready(two_sided.model, two_sided.example)
-        assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("kind", [Recalibrate, Reconstruct])
     def test_of_several_inputs_are_scored_as_those_of_one(self, two_sided: Task, kind: Any) -> None:

@@ -67,7 +67,7 @@ class TestFilesFromElsewhere:
         self, kind: str, code: str, mark: Path, tmp_path: Path
     ) -> None:
         run = run_of(tables(kind, {"use": code}), tmp_path)
-        with pytest.raises(Untrusted, match="which you have not allowed; read it, and if you want that") as caught:
+        with pytest.raises(Untrusted, match="without your leave; read it, and if you want that") as caught:
             reopen(run)
         assert code in str(caught.value)
         with pytest.raises(Untrusted):
@@ -86,7 +86,7 @@ class TestFilesFromElsewhere:
         path = policy_of({"task": {"use": "os:system", "command": f"touch {mark}"}}, tmp_path)
         given = ["apply", str(path), "--out", str(tmp_path / "x.safetensors")]
         assert cli.main(given) == 2
-        assert "would run the task 'os:system', which you have not allowed" in capsys.readouterr().err
+        assert "would run the task 'os:system' (not on your list), without your leave" in capsys.readouterr().err
         assert cli.main([*given, "--trust", "os:system"]) == 2
         assert "os is Python's own and holds no task" in capsys.readouterr().err
         assert not mark.exists()
@@ -111,6 +111,11 @@ class TestFilesFromElsewhere:
 
 
 class TestTheUsersOwn:
+    def test_all_that_is_not_allowed_is_named_at_once(self, code: str) -> None:
+        given = {**tables("task", {"use": code}), "evaluator": {"use": "their.package:Evaluator"}}
+        with pytest.raises(Untrusted, match=r"--trust .*evil.py:make --trust their.package:Evaluator"):
+            trust.restored(given, "a file")
+
     def test_what_was_allowed_once_is_not_asked_for_again(self, code: str) -> None:
         given = tables("task", {"use": code})
         trust.restored(given, "a file", trust=[code])
@@ -120,9 +125,7 @@ class TestTheUsersOwn:
         given = tables("task", {"use": code})
         trust.remember(trust.named(config.parse(given, "mine")))
         Path(code.removesuffix(":make")).write_text("def make(): ...\n")
-        with pytest.raises(
-            Untrusted, match=r"evil.py:make', which was changed since you allowed it \(\w{12}, now \w{12}\)"
-        ):
+        with pytest.raises(Untrusted, match=r"evil.py:make' \(changed since you allowed it: \w{12}, now \w{12}\)"):
             trust.restored(given, "a file")
 
     def test_the_list_is_text_that_a_person_may_write(self, code: str) -> None:

@@ -83,7 +83,9 @@ def _check(asked: argparse.Namespace) -> None:
         return
     if (asked.policies, asked.steps) != arguments.FIDELITY:
         raise ConfigError("--policies and --steps are for --fidelity; write that, too")
-    found = _facts(_study(asked))
+    from autoprune.command.check import facts
+
+    found = facts(_study(asked))
     if asked.json:
         _print_json(found)
         return
@@ -93,37 +95,17 @@ def _check(asked: argparse.Namespace) -> None:
     _print_table(["choice", "kind", "units", "lowest", "levels", "layers"], rows)
     if found["frozen"]:
         print()
-        _print_table(["frozen", "units", "reason"], [[f["name"], f["units"], f["reason"]] for f in found["frozen"]])
+        facts_of = ("name", "units", "params", "reason")
+        _print_table(
+            ["frozen", "units", "fixed params", "reason"], [[f[word] for word in facts_of] for f in found["frozen"]]
+        )
     print()
     costs = [[c["name"], c["dense"], c["smallest"], f"{c['smallest'] / c['dense']:.1%}"] for c in found["costs"]]
     _print_table(["cost", "dense", "smallest reachable", "of dense"], costs)
-
-
-def _facts(built: Study) -> dict[str, Any]:
-    """What `check` says, as plain values."""
-    thinnest = built.space.thinnest()
-    choices = zip(built.space, built.trace.proofs, strict=True)
-    return {
-        "name": built.name,
-        "choices": [
-            {
-                "name": c.name,
-                "kind": c.kind,
-                "of": c.dense,
-                "lowest": c.levels[0],
-                "levels": len(c.levels),
-                "layers": c.layers,
-                "proof": proof,
-            }
-            for c, proof in choices
-        ],
-        "frozen": [{"name": f.name, "units": f.units, "reason": f.reason} for f in built.trace.frozen],
-        "costs": [
-            {"name": name, "unit": cost.unit, "dense": built.dense[name], "smallest": cost.predict(thinnest)}
-            for name, cost in built.costs.items()
-        ],
-        "budget": [{"cost": limit.name, "asked": limit.asked, "most": limit.most} for limit in built.budget.limits],
-    }
+    for remark in found["remarks"]:
+        print(f"\n{remark}")
+    for what in found["unpriced"]:
+        print(f"\nMACs are not known: {what} reads weights, and how often it multiplies by them cannot be told")
 
 
 def _check_fidelity(asked: argparse.Namespace) -> None:
@@ -210,11 +192,11 @@ def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
     export.save(point.model, asked.out, rebuild=point.rebuild)
     trial = point.trial
     if asked.json:
-        facts = {"trial": trial.number, "metric": trial.metric, "shares": dict(point.shares)}
+        facts = {"trial": trial.number, "metric": point.metric, "shares": dict(point.shares)}
         _print_json({"run": str(asked.policy), "model": str(asked.out), **facts})
         return
     shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
-    print(f"trial {trial.number + 1}: {shares}, holdout metric {trial.metric:.4f}\n{asked.out}")
+    print(f"trial {trial.number + 1}: {shares}, {point.said}\n{asked.out}")
 
 
 def _show_report(directory: Path, as_json: bool) -> None:

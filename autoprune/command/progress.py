@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from autoprune.protocols import Trains
-from autoprune.report.words import rate
+from autoprune.report import words
 from autoprune.runs.journal import Run
-from autoprune.runs.study import ALWAYS, Study
-from autoprune.values.trial import Trial, policies_per_second
+from autoprune.runs.study import Study
+from autoprune.values.trial import FIRST, Trial, policies_per_second, score_of_all
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,8 +62,9 @@ class Progress:
         self._study = study
         self._run = run
         self._before = len(run)
-        self._cost = next(iter(study.config.budget), ALWAYS[0])
+        self._cost = next(iter((*study.config.budget, *study.costs)))
         self._bars = Bars()
+        self._warned = False
 
     def __enter__(self) -> Self:
         if not isinstance(self._study.evaluator, Trains):  # that shows its training first
@@ -78,6 +79,9 @@ class Progress:
         bar = self._bars.show("trial", self._study.config.search.trials, trial.number)
         bar.set_postfix_str(self._facts(trial), refresh=False)
         bar.update(trial.number + 1 - bar.n)
+        if not self._warned and (same := score_of_all(self._run)) is not None and len(self._run) >= FIRST:
+            self._warned = True
+            bar.write(words.all_alike(self._study.task.judge, same), file=sys.stderr)
 
     def stage(self, what: str, done: int, of: int) -> None:
         """Show how far the work called `what` has come."""
@@ -85,10 +89,15 @@ class Progress:
 
     def _facts(self, trial: Trial) -> str:
         pace = policies_per_second(self._run.trials[self._before :])
-        shown = f", {rate(pace)}" if pace else ""
+        shown = f", {words.rate(pace)}" if pace else ""
         best = max((t.reward for t in self._run if t.reward is not None), default=None)
         if best is None or trial.metric is None:
             return f"failed: {trial.error}{shown}"
+        judge = self._study.task.judge
         share = trial.costs[self._cost] / self._study.dense[self._cost]
-        metric = f"{self._study.task.metric_name} {trial.metric:.4f}"
-        return f"best reward {best:.4f}, {metric}, {self._cost} {share:.1%}{shown}"
+        metric = f"{judge.name} {words.number(judge.known(trial.metric), percent=judge.percent)}"
+        direct = judge.lower_is_better and self._study.config.reward.use == "metric"  # a reward of -3.2 is no news
+        reached = (
+            f"best {words.number(judge.known(best), percent=judge.percent)}" if direct else f"best reward {best:.4f}"
+        )
+        return f"{reached}, {metric}, {self._cost} {share:.1%}{shown}"

@@ -8,8 +8,8 @@ from optuna.samplers import TPESampler
 
 from autoprune.controllers.optuna import Told, seed_of
 from autoprune.controllers.rules import uniform
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
@@ -30,20 +30,20 @@ class Bayes:
     candidates: int = 24
 
     def __post_init__(self) -> None:
-        self._dice, self._told = Dice(self.seed), Told(self.space)
+        self._asks, self._told = Asks(self.budget, self.seed), Told(self.space)
 
     def ask(self) -> Policy:
         """The policy with the largest expected improvement, fitted to the budget."""
-        first, seed = self._dice.asked == 0, seed_of(self._dice)
+        first, seed = self._asks.asked == 0, seed_of(self._asks.dice())
         if first:
-            return uniform(self.space, self.budget)
+            return self._asks.fresh(uniform(self.space, self.budget))
         sampler = TPESampler(
             n_startup_trials=self.startup, n_ei_candidates=self.candidates, multivariate=True, seed=seed
         )
-        return self.budget.fit(self._told.sampled(sampler))
+        return self._asks.fresh(self.budget.fit(self._told.sampled(sampler)))
 
     def tell(self, trial: Trial) -> None:
         """Note the reward of the executed policy; a failed trial is only counted."""
-        self._dice.tell()
+        self._asks.tell(trial)
         if trial.reward is not None:
             self._told.add(trial.policy, [trial.reward])

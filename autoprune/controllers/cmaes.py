@@ -11,8 +11,8 @@ from cmaes import CMA
 from autoprune.controllers.optuna import seed_of
 from autoprune.controllers.rules import uniform
 from autoprune.errors import ConfigError
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Floats
 from autoprune.values.trial import Trial
@@ -36,7 +36,7 @@ class CmaEs:
     sigma: float = 0.2
 
     def __post_init__(self) -> None:
-        self._dice, self._waiting = Dice(self.seed), list[tuple[Floats, float]]()
+        self._asks, self._waiting = Asks(self.budget, self.seed), list[tuple[Floats, float]]()
         if self.population < 4:
             raise ConfigError(f"cmaes has a population of {self.population}; at least 4 is right")
         if not 0 < self.sigma <= 1:
@@ -44,15 +44,15 @@ class CmaEs:
 
     def ask(self) -> Policy:
         """A draw from the distribution, fitted to the budget."""
-        seed = seed_of(self._dice)
+        seed = seed_of(self._asks.dice())
         if not len(self.space.cube):
             return self.space.dense()
         self._cma.reseed_rng(seed)
-        return self.budget.fit(self.space.cube.policy(self._cma.ask()))
+        return self._asks.fresh(self.budget.fit(self.space.cube.policy(self._cma.ask())))
 
     def tell(self, trial: Trial) -> None:
         """Note the reward of the executed policy; with `population` of them the distribution moves."""
-        self._dice.tell()
+        self._asks.tell(trial)
         if trial.reward is None or not len(self.space.cube):
             return
         self._waiting.append((self.space.cube.point(trial.policy), -trial.reward))

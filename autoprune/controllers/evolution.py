@@ -18,8 +18,8 @@ import numpy as np
 
 from autoprune.controllers.rules import uniform
 from autoprune.errors import ConfigError
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Floats
 from autoprune.values.trial import Trial
@@ -56,7 +56,7 @@ class Evolution:
     renew: float = 0.03
 
     def __post_init__(self) -> None:
-        self._dice, self._seen, self._factor = Dice(self.seed), set[Policy](), 1.0
+        self._asks, self._factor = Asks(self.budget, self.seed), 1.0
         self._told = list[tuple[float, Floats]]()  # rewards, and where their policies lie in the cube
         for name in ("startup", "parents", "brood"):
             if getattr(self, name) < 1:
@@ -67,15 +67,12 @@ class Evolution:
 
     def ask(self) -> Policy:
         """The uniform policy first, then the startup population, then the best child of each brood."""
-        number, rng = self._dice.asked, self._dice.ask()
-        policy = self._uniform if number == 0 else self._next(number, rng)
-        self._seen.add(policy)
-        return policy
+        number, rng = self._asks.asked, self._asks.dice()
+        return self._asks.fresh(self._uniform if number == 0 else self._next(number, rng))
 
     def tell(self, trial: Trial) -> None:
         """Learn from the reward; of a failed trial only that it need not be tried again."""
-        self._dice.tell()
-        self._seen.add(trial.policy)
+        self._asks.tell(trial)
         if trial.reward is None:
             return
         if len(self._told) >= self.startup:
@@ -99,7 +96,7 @@ class Evolution:
         found: dict[Policy, None] = {}
         for _ in range(_TRIES * wanted):
             policy = draw()
-            if policy not in self._seen:
+            if policy not in self._asks.seen:
                 found[policy] = None
             if len(found) == wanted:
                 break

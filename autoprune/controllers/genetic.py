@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import BudgetError, ConfigError, Exhausted
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
@@ -53,7 +53,7 @@ class Genetic:
     infeasible: str = "project"
 
     def __post_init__(self) -> None:
-        self._dice, self._told, self._seen = Dice(self.seed), list[Trial](), set[Policy]()
+        self._asks, self._told = Asks(self.budget, self.seed), list[Trial]()
         for name, least in (("population", 1), ("parents", 2), ("mutations", 0), ("crossovers", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"genetic has {name} = {getattr(self, name)}; at least {least} is right")
@@ -69,8 +69,8 @@ class Genetic:
             raise ConfigError(f"genetic has infeasible = {self.infeasible!r}; {allowed} is right")
 
     def ask(self) -> Policy:
-        """The next member of the generation. Raises Exhausted where only policies come up that were proposed before."""
-        number, rng = self._dice.asked, self._dice.ask()
+        """The next member of the generation. Raises Exhausted where all policies were proposed before."""
+        number, rng = self._asks.asked, self._asks.dice()
         generation, member = divmod(number, self.population)
         elite = self._elite(generation * self.population)
         kinds: list[Callable[[], Genes]] = [lambda: self._random(rng)]
@@ -78,14 +78,15 @@ class Genetic:
             kinds.insert(0, lambda: self._mutation(elite, rng))
         elif len(elite) > 1 and member < self.mutations + self.crossovers:
             kinds.insert(0, lambda: self._crossover(elite, rng))
-        policy = self._new(kinds)
-        self._seen.add(policy)
+        known = len(self._asks.seen)
+        policy = self._asks.fresh(self._drawn(kinds))
+        if len(self._asks.seen) == known:
+            raise Exhausted("genetic finds no policy within the budget that was not proposed before")
         return policy
 
     def tell(self, trial: Trial) -> None:
         """Note what became of a policy, asked or not; a failed one has no children."""
-        self._dice.tell()
-        self._seen.add(trial.policy)
+        self._asks.tell(trial)
         self._told.append(trial)
 
     def _elite(self, before: int) -> list[Genes]:
@@ -97,14 +98,14 @@ class Genetic:
         ordered = sorted(best, key=lambda policy: -best[policy])[: self.parents]
         return [np.array(self.space.cube.places(policy), dtype=np.int64) for policy in ordered]
 
-    def _new(self, kinds: list[Callable[[], Genes]]) -> Policy:
-        """A policy within the budget that was not seen before, of the first kind that has one."""
+    def _drawn(self, kinds: list[Callable[[], Genes]]) -> Policy:
+        """A policy within the budget that was not seen before, of the first kind that has one; else any."""
         for draw in kinds:
             for _ in range(_TRIES):
                 policy = self._feasible(draw)
-                if policy not in self._seen:
+                if policy not in self._asks.seen:
                     return policy
-        raise Exhausted(f"genetic found no policy in {_TRIES} draws that was not proposed before")
+        return policy
 
     def _feasible(self, draw: Callable[[], Genes]) -> Policy:
         if self.infeasible == "project":

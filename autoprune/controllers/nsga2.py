@@ -9,8 +9,8 @@ from optuna.samplers import NSGAIISampler
 
 from autoprune.controllers.optuna import DOWN, UP, Told, seed_of
 from autoprune.errors import ConfigError
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Outcome, Trial
 
@@ -38,22 +38,22 @@ class Nsga2:
     population: int = 20
 
     def __post_init__(self) -> None:
-        self._dice, self._told = Dice(self.seed), Told(self.space, (UP, DOWN))
+        self._asks, self._told = Asks(self.budget, self.seed), Told(self.space, (UP, DOWN))
         if self.population < 2:
             raise ConfigError(f"nsga2 has a population of {self.population}; at least 2 is right")
 
     def ask(self) -> Policy:
         """A child of the last generation's survivors, fitted to the budget."""
-        number, cube = self._dice.asked, self.space.cube
+        number, cube = self._asks.asked, self.space.cube
         if number < self.population:
-            scattered = self._dice.ask().normal(_evenly(number), _SCATTER, len(cube))
-            return self.budget.fit(cube.policy(np.clip(scattered, 0.0, 1.0)))
-        sampler = NSGAIISampler(population_size=self.population, seed=seed_of(self._dice))
-        return self.budget.fit(self._told.sampled(sampler))
+            scattered = self._asks.dice().normal(_evenly(number), _SCATTER, len(cube))
+            return self._asks.fresh(self.budget.fit(cube.policy(np.clip(scattered, 0.0, 1.0))))
+        sampler = NSGAIISampler(population_size=self.population, seed=seed_of(self._asks.dice()))
+        return self._asks.fresh(self.budget.fit(self._told.sampled(sampler)))
 
     def tell(self, trial: Trial) -> None:
         """Note the values of the executed policy; a failed trial is only counted."""
-        self._dice.tell()
+        self._asks.tell(trial)
         if isinstance(trial.outcome, Outcome):
             values, several = trial.outcome.values, len(trial.outcome.values) > 1
             self._told.directions = (UP,) * len(values) if several else (UP, DOWN)

@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 
 UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -69,6 +69,6 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def seed_of(dice: Dice) -> int:
-    """A seed for the next ask."""
-    return int(dice.ask().integers(2**31))
+def seed_of(rng: np.random.Generator) -> int:
+    """A seed for what has generators of its own."""
+    return int(rng.integers(2**31))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
@@ -22,19 +22,19 @@ class Qmc:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._dice = Dice(self.seed)
+        self._asks = Asks(self.budget, self.seed)
 
     def ask(self) -> Policy:
         """The next point of the sequence, fitted to the budget."""
-        number, cube = self._dice.asked, self.space.cube
-        self._dice.ask()
+        number, cube = self._asks.asked, self.space.cube
+        self._asks.dice()
         if not len(cube):
             return self.space.dense()
         points = qmc.Sobol(len(cube), scramble=True, rng=np.random.default_rng(self.seed))
         if number:  # scipy refuses to advance by 0
             points.fast_forward(number)
-        return self.budget.fit(cube.policy(points.random()[0]))
+        return self._asks.fresh(self.budget.fit(cube.policy(points.random()[0])))
 
     def tell(self, trial: Trial) -> None:
         """Count the trial."""
-        self._dice.tell()
+        self._asks.tell(trial)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
@@ -19,12 +19,13 @@ class Random:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._dice = Dice(self.seed)
+        self._asks = Asks(self.budget, self.seed)
 
     def ask(self) -> Policy:
         """A random policy."""
-        return self.budget.fit(self.space.cube.policy(self._dice.ask().random(len(self.space.cube))))
+        point = self._asks.dice().random(len(self.space.cube))
+        return self._asks.fresh(self.budget.fit(self.space.cube.policy(point)))
 
     def tell(self, trial: Trial) -> None:
         """Count the trial."""
-        self._dice.tell()
+        self._asks.tell(trial)

@@ -35,8 +35,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from autoprune.controllers.walk.environment import Action, Layerwise, action_of, share_of
 from autoprune.controllers.walk.walk import Observation, Walk
 from autoprune.errors import ConfigError
+from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.dice import Dice
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
@@ -95,30 +95,28 @@ class ActorCritic:
         at_least(it.name, 1, hidden=min(it.hidden, default=0))
         within(it.name, 0, 1, tau=it.tau, gamma=it.gamma, baseline=it.baseline, noise_decay=it.noise_decay)
         self.more: Mapping[str, Any] = {}  # what the learner takes besides
-        self._walk, self._dice, self._seen = Walk(self.space, self.budget), Dice(self.seed), set[Policy]()
+        self._walk, self._asks = Walk(self.space, self.budget), Asks(self.budget, self.seed)
 
     def ask(self) -> Policy:
         """The end of a walk with exploration.
 
         A policy that was seen before teaches nothing, so the walk is then repeated with more noise, a few times.
         """
-        number, rng = self._dice.asked, self._dice.ask()
+        number, rng = self._asks.asked, self._asks.dice()
         for attempt in range(_TRIES):
             policy = self._walk_once(number, attempt, rng)
-            if policy not in self._seen:
+            if policy not in self._asks.seen:
                 break
-        self._seen.add(policy)
-        return policy
+        return self._asks.fresh(policy)
 
     def tell(self, trial: Trial) -> None:
         """Learn from the executed policy and its reward; of a failed trial only that it was tried."""
-        self._dice.tell()
-        self._seen.add(trial.policy)
+        self._asks.tell(trial)
         if trial.reward is None or not len(self._walk):
             return
         self._remember(trial.policy, trial.reward)
-        if self._dice.told >= self.warmup:
-            with lent(self.seed, self._dice.told, 1):
+        if self._asks.told >= self.warmup:
+            with lent(self.seed, self._asks.told, 1):
                 self.algorithm.train(gradient_steps=self.gradient_steps, batch_size=self.batch)
 
     @cached_property

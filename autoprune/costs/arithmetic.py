@@ -13,7 +13,9 @@ from typing import ClassVar
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoprune.errors import ModelError
 from autoprune.inputs import Inputs, call, first
+from autoprune.structure.formulas import EXTRA
 from autoprune.structure.labels import plain
 from autoprune.values.budget import FromMany
 from autoprune.values.space import SearchSpace
@@ -22,12 +24,24 @@ from autoprune.values.terms import Floats, Products, Rows
 
 @dataclass(frozen=True)
 class Macs(FromMany):
-    """Multiply-accumulates of one forward pass of one example: convolutions and matrix products."""
+    """Multiply-accumulates of one forward pass of one example: convolutions and matrix products.
+
+    Raises ModelError, naming it, where an operator reads weights and its MACs are not known.
+    """
 
     unit: ClassVar[str] = "MAC"
     scale: ClassVar[float] = 1.0
 
     space: SearchSpace
+
+    def __post_init__(self) -> None:
+        if self.space.unpriced:
+            what, *more = self.space.unpriced
+            others = f" and {len(more)} others" if more else ""
+            raise ModelError(
+                f"the {self.unit}s of {what}{others} are not known, so those of {self.space.name} are not; "
+                "a budget on params, size, memory or latency is right"
+            )
 
     def predict_many(self, rows: Rows) -> Floats:
         """As `PredictsMany.predict_many`."""
@@ -73,6 +87,6 @@ class Params(FromMany):
 
 def count_macs(model: nn.Module, example: Inputs) -> int:
     """MACs of one example by torch's own FlopCounterMode, halved."""
-    with plain(), FlopCounterMode(display=False) as counter:
+    with plain(), FlopCounterMode(display=False, custom_mapping=dict(EXTRA)) as counter:
         call(model, first(example, 1))
     return int(counter.get_total_flops()) // 2

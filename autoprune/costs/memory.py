@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from autoprune.errors import ConfigError
 from autoprune.inputs import Inputs
 from autoprune.structure.liveness import footprint, peak
 from autoprune.structure.trace import Trace
@@ -61,6 +62,11 @@ class Memory(Size):
 
     @cached_property
     def _blocks(self) -> list[Products]:
+        if not self.trace.blocks:
+            raise ConfigError(
+                "memory is not known of a network with layers that are declared as a whole ([[operator]]); "
+                "declare the operators that they call"
+            )
         return [Products([block.size], len(self.space)) for block in self.trace.blocks]
 
     @cached_property

@@ -9,7 +9,6 @@ dense network's activations have.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import operator
 from collections import Counter
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from autoprune.copies import copied
 from autoprune.errors import first_line
 from autoprune.inputs import Inputs
 
@@ -111,7 +111,7 @@ def read(model: nn.Module, inputs: Inputs) -> Fusion:
     """
     if not isinstance(inputs, Tensor):
         raise Unfusable("it takes more than one tensor")
-    twin = copy.deepcopy(model).eval()
+    twin = copied(model).eval()
     try:
         traced = fx.symbolic_trace(twin)
         with torch.no_grad():

@@ -9,7 +9,6 @@ had when it was watched; sums inside a convolution are exact. The operators are 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.copies import copied
 from autoprune.engine.chains import Fusion, Unfusable, read
 from autoprune.engine.int8 import encoded
 from autoprune.engine.memory import laid_out
@@ -45,7 +45,7 @@ class Fuser:
         Raises Unfusable where it cannot be read or does not compute the same when it is fused.
         """
         made = cls(read(model, inputs))
-        twin = copy.deepcopy(model).eval()
+        twin = copied(model).eval()
         with torch.no_grad():
             wanted, found = twin(inputs[:_CHECKED]), made(twin, "fp32")(inputs[:_CHECKED])
         if not (wanted - found).abs().mean() <= SAME * wanted.std():

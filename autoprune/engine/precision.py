@@ -7,7 +7,6 @@ integers are tried where bf16 has paid, and taken where they pay once more and t
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -15,16 +14,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.copies import copied
 from autoprune.engine.chains import Unfusable
 from autoprune.engine.fused import Fuser
 from autoprune.engine.memory import laid_out
-from autoprune.inputs import Inputs, call, first, size, tensors
+from autoprune.inputs import Inputs, call, first, nbytes, size, tensors
 
 Precision = Literal["fp32", "bf16", "int8"]
 SPEEDUP = 1.2  # a precision must be this many times faster to be worth its rounding
 AGREEMENT = 0.02  # largest mean difference of the outputs in bf16, against their spread
 INT8_AGREEMENT = 0.1  # of those in int8
-INT8_METRIC = 0.002  # largest difference of the dense network's metric in int8
+INT8_METRIC = 0.002  # largest difference of the dense network's metric in int8, against its size
+AT_ONCE = 2**24  # bytes of inputs that are timed together: photographs are large, and a few tell as much as many
 _ROUNDS = 5
 
 
@@ -33,8 +34,8 @@ def choose(model: nn.Module, batch: Inputs, judge: Callable[[nn.Module], float] 
 
     `judge` says the metric of a network; without it, int8 is not considered.
     """
-    twin = copy.deepcopy(model).eval()
-    batch = laid_out(batch)
+    twin = copied(model).eval()
+    batch = laid_out(first(batch, max(1, AT_ONCE // max(1, nbytes(first(batch, 1))))))
     with torch.inference_mode():
         if not _bf16_pays(twin, batch):
             return "fp32"
@@ -57,7 +58,7 @@ def _bf16_pays(twin: nn.Module, batch: Inputs) -> bool:
         if not _agree(exact, _forward(twin, batch, "bf16"), AGREEMENT):
             return False
         return _pays((twin, "fp32"), (twin, "bf16"), batch)
-    except RuntimeError:  # an operator without a bf16 version, or no output that belongs to samples
+    except Exception:  # whatever a user's forward raises in bf16 or on one sample: then it is not evaluated so
         return False
 
 
@@ -76,7 +77,8 @@ def _int8_pays(twin: nn.Module, batch: Inputs, judge: Callable[[nn.Module], floa
         return False
     with running("int8", batch.device):
         found = judge(short)
-    return abs(found - judge(twin)) <= INT8_METRIC
+    exact = judge(twin)
+    return abs(found - exact) <= INT8_METRIC * abs(exact)
 
 
 @contextlib.contextmanager
@@ -91,7 +93,10 @@ def _forward(model: nn.Module, batch: Inputs, precision: Precision) -> Tensor:
     with running(precision, tensors(batch)[0].device):
         outputs = [tensor.float() for tensor in tensors(call(model, batch))]
     count = size(batch)
-    return torch.cat([out.reshape(count, -1) for out in outputs if out.shape[:1] == (count,)], 1)
+    rows = [out.reshape(count, -1) for out in outputs if out.shape[:1] == (count,)]
+    if not rows:
+        raise RuntimeError("no output has a row a sample")
+    return torch.cat(rows, 1)
 
 
 def _timed(model: nn.Module, batch: Inputs, precision: Precision) -> float:

@@ -35,7 +35,7 @@ class Finetune(Rebuilt):
         temperature: of that softening, > 0.
         clip: largest gradient norm.
         images: training images that statistics are estimated on.
-        holdout: holdout images that score a trial; 0 takes them all.
+        holdout: holdout images, drawn by the seed, that score a trial; 0 takes them all.
     """
 
     bench: Bench
@@ -70,6 +70,11 @@ class Finetune(Rebuilt):
     def score(self, candidate: Candidate) -> Score:
         """The holdout metric."""
         return self._fast.score(candidate)
+
+    @property
+    def needs_loss(self) -> bool:
+        """As `protocols.NeedsLoss`."""
+        return self.steps > 0 and self.distill < 1
 
     @cached_property
     def _recipe(self) -> Recipe:

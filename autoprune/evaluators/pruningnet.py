@@ -22,7 +22,7 @@ from autoprune.engine.precision import running
 from autoprune.errors import ConfigError
 from autoprune.evaluators.shared.shared_weights import OneShot, blended
 from autoprune.evaluators.shared.subnets import Weights
-from autoprune.inputs import Inputs, call
+from autoprune.inputs import Inputs, call, moved
 from autoprune.structure.prune import Units
 from autoprune.structure.trace import Trace
 from autoprune.train import teacher_of
@@ -120,11 +120,10 @@ class PruningNet(OneShot):
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    def _taught_by(self, inputs: Inputs) -> Tensor:
+    def _taught_by(self, inputs: Inputs) -> Any:
         """What the dense network gives."""
         with torch.no_grad(), running(self.course.recipe.precision, self.bench.device):
-            taught: Tensor = call(self._teacher, inputs).float()
-            return taught
+            return moved(call(self._teacher, inputs), torch.float32)
 
     @cached_property
     def _teacher(self) -> nn.Module:

@@ -131,7 +131,7 @@ class Reconstruct(Rebuilt, Sampling):
     def _known(self) -> dict[str, Leading | Moments]:
         """By layer, what to solve for its weights with."""
         bench = self.bench
-        images = drawn(bench.task.train, bench.seed, self.images, self.batch)
+        images = drawn(bench.task.calibration, bench.seed, self.images, self.batch)
         with forked(bench.seed):
             found = columns.collect(
                 bench.task.model, self._readers[0], images, positions=self.positions, seed=bench.seed

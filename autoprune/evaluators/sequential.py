@@ -9,7 +9,6 @@ re-estimates the BatchNorm statistics. It costs more than `reconstruct` and leav
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.copies import copied
 from autoprune.engine.memory import laid_out
 from autoprune.engine.precision import running
 from autoprune.errors import ConfigError, TrialFailed
@@ -54,7 +54,7 @@ class ReconstructSequential(Rebuilt):
         positions: random output positions of each image that a layer is fitted on.
         ridge: strength of the pull towards the pruned layer's weights, relative to an input's mean square; > 0.
         columns: most columns of a layer that is fitted.
-        holdout: holdout images that score a trial; 0 takes them all.
+        holdout: holdout images, drawn by the seed, that score a trial; 0 takes them all.
     """
 
     bench: Bench
@@ -133,13 +133,13 @@ class ReconstructSequential(Rebuilt):
     @cached_property
     def _batch(self) -> Inputs:
         generator = torch.Generator().manual_seed(self.bench.seed)
-        drawn, _ = next(self.bench.task.train.shuffled(self.images, generator))
+        drawn, _ = next(self.bench.task.calibration.shuffled(self.images, generator))
         return laid_out(drawn)
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
         """What each layer that can be fitted adds to its bias in the dense network, (samples, outputs)."""
-        twin = copy.deepcopy(self.bench.task.model).eval()
+        twin = copied(self.bench.task.model).eval()
         found: dict[str, Tensor] = {}
 
         def look(layer: str) -> Visit:

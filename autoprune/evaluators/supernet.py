@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from autoprune.errors import ConfigError
 from autoprune.evaluators.shared.shared_weights import OneShot, blended
 from autoprune.evaluators.shared.subnets import Weights
-from autoprune.inputs import Inputs
+from autoprune.inputs import Inputs, mapped
 from autoprune.structure.prune import Units
+from autoprune.task import loss_of
 
 
 class Slimmable(Weights):
@@ -68,10 +69,10 @@ class Supernet(OneShot):
         space, loss, stream = self.bench.space, self.bench.task.loss, self.course.stream(step)
         others = [space.thinnest().levels, *(self.subnets.random(stream) for _ in range(self.drawn))]
         outputs = self._outputs(space.dense().levels, inputs)
-        losses = [loss(outputs, targets)]
+        losses = [loss_of(loss, outputs, targets)]
         losses[0].backward()  # type: ignore[no-untyped-call]
         for widths in others:
             narrow = self._outputs(widths, inputs)
-            losses.append(blended(narrow, targets, outputs.detach(), loss, self.distill))
+            losses.append(blended(narrow, targets, mapped(outputs, Tensor.detach), loss, self.distill))
             losses[-1].backward()  # type: ignore[no-untyped-call]
         return torch.stack([one.detach() for one in losses]).mean()

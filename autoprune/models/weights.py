@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -25,7 +26,12 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copy the tensors in `path` into `model`. Raises ModelError where names, shapes or values do not fit."""
-    found, wanted = read(path), model.state_dict()
+    fill(model, read(path), path)
+
+
+def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
+    """Copy `found`, tensors that were read from `path`, into `model`. Raises as `load_weights`."""
+    wanted = model.state_dict()
     absent = sorted(name for name in set(wanted) - set(found) if not name.endswith("num_batches_tracked"))
     extra = sorted(set(found) - set(wanted))
     if absent or extra:

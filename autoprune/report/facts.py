@@ -16,7 +16,7 @@ import pydantic
 
 from autoprune.errors import RunError
 from autoprune.files import disk
-from autoprune.files.export import Exported
+from autoprune.files.compared import Exported
 from autoprune.values.trial import front
 
 FACTS = "report.json"
@@ -128,6 +128,7 @@ class Report:
 
     Attributes:
         name: of the search space.
+        metric_name: of the metric, whose numbers are everywhere here as the task's metric gives them.
         plugins: the names of controller, evaluator, criterion and reward.
         images: samples in each split.
         units: of each cost, by its name.
@@ -138,7 +139,10 @@ class Report:
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
         command: what makes the same run again.
         policies_per_second: of the search, as `values.trial.policies_per_second`; 0 where it is not known.
+        scored: how many different networks got a score in the search; 0 where it is not known.
         fidelity: the search's score against the slow one; None where there is none, or it was not asked for.
+        lower_is_better: whether the metric is better when it is lower.
+        in_percent: whether the metric is a share, to be shown in percent.
     """
 
     name: str
@@ -164,7 +168,10 @@ class Report:
     made: str
     notes: tuple[str, ...] = ()
     policies_per_second: float = 0.0
+    scored: int = 0
     fidelity: Agreement | None = None
+    lower_is_better: bool = False
+    in_percent: bool = False
     schema_version: int = field(default=SCHEMA)
 
     @property
@@ -179,8 +186,8 @@ class Report:
 
     @property
     def headline_cost(self) -> str:
-        """The cost to speak of first: the budget's, else MACs."""
-        return self.limits[0].cost if self.limits else "macs"
+        """The cost to speak of first: the budget's, else MACs, else parameters."""
+        return self.limits[0].cost if self.limits else next(iter(self.units), "macs")
 
     @property
     def taught(self) -> str:
@@ -188,9 +195,9 @@ class Report:
         return "training" if self.finetune.get("start") == "scratch" else "finetune"
 
     @property
-    def in_percent(self) -> bool:
-        """Whether the metric is a share, to be shown in percent."""
-        return self.metric_name.startswith("top-")
+    def sign(self) -> int:
+        """What turns the metric into one that is better when higher: 1, or -1."""
+        return -1 if self.lower_is_better else 1
 
     def front(self, cost: str, most: int = 0) -> list[TrialFacts]:
         """The trials with a better metric than every one that costs no more, by rising cost.
@@ -198,7 +205,7 @@ class Report:
         With `most`, no more than so many of them, spread evenly over the cost, the ends among them.
         """
         scored = [t for t in self.trials if t.metric is not None]
-        found = [scored[at] for at in front([(t.metric or 0.0, -t.costs[cost]) for t in scored])]
+        found = [scored[at] for at in front([(self.sign * (t.metric or 0.0), -t.costs[cost]) for t in scored])]
         if not most or len(found) <= most:
             return found
         costs = np.array([t.costs[cost] for t in found])
@@ -244,7 +251,8 @@ def read(directory: Path) -> Report:
 
 
 def _upgraded(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Facts of format 1 as facts of format 2; any other as they are."""
+    """Facts of format 1 as facts of format 2, which once told shares by the metric's name."""
+    found = {"in_percent": str(found.get("metric_name", "")).startswith("top-"), **found}
     if found.get("schema_version") != 1:
         return found
     rest = {key: value for key, value in found.items() if key not in ("groups", "networks")}

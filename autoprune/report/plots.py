@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from autoprune.report.facts import Report, TrialFacts
-from autoprune.report.words import label
+from autoprune.report.words import label, metric
 
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
@@ -34,6 +34,7 @@ MARKERS = {
 }
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "autoprune", "font.size": 10, "axes.edgecolor": GRID,
+    "axes.formatter.useoffset": False,
     "axes.labelcolor": MUTED, "text.color": INK, "xtick.color": GRID, "ytick.color": GRID,
     "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "figure.facecolor": "none",
@@ -47,7 +48,7 @@ def progress(report: Report) -> str:
         figure = Figure(figsize=(9.2, 3.3), layout="constrained")
         axes = figure.add_subplot()
         direct = report.plugins.get("reward") == "metric"
-        scale = 100 if direct and report.in_percent else 1
+        scale = _scale(report) * report.sign if direct else 1  # rewards are better when higher; metrics may not be
         done = [t for t in report.trials if t.reward is not None]
         numbers = [t.number + 1 for t in done]
         rewards = [scale * (t.reward or 0.0) for t in done]
@@ -66,9 +67,9 @@ def progress(report: Report) -> str:
             linewidths=1.4,
             zorder=5,
         )
-        _focus(axes, rewards)
+        _focus(axes, rewards, report.sign if direct else 1)
         axes.set_xlabel("trial")
-        axes.set_ylabel(f"holdout {report.metric_name}{', %' if scale == 100 else ''}" if direct else "reward")
+        axes.set_ylabel(_axis(report) if direct else "reward")
         axes.set_xlim(0.2, max(len(report.trials), 2) + 0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=4, handletextpad=0.5)
@@ -84,7 +85,7 @@ def tradeoff(report: Report) -> str:
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         for axes, name in zip(panels, names, strict=True):
             _tradeoff_panel(axes, report, name)
-        panels[0].set_ylabel(f"holdout {report.metric_name}{', %' if report.in_percent else ''}")
+        panels[0].set_ylabel(_axis(report))
         shown = {name: mark for axes in panels for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         labels = list(shown)
         figure.legend(list(shown.values()), labels, loc="outside lower center", ncols=len(labels), handletextpad=0.4)
@@ -120,7 +121,7 @@ def choices(report: Report) -> str:
 
 
 def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
-    scale = 100 if report.in_percent else 1
+    scale = _scale(report)
     points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.trials) if t.metric is not None])
     axes.scatter(points[:, 0], points[:, 1], s=18, color=TRIAL, linewidths=0, label="trial", zorder=2)
     if report.trades(cost):
@@ -142,7 +143,7 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
             "budget", (ceiling.most, 1), xycoords=("data", "axes fraction"), xytext=(4, -3),
             textcoords="offset points", va="top", fontsize=8.5, color=MUTED,
         )  # fmt: skip
-    _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks.values())])
+    _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks.values())], report.sign)
     left = min(points[:, 0].min(), *(n.costs[cost] for n in report.networks.values()))
     right = max(points[:, 0].max(), *(n.costs[cost] for n in report.networks.values()))
     margin = 0.06 * (right - left) or 0.06 * right
@@ -155,8 +156,8 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
 def _staircase(
     axes: Axes, trials: Sequence[TrialFacts], scale: float, colour: str, name: str, *, dashed: bool = False
 ) -> None:
-    rewards = np.array([-np.inf if t.reward is None else scale * t.reward for t in trials])
-    best = np.maximum.accumulate(rewards)
+    rewards = np.array([-np.inf if t.reward is None else t.reward for t in trials])
+    best = scale * np.maximum.accumulate(rewards)
     seen = np.isfinite(best)
     numbers = np.arange(1, len(trials) + 1)[seen]
     line = (0, (4, 2)) if dashed else "-"
@@ -179,12 +180,24 @@ def _mark_failed(axes: Axes, trials: Iterable[TrialFacts]) -> None:
         axes.scatter(failed, [0.03] * len(failed), marker="x", s=22, color=MUTED, label="failed", transform=bottom)
 
 
-def _focus(axes: Axes, values: Sequence[float]) -> None:
-    """Fit the axis to nine tenths of the values: a few hopeless trials must not flatten the rest."""
-    low, tenth, high = np.quantile(values, (0.0, 0.1, 1.0))
+def _focus(axes: Axes, values: Sequence[float], sign: int) -> None:
+    """Fit the axis to nine tenths of the values: a few hopeless trials must not flatten the rest.
+
+    `sign` is -1 where lower values are better.
+    """
+    low, tenth, high = np.quantile(sign * np.asarray(values), (0.0, 0.1, 1.0))
     floor = max(low, tenth - 0.5 * max(high - tenth, 1e-9))
     margin = 0.1 * max(high - floor, 1e-6)
-    axes.set_ylim(floor - 1.2 * margin, high + 1.2 * margin)
+    axes.set_ylim(*sorted((sign * (floor - 1.2 * margin), sign * (high + 1.2 * margin))))
+
+
+def _scale(report: Report) -> int:
+    return 100 if report.in_percent else 1
+
+
+def _axis(report: Report) -> str:
+    """What an axis of the metric is called."""
+    return f"holdout {metric(report)}{', %' if report.in_percent else ''}"
 
 
 def _scored(trials: Iterable[TrialFacts]) -> list[TrialFacts]:

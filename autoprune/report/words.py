@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoprune.metrics import Judge
 from autoprune.report.facts import Agreement, Report, Role
 
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
@@ -13,7 +14,8 @@ def sentence(r: Report) -> str:
     share = ours.costs[cost] / dense.costs[cost]
     unit = "" if r.units[cost] in _COUNTED else f" {r.units[cost]}"
     lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {quantity(dense.costs[cost])}{unit})"
-    quality = f"test {r.metric_name} {shown(r, ours.test)}, dense {shown(r, dense.test)}"
+    lower = ", lower is better" if r.lower_is_better else ""
+    quality = f"test {r.metric_name} {shown(r, ours.test)}{lower}, dense {shown(r, dense.test)}"
     uniform = r.networks.get("uniform")
     training = "training" if r.taught == "training" else "finetuning"
     against = f", uniform pruning at equal {training} {shown(r, uniform.test)}" if uniform else ""
@@ -23,7 +25,7 @@ def sentence(r: Report) -> str:
 def table(r: Report) -> list[list[str]]:
     """The comparison as rows of text, the head first."""
     heads = [label(c) if unit in _COUNTED else f"{label(c)}, {unit}" for c, unit in r.units.items()]
-    rows = [["network", f"test {r.metric_name}", f"holdout {r.metric_name}", *heads, "weights"]]
+    rows = [["network", f"test {metric(r)}", f"holdout {metric(r)}", *heads, "weights"]]
     for role, n in r.networks.items():
         costs = [f"{quantity(n.costs[c])} ({n.costs[c] / r.dense.costs[c]:.1%})" for c in r.units]
         rows.append([title(r, role), shown(r, n.test), shown(r, n.holdout), *costs, size(n.bytes)])
@@ -38,8 +40,22 @@ def remarks(r: Report) -> list[str]:
     said = [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
     pace = f", {rate(r.policies_per_second)}" if r.policies_per_second else ""
     said += [f"{label(x.cost).capitalize()} {x.about}." for x in r.limits if x.about]
+    said += [f"{searched(r)}."] if r.scored else []
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
     return [*said, _front(r)] if r.trades(r.headline_cost) else said
+
+
+def searched(r: Report) -> str:
+    """How many different networks the trials of the search scored, and how many got no score."""
+    failed = sum(t.metric is None for t in r.trials)
+    lost = f", {failed} failed" if failed else ""
+    trials, networks = counted(len(r.trials), "trial"), counted(r.scored, "different network")
+    return f"{trials} by {r.plugins['controller']} scored {networks}{lost}"
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _front(r: Report) -> str:
@@ -58,11 +74,25 @@ def title(r: Report, role: Role) -> str:
     return {"dense": "dense", "ours": f"found by {ours}", "uniform": "uniform", "random": random}[role]
 
 
+def metric(r: Report) -> str:
+    """The metric's name, with an arrow where lower is better."""
+    return f"{r.metric_name} ↓" if r.lower_is_better else r.metric_name
+
+
 def shown(r: Report, metric: float | None) -> str:
     """A metric as people read it."""
-    if metric is None:
-        return "-"
-    return f"{100 * metric:.2f} %" if r.in_percent else f"{metric:.4g}"
+    return "-" if metric is None else number(metric, percent=r.in_percent)
+
+
+def number(metric: float, *, percent: bool) -> str:
+    """A metric as people read it: shares in percent, all else with four digits."""
+    return f"{100 * metric:.2f} %" if percent else f"{metric:.4g}"
+
+
+def all_alike(judge: Judge, metric: float) -> str:
+    """What is said where the first policies all have one metric, which is better when higher."""
+    said = number(judge.known(metric), percent=judge.percent)
+    return f"The first networks all have the same {judge.name}, {said}: does the metric see what pruning changes?"
 
 
 def gap(r: Report, difference: float) -> str:

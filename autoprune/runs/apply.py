@@ -17,6 +17,7 @@ from autoprune.evaluators.recovery.scorer import first_images, refuse_nonfinite
 from autoprune.files import policy_file
 from autoprune.files.policy_file import PolicyFile
 from autoprune.protocols import SavesTime, Trains
+from autoprune.report import words
 from autoprune.runs import journal, study
 from autoprune.runs.study import Study
 from autoprune.task import Task
@@ -53,13 +54,16 @@ class Point:
     """A point of a run's front.
 
     Attributes:
-        trial: its policy, its metric on the holdout, its costs.
+        trial: its policy, its costs.
+        metric: on the holdout, as the task's metric gives it; `said` is the same in words.
         shares: the costs that were asked for, as shares of the dense network.
         model: the pruned network, recovered but not finetuned.
         rebuild: the built-in architecture that it is of, as `Task.rebuild`.
     """
 
     trial: Trial
+    metric: float
+    said: str
     shares: Mapping[str, float]
     model: nn.Module
     rebuild: str
@@ -97,7 +101,10 @@ def apply_point(
     trial = _cheap_enough(built, journal.trials(directory, built.space), at, directory)
     model = _recovered(built, trial.policy, directory)
     shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
-    return Point(trial, shares, model, built.task.rebuild)
+    judge = built.task.judge
+    metric = judge.known(trial.metric or 0.0)
+    said = f"holdout {judge.name} {words.number(metric, percent=judge.percent)}"
+    return Point(trial, metric, said, shares, model, built.task.rebuild)
 
 
 def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:

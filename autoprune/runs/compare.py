@@ -7,7 +7,6 @@ each network, when everything is decided.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import cast
 
 from torch import nn
 
+from autoprune.copies import copied
 from autoprune.errors import Exhausted, TrialFailed
 from autoprune.files import export
 from autoprune.protocols import SavesTime, Watch
@@ -24,6 +24,7 @@ from autoprune.runs import fidelity, loop
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
+from autoprune.task import Task
 from autoprune.train import restart, train
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
@@ -125,9 +126,9 @@ def _networks(
     Equal policies are trained once.
     """
     task, notes = study.task, list[str]()
-    dense = copy.deepcopy(task.model).eval()
+    dense = copied(task.model).eval()
     with clock("test"):
-        holdout, test = task.metric(dense, task.holdout), task.metric(dense, task.test)
+        holdout, test = _judged(task, dense)
     size, levels = export.state_bytes(dense), study.space.dense().levels
     rows: dict[Role, Network] = {"dense": Network(holdout, holdout, test, dict(study.dense), size, levels)}
     made: dict[Policy, tuple[Network, nn.Module]] = {}
@@ -136,7 +137,7 @@ def _networks(
             if policy not in made:
                 model, searched = _finetuned(study, role, policy, dense, clock, watch)
                 with clock("test"):
-                    row = Network(searched, task.metric(model, task.holdout), task.metric(model, task.test), {}, 0, ())
+                    row = Network(searched, *_judged(task, model), {}, 0, ())
                 costs = {name: verifier.measured(name, policy, model) for name in study.costs}
                 made[policy] = replace(row, costs=costs, bytes=export.state_bytes(model), kept=policy.levels), model
             rows[role] = made[policy][0]
@@ -145,6 +146,11 @@ def _networks(
                 raise
             notes.append(f"The {role} baseline was left out: {wrong}.")
     return rows, made[chosen["ours"]][1], notes
+
+
+def _judged(task: Task, model: nn.Module) -> tuple[float, float]:
+    """How good `model` is on holdout and test."""
+    return task.quality(model, task.holdout), task.quality(model, task.test)
 
 
 def _finetuned(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib.metadata
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
+from autoprune.copies import copied
 from autoprune.errors import ModelError
-from autoprune.files import export, policy_file
-from autoprune.files.export import Exported
+from autoprune.files import export, policy_file, programs
+from autoprune.files.compared import Exported
 from autoprune.inputs import moved
 from autoprune.protocols import Explains, PredictiveCost, SaysHowWell, Trains, Watch, silent
-from autoprune.report import page
+from autoprune.report import page, words
 from autoprune.report.facts import (
     FACTS,
     SCHEMA,
@@ -34,9 +35,10 @@ from autoprune.report.facts import (
 from autoprune.runs.compare import Comparison, compare
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
+from autoprune.splits import draw
 from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
-from autoprune.values.trial import Trial, policies_per_second
+from autoprune.values.trial import Trial, policies_per_second, score_of_all, scored
 
 COMPARED = 32  # holdout samples on which every written file is compared
 _DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
@@ -72,13 +74,13 @@ def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
 def _exported(study: Study, run: Run, done: Comparison, watch: Watch) -> tuple[tuple[Exported, ...], list[str]]:
     """Write the network in every format; and say which could not be written."""
     task, model, directory, refused = study.task, done.model, run.directory, list[str]()
-    images, _ = next(iter(task.holdout.head(COMPARED).batches(COMPARED)))
+    images, _ = next(iter(draw(task.holdout, COMPARED, study.seed).batches(COMPARED)))
     images = moved(images, "cpu")
     watch("export", 0, 3)
     path = directory / export.WEIGHTS
     export.save(model, path, rebuild=task.rebuild, task=task.name)
-    written = [export.check_saved(model, path, images, None if task.rebuild else copy.deepcopy(task.model))]
-    formats = ((export.export_program, export.PROGRAM), (export.export_onnx, export.ONNX))
+    written = [export.check_saved(model, path, images, None if task.rebuild else copied(task.model))]
+    formats = ((programs.export_program, programs.PROGRAM), (programs.export_onnx, programs.ONNX))
     for number, (write, name) in enumerate(formats, start=1):
         watch("export", number, 3)
         (directory / name).unlink(missing_ok=True)
@@ -97,16 +99,16 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
     return Report(
         name=study.name,
         task=study.task.name,
-        metric_name=study.task.metric_name,
+        metric_name=study.task.judge.name,
         images={split: len(getattr(study.task, split)) for split in ("train", "holdout", "test")},
         plugins={kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")},
         units={name: cost.unit for name, cost in study.costs.items()},
-        networks=done.networks,
+        networks={role: _known(study, network) for role, network in done.networks.items()},
         limits=tuple(_limit(study, done, limit) for limit in study.budget.limits),
         choices=tuple(ChoiceFacts(c.name, c.kind, c.layers, c.dense, c.levels[0], proof) for c, proof in proofs),
         frozen=tuple(FrozenFacts(f.name, f.units, f.reason) for f in study.trace.frozen),
-        trials=tuple(map(_facts, run)),
-        random_trials=tuple(map(_facts, done.random)),
+        trials=tuple(_facts(study, trial) for trial in run),
+        random_trials=tuple(_facts(study, trial) for trial in done.random),
         best=done.best.number,
         seconds=_by_phase(run) | _trained(study.evaluator) | done.clock.seconds,
         exports=exports,
@@ -118,16 +120,24 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         notes=tuple(_notes(study, run, done, refused)),
         policies_per_second=policies_per_second(run),
+        scored=scored(run),
         fidelity=done.fidelity,
+        lower_is_better=study.task.judge.lower_is_better,
+        in_percent=study.task.judge.percent,
     )
 
 
 def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> list[str]:
     """What a reader must know."""
-    config, found = study.config, list[str]()
+    config, found = study.config, [*study.notes]
     if study.task.holdout_seen:
         found.append("The dense network was trained on the holdout, which flatters every holdout number here.")
-    found += [*done.notes, *refused]
+    if not study.task.trains:
+        found.append("There is no training split: nothing was trained, and what needs inputs looked at the holdout's.")
+    if (same := score_of_all(run)) is not None:
+        found.append(words.all_alike(study.task.judge, same))
+    found += [*study.remarks, *done.notes, *refused]
+    found += [f"MACs are not counted: those of {what} are not known." for what in study.space.unpriced[:1]]
     if len(run) < config.search.trials:
         trials = f"{len(run)} of {config.search.trials} trials were made"
         found.append(f"{trials}: {config.controller.use} had no further policy to propose.")
@@ -170,7 +180,7 @@ def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
             )
             for name, cost in study.costs.items()
         },
-        metric=best.metric,
+        metric=None if best.metric is None else study.task.judge.known(best.metric),
         seed=study.seed,
         versions=_versions(),
     )
@@ -199,8 +209,16 @@ def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[
     ]
 
 
-def _facts(trial: Trial) -> TrialFacts:
-    return TrialFacts(trial.number, trial.metric, trial.reward, dict(trial.costs), trial.error)
+def _facts(study: Study, trial: Trial) -> TrialFacts:
+    metric = None if trial.metric is None else study.task.judge.known(trial.metric)
+    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error)
+
+
+def _known(study: Study, network: Network) -> Network:
+    """`network` with its metrics as the user knows them."""
+    numbers = {field: getattr(network, field) for field in ("searched", "holdout", "test")}
+    known: dict[str, Any] = {field: study.task.judge.known(number) for field, number in numbers.items()}
+    return dataclasses.replace(network, **known)
 
 
 def _by_phase(run: Run) -> dict[str, float]:

@@ -10,7 +10,6 @@ Kendall's tau-b, and how many of the best policies the fast score finds.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.copies import copied
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
 from autoprune.protocols import Evaluator, Repeats, SavesTime, Score, Watch, silent
 from autoprune.report import words
@@ -51,6 +51,7 @@ class Fidelity:
         error: why the first of them failed; empty if none did.
         seed: of the bootstrap.
         notes: what could not be measured, and why.
+        lower_is_better: whether the task's metric is better when lower; scores here are better when higher.
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -59,6 +60,7 @@ class Fidelity:
     error: str
     seed: int
     notes: tuple[str, ...] = ()
+    lower_is_better: bool = False
 
     @property
     def policies(self) -> int:
@@ -71,16 +73,21 @@ class Fidelity:
         return {(a, b): kendall.measure(self.scores[a], self.scores[b], self.seed, self.failed) for a, b in pairs}
 
     def difference(self) -> tuple[float, float] | None:
-        """Mean and sample standard deviation of the fast score less the slow one; None without a slow one."""
+        """Mean and sample standard deviation of the fast score less the slow one, as the task's metric gives them.
+
+        None without a slow one.
+        """
         if SLOW not in self.scores:
             return None
-        gaps = [fast - slow for fast, slow in zip(self.scores[FAST], self.scores[SLOW], strict=True)]
+        sign = -1 if self.lower_is_better else 1
+        gaps = [sign * (fast - slow) for fast, slow in zip(self.scores[FAST], self.scores[SLOW], strict=True)]
         return statistics.mean(gaps), statistics.stdev(gaps)
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         pairs = self.agreements().items()
         mean, deviation = self.difference() or (None, None)
+        sign = -1 if self.lower_is_better else 1
         return {
             "policies": self.policies,
             "failed": self.failed,
@@ -88,7 +95,7 @@ class Fidelity:
             "agreements": [{"score": a, "against": b, **dataclasses.asdict(found)} for (a, b), found in pairs],
             "fast_less_slow": {"mean": mean, "standard_deviation": deviation},
             "seconds": dict(self.seconds),
-            "scores": {name: list(values) for name, values in self.scores.items()},
+            "scores": {name: [sign * value for value in values] for name, values in self.scores.items()},
             "notes": list(self.notes),
         }
 
@@ -142,6 +149,7 @@ def measure(study: Study, *, policies: int, steps: int, watch: Watch = silent) -
         error=errors[0] if errors else "",
         seed=study.seed,
         notes=notes,
+        lower_is_better=study.task.judge.lower_is_better,
     )
 
 
@@ -184,7 +192,7 @@ def _scorings(study: Study, steps: int) -> tuple[dict[str, Scoring], tuple[str, 
         if isinstance(careful, Repeats) and (again := careful.again()):
             made[AGAIN] = _scoring(again)
     if steps:
-        recipe, dense = dataclasses.replace(study.finetune, steps=steps), copy.deepcopy(study.task.model).eval()
+        recipe, dense = dataclasses.replace(study.finetune, steps=steps), copied(study.task.model).eval()
         made[FINETUNED] = _scoring(_Finetuned(study, recipe, dense))
     if len(made) < 2:
         raise ConfigError(
@@ -241,4 +249,4 @@ class _Finetuned:
     def score(self, candidate: Candidate) -> Score:
         """The metric on the whole holdout."""
         task = self.study.task
-        return Score(float(task.metric(candidate.model, task.holdout)))
+        return Score(task.quality(candidate.model, task.holdout))

@@ -141,6 +141,8 @@ def _as_written(before: Any, now: Any) -> Any:
     """`now` without the settings that there were not yet when `before` was written; they are at their defaults."""
     if isinstance(before, dict) and isinstance(now, dict):
         return {key: _as_written(before[key], value) for key, value in now.items() if key in before}
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [_as_written(one, other) for one, other in zip(before, now, strict=True)]
     return now
 
 
@@ -151,6 +153,7 @@ def _machine(built: Study) -> dict[str, Any]:
         "precision": built.precision,
         "step": built.step,
         "shortcuts": built.shortcuts,
+        "draws": "stratified",
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count() or 1,
         "platform": platform.platform(),

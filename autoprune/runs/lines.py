@@ -97,7 +97,9 @@ def hashed(facts: Sequence[Json]) -> str:
 def described(space: SearchSpace) -> dict[str, Any]:
     """What space.json holds."""
     words = ("name", "kind", "within", "layers", "width", "levels")
-    choices = [{word: getattr(choice, word) for word in words} for choice in space]
+    choices = [
+        {word: getattr(choice, word) for word in words} | ({"of": choice.of} if choice.of else {}) for choice in space
+    ]
     plain: dict[str, Any] = json.loads(json.dumps({"name": space.name, "ties": space.ties, "choices": choices}))
     return plain
 

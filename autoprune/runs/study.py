@@ -7,22 +7,19 @@ written to disk.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-from torch import nn
-
 from autoprune import inputs, plugins
 from autoprune.config import Config
+from autoprune.criteria import needed
 from autoprune.engine import precision
-from autoprune.errors import ConfigError, Exhausted, ModelError, one_line
+from autoprune.errors import BudgetError, ConfigError, Exhausted, ModelError
 from autoprune.evaluators.bench import Bench
 from autoprune.inputs import Inputs
 from autoprune.protocols import (
@@ -30,6 +27,7 @@ from autoprune.protocols import (
     Evaluator,
     Learns,
     NamesCost,
+    NeedsLoss,
     PredictiveCost,
     Reward,
     Target,
@@ -37,16 +35,18 @@ from autoprune.protocols import (
     Watch,
     silent,
 )  # fmt: skip
-from autoprune.rewards import uses_costs, uses_dense_metric
-from autoprune.runs import loop
+from autoprune.rewards import require_fit, uses_costs, uses_dense_metric
+from autoprune.runs import loop, samples
+from autoprune.runs.adapted import adapted, changes
+from autoprune.splits import draw
 from autoprune.structure.trace import Trace, trace
-from autoprune.task import Batch, Split, Task
+from autoprune.task import Task
 from autoprune.train import Recipe, restart
 from autoprune.values.budget import Budget, limits
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
-ALWAYS = ("macs", "params")  # costs that every trial records
+ALWAYS = ("macs", "params")  # costs that every trial records; MACs where those of all operators are known
 GIVEN = "given"  # the `use` of a task that was handed over as an object
 PAYS = 120  # trials from which on what takes half a minute to prepare pays: docs/decisions/0008
 Facts = Mapping[str, Any]  # what was found when a run began, as machine.json holds it
@@ -71,6 +71,7 @@ class Study:
         precision: "fp32", "bf16" or "int8", of scores; chosen once a run.
         step: the multiple of channels that was found for step = "auto"; 1 where none was asked for.
         shortcuts: whether so many trials were planned that what fast scores prepare pays; decided once a run.
+        notes: what was done to the user's network before anything else.
     """
 
     config: Config
@@ -85,6 +86,12 @@ class Study:
     precision: str
     step: int
     shortcuts: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What became of the limits of [space] that a person might not expect."""
+        return self.config.space.remarks(self.trace.choices, self.step)
 
     @property
     def name(self) -> str:
@@ -133,9 +140,24 @@ class Study:
             self.controller().ask()
         it, thinnest = self.evaluator, self.space.thinnest()
         candidate = it.rehearse(thinnest) if isinstance(it, Trains) else it.realise(thinnest)
-        _run_once(candidate.model, self.task.example, "the thinnest pruned network")
+        what = f"the thinnest pruned network fails on an input of shape {inputs.shapes(self.task.example)}"
+        samples.run_once(candidate.model, self.task.example, what)
         if self.config.finetune.start == "scratch":
             restart(candidate.model, self.seed)
+        samples.look(self.task, "test")
+        if asking := self._asks_for_the_loss():
+            samples.require_loss(self.task, asking)
+
+    def _asks_for_the_loss(self) -> str:
+        """What needs the task's loss on training samples, and what to write without them; "" if nothing does."""
+        config, finetune = self.config, self.finetune
+        if config.finetune.epochs and (finetune.distill < 1 or not self.task.trains):
+            return f"[finetune] epochs = {config.finetune.epochs:g}; write epochs = 0"
+        if isinstance(self.evaluator, NeedsLoss) and self.evaluator.needs_loss:
+            return f"evaluator {config.evaluator.use!r}; take 'recalibrate' or 'reconstruct'"
+        if "grad" in needed(plugins.build("criterion", config.criterion.settings)):
+            return f"criterion {config.criterion.use!r}; take 'group_norm'"
+        return ""
 
     def prepare(self, folder: Path | None, watch: Watch = silent) -> None:
         """Let the evaluator train what it needs, if it does; it is kept in `folder`, and taken up from there."""
@@ -158,24 +180,31 @@ def build(
     come. `costs` are wanted besides those that are needed.
     """
     _check_plugins(config)
-    task = _checked(_on_device(task or _task(config), config.search.device))
-    traced = trace(task.model, task.example)
+    given, seed = task or _task(config), config.search.seed
+    task = samples.as_begun(samples.looked_at(adapted(given, config.search.device)), found)
+    task = dataclasses.replace(task, example=inputs.in_use(task.model, task.example))
+    traced = trace(task.model, task.example, [plugins.build("operator", one.settings) for one in config.operator])
     if not traced.choices:
         raise ModelError(f"no group of {task.name} can be pruned; `autoprune check` names what is frozen and why")
     step = int(found.get("step", 1)) if found else _found_step(config, traced, task, watch)
-    space = SearchSpace(config.name or task.name, config.choices(traced.choices, step), traced.ops, traced.parameters)
+    space = _space(config, task, traced, step)
+    always = [name for name in ALWAYS if name != "macs" or not space.unpriced]
     reward: Reward = plugins.build("reward", config.reward.settings)
-    priced = _costs([*ALWAYS, *config.budget, *costs], config, reward, space, traced, task, found.get("costs", {}))
+    require_fit(config.reward.use, reward, task.judge)
+    priced = _costs([*always, *config.budget, *costs], config, reward, space, traced, task, found.get("costs", {}))
     for cost in priced.values():
         if isinstance(cost, Learns):
             cost.learn(watch)
-    budget = Budget(space, limits(config.budget, priced, space), fill=not uses_costs(reward))
+    ceilings = limits(config.budget, priced, space)
+    for one in ceilings:
+        if fault := one.unmet(space):
+            raise BudgetError(fault + config.space.blamed(traced.choices, step, one.cost.predict))
     chosen = str(found.get("precision", "")) or precision.choose(
-        task.model, _probe(task), lambda model: task.metric(model, task.holdout.head(_JUDGED))
+        task.model, _probe(task, seed), lambda model: task.quality(model, draw(task.holdout, _JUDGED, seed))
     )
     shortcuts = bool(found.get("shortcuts", True)) if found else config.search.trials >= PAYS
     criterion = plugins.build("criterion", config.criterion.settings)
-    bench = Bench(task, traced, space, criterion, config.search.seed, chosen, shortcuts)
+    bench = Bench(task, traced, space, criterion, seed, chosen, shortcuts)
     return Study(
         config=config,
         task=task,
@@ -183,20 +212,28 @@ def build(
         space=space,
         costs=priced,
         dense={name: cost.predict(space.dense()) for name, cost in priced.items()},
-        budget=budget,
+        budget=Budget(space, ceilings, fill=not uses_costs(reward)),
         evaluator=plugins.build("evaluator", config.evaluator.settings, bench=bench),
         reward=reward,
         precision=chosen,
         step=step,
         shortcuts=shortcuts,
+        notes=changes(given.model),
     )
+
+
+def _space(config: Config, task: Task, traced: Trace, step: int = 1) -> SearchSpace:
+    """What may be decided, within the limits of [space], where `step` is the multiple that was found."""
+    name, ties = config.name or task.name, config.space.tied(traced.choices)
+    choices = config.choices(traced.choices, step)
+    return SearchSpace(name, choices, traced.ops, traced.parameters, ties, traced.unpriced)
 
 
 def _found_step(config: Config, traced: Trace, task: Task, watch: Watch) -> int:
     """The multiple of channels that costs nothing on the target, from a model of policies of any width; 1 unasked."""
-    if not config.finds_step:
+    if not config.space.finds_step:
         return 1
-    space = SearchSpace(config.name or task.name, config.choices(traced.choices), traced.ops, traced.parameters)
+    space = _space(config, task, traced)
     target = plugins.build("target", config.target.settings)
     cost = plugins.build("cost", {"use": "latency"}, space=space, trace=traced, task=task, target=target)
     cost.learn(watch)
@@ -207,6 +244,8 @@ def _check_plugins(config: Config) -> None:
     """Refuse an unknown plugin or setting now, before data are read and networks are traced."""
     for kind in ("controller", "evaluator", "criterion", "reward", "target"):
         plugins.check(kind, getattr(config, kind).settings)
+    for one in config.operator:
+        plugins.check("operator", one.settings)
     if config.task.use != GIVEN:
         plugins.check("task", config.task.settings)
 
@@ -220,33 +259,6 @@ def _task(config: Config) -> Task:
     if not isinstance(made, Task):
         raise ConfigError(f"task {config.task.use!r} returns a {type(made).__name__}; it should return autoprune.Task")
     return made
-
-
-def _checked(task: Task) -> Task:
-    """`task`, if its network has finite weights and runs on its example."""
-    for name, tensor in task.model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{task.name}: {name!r} holds NaN or infinity; load another checkpoint")
-    _run_once(task.model, task.example, f"the network of {task.name}")
-    for split in ("train", "holdout", "test"):
-        if not len(getattr(task, split)):
-            raise ConfigError(f"task {task.name}: its split {split!r} is empty; it should hold at least one sample")
-    return task
-
-
-def _run_once(model: nn.Module, example: Inputs, what: str) -> None:
-    """One forward pass that leaves the training mode of every module as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            inputs.call(model, example)
-    except Exception as wrong:  # whatever a user's forward raises
-        reason = f"{type(wrong).__name__}: {one_line(wrong)}"
-        raise ModelError(f"{what} fails on an input of shape {inputs.shapes(example)} ({reason})") from wrong
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _costs(
@@ -266,45 +278,6 @@ def _costs(
     }
 
 
-def _probe(task: Task) -> Inputs:
-    images, _ = next(iter(task.train.head(_PROBE).batches(_PROBE)))
+def _probe(task: Task, seed: int) -> Inputs:
+    images, _ = next(iter(draw(task.calibration, _PROBE, seed).batches(_PROBE)))
     return images
-
-
-def _on_device(task: Task, device: str) -> Task:
-    """`task` with a copy of its network, its example and its batches on `device`."""
-    if device == "cpu":
-        return task
-    if not torch.cuda.is_available():
-        raise ConfigError(f"search.device = {device!r}: this machine has no CUDA device; write 'cpu'")
-    return dataclasses.replace(
-        task,
-        model=copy.deepcopy(task.model).to(device),
-        example=inputs.moved(task.example, device),
-        train=_OnDevice(task.train, device),
-        holdout=_OnDevice(task.holdout, device),
-        test=_OnDevice(task.test, device),
-    )
-
-
-@dataclass(frozen=True)
-class _OnDevice:
-    """A split whose batches lie on `device`."""
-
-    split: Split
-    device: str
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        yield from (self._moved(batch) for batch in self.split.batches(size))
-
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        yield from (self._moved(batch) for batch in self.split.shuffled(size, generator))
-
-    def head(self, count: int) -> _OnDevice:
-        return _OnDevice(self.split.head(count), self.device)
-
-    def _moved(self, batch: Batch) -> Batch:
-        return inputs.moved(batch, self.device)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from autoprune.structure.edits import Frozen, Index, Role, Slice
+from autoprune.structure.edits import Index, Role, Slice, layer_of
 from autoprune.structure.labels import PAD, Flow, Geometry, Nodes
 from autoprune.values.space import Choice, levels_of
 
@@ -30,7 +31,7 @@ class Found:
     members: tuple[tuple[int, ...], ...]  # components of each group, in the order of its units
     component: Index  # of each node
     weak: frozenset[int]
-    lonely: tuple[Frozen, ...]
+    lonely: tuple[int, ...]  # components that are all of what would be a group
 
     def group_of_node(self, kept: Sequence[int]) -> Index:
         """For each node the place of its group among those that are `kept`, -1 if none."""
@@ -41,8 +42,11 @@ class Found:
         return found
 
 
-def cluster(flow: Flow) -> Found:
-    """Components of joined nodes are units; units with the same number of positions in the same places are a group."""
+def cluster(flow: Flow, least: Mapping[str, int] = MappingProxyType({})) -> Found:
+    """Components of joined nodes are units; units with the same number of positions in the same places are a group.
+
+    `least` says of which weights more columns must stay than one.
+    """
     component = _components(flow)
     pinned = set(component[_all(nodes for nodes, _ in flow.pins)].tolist())
     signatures = _signatures(flow, component)
@@ -56,9 +60,9 @@ def cluster(flow: Flow) -> Found:
     members = [tuple(dict.fromkeys(units)) for units in kinds.values()]
     tables = _tables(flow, component, members)
     names = _names(flow, tables)
-    groups = [_group(name, cuts) for name, cuts in zip(names, tables, strict=True)]
+    groups = [_group(flow, name, cuts, least) for name, cuts in zip(names, tables, strict=True)]
     real = [i for i, g in enumerate(groups) if g.dense > 1]
-    lonely = [Frozen(g.name, 1, "all its channels depend on one another") for g in groups if g.dense == 1]
+    lonely = [unit for g, units in zip(groups, members, strict=True) if g.dense == 1 for unit in units]
     return Found(
         tuple(groups[i] for i in real), tuple(tables[i] for i in real), tuple(members[i] for i in real), component,
         frozenset(n for n, i in enumerate(real) if weak & set(members[i])), tuple(lonely),
@@ -131,10 +135,14 @@ def _names(flow: Flow, tables: Sequence[Sequence[Slice]]) -> list[str]:
     return names
 
 
-def _group(name: str, cuts: Sequence[Slice]) -> Choice:
+def _group(flow: Flow, name: str, cuts: Sequence[Slice], least: Mapping[str, int]) -> Choice:
     producers = [c for c in cuts if c.role == "out"]
-    layers = dict.fromkeys(c.layer for c in (*producers, *cuts))
-    return Choice(name, levels_of(len(cuts[0].index)), layers=tuple(layers), width=producers[0].index.shape[1])
+    layers = dict.fromkeys(layer for c in (*producers, *cuts) for layer in flow.owners[c.tensor])
+    width = min(c.index.shape[1] for c in cuts if c.layer == producers[0].layer)  # of gates, of which there are four, 1
+    lowest = max([1, *(-(-least.get(c.tensor, 1) // c.index.shape[1]) for c in cuts if c.role == "in")])
+    levels = levels_of(len(cuts[0].index), min(lowest, len(cuts[0].index)))
+    made_by = tuple(dict.fromkeys(c.layer for c in producers))
+    return Choice(name, levels, layers=tuple(layers), width=width, producers=made_by)
 
 
 def with_roles(flow: Flow, groups: Sequence[Choice], cuts: Sequence[Sequence[Slice]]) -> tuple[Choice, ...]:
@@ -144,7 +152,7 @@ def with_roles(flow: Flow, groups: Sequence[Choice], cuts: Sequence[Sequence[Sli
     """
     geometry: dict[str, list[Geometry]] = defaultdict(list)
     for work in flow.work:
-        geometry[work.name.rpartition(".")[0] or work.name].append(work.geometry)
+        geometry[layer_of(work.name)].append(work.geometry)
     facts = []
     for group, tables in zip(groups, cuts, strict=True):
         producers = dict.fromkeys(cut.layer for cut in tables if cut.role == "out")
@@ -152,24 +160,3 @@ def with_roles(flow: Flow, groups: Sequence[Choice], cuts: Sequence[Sequence[Sli
         facts.append([group.dense * group.width, *np.mean(known, axis=0)])
     roles = np.array(facts) / np.maximum(np.max(facts, axis=0), 1.0)  # (groups, 6)
     return tuple(dataclasses.replace(g, role=tuple(role)) for g, role in zip(groups, roles.tolist(), strict=True))
-
-
-def frozen_by_flow(flow: Flow, found: Found) -> Iterable[Frozen]:
-    """What the flow pinned, by producing layer and reason; and what nobody reads."""
-    reasons: dict[int, str] = {}
-    for nodes, why in flow.pins:
-        for unit in np.unique(found.component[nodes]).tolist():
-            reasons.setdefault(unit, why)
-    grouped = {unit for units in found.members for unit in units}
-    owner = {leaf.first: leaf.tensor for leaf in flow.leaves}
-    seen: set[int] = set()
-    counts: Counter[tuple[str, str]] = Counter()
-    for nodes in flow.produced:
-        layer = owner.get(int(nodes[0]), "?").rpartition(".")[0]
-        units = set(found.component[nodes].tolist()) - seen - grouped
-        seen |= units
-        for unit in units:
-            if unit in reasons:
-                counts[layer, reasons[unit]] += 1
-    yield from (Frozen(layer, units, why) for (layer, why), units in counts.items())
-    yield from found.lonely

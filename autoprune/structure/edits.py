@@ -35,14 +35,33 @@ class Slice:
 
     @property
     def layer(self) -> str:
-        """The module that owns the tensor."""
-        return self.tensor.rpartition(".")[0] or self.tensor
+        """The layer that owns the tensor, see `layer_of`."""
+        return layer_of(self.tensor)
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Channels that cannot be pruned, and why."""
+    """Channels that cannot be pruned, and why.
+
+    Attributes:
+        name: the layer that makes them or, where none does, that reads them.
+        units: how many.
+        reason: in the words of the network, after "it": "is the network's output".
+        layers: every layer with parameters that go with them.
+    """
 
     name: str
     units: int
     reason: str
+    layers: tuple[str, ...] = ()
+
+
+def layer_of(tensor: str) -> str:
+    """The layer that a person sees as the owner of a parameter or buffer, by its qualified name.
+
+    That of a parametrised weight is the parametrised module; that of a tensor on the network itself, the tensor.
+    """
+    owner, computed, rest = f".{tensor}".partition(".parametrizations.")
+    if computed:
+        return owner[1:] or rest.partition(".")[0]
+    return tensor.rpartition(".")[0] or tensor

@@ -12,7 +12,7 @@ The labels say what is coupled. Whether cutting it is right is proven afterwards
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from autoprune import inputs
+from autoprune.structure.edits import layer_of
+from autoprune.structure.formulas import formula_of
+from autoprune.structure.places import Places
 
 Nodes = NDArray[np.int64]
 Labels = tuple[Nodes | None, ...]  # one entry a dimension
 Geometry = tuple[int, int, int, int, int]  # input channels, height, width, stride, kernel
 
 PAD = 0  # the node that stands for zeros put there by padding
+UNCOUNTED = torch.ops.aten.detach.default  # torch calls it behind zeros(...) where someone else holds the tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,20 @@ class Work:
     moved: tuple[tuple[tuple[int, ...], Labels], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Uncounted:
+    """An operator that reads weights or is known to multiply, and whose MACs no formula gives.
+
+    Attributes:
+        op: its name; `func` is the operator itself.
+        what: it and where it runs, for people.
+    """
+
+    op: str
+    func: Any
+    what: str
+
+
 Choose = Callable[[Any, str], Callable[["Call"], None]]  # operator and its name -> what it does to labels
 Scales = Callable[["Call"], list[tuple[Tensor, int]]]  # the dimensions that an operator's MACs are proportional to
 Measure = Callable[["Call"], tuple[Geometry, str]]  # and what kind of operator it is, in words
@@ -79,52 +97,108 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.consumed: list[Nodes] = []
         self.renormalised: list[Nodes] = []
         self.work: list[Work] = []
+        self.uncounted: list[Uncounted] = []
+        self.used: set[str] = set()  # parameters and buffers that an operator has read
         self.made: list[list[tuple[tuple[int, ...], Labels, int]]] = []  # shape, labels, bytes of an element
         self.nodes = 1  # PAD is the first
-        self.scalars = 0  # parameters without a dimension
+        self.scalars: list[str] = []  # parameters without a dimension
+        self.owners = _owners(model)
+        self.places = Places()
+        self._statistics: dict[int, tuple[Nodes, str]] = {}
+        self._met: set[int] = set()
         self._known: dict[int, tuple[Tensor, Labels]] = {}
-        self._weights: set[int] = set()  # tensors that come from parameters alone
-        self._names: dict[int, str] = {}
+        # The parameter or buffer that a tensor comes from; "" where the network's inputs have a part in it.
+        self._origin: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
+        self._size: dict[str, int] = {}  # elements of each parameter, 0 of a buffer
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._add_leaf(name, tensor)
+        sizes = [(self._size[leaf.tensor], leaf.size) for leaf in self.leaves]
+        self._largest: Nodes = np.concatenate([[-1], *(np.full(n, size) for size, n in sizes)]).astype(np.int64)
+
+    @contextlib.contextmanager
+    def watching(self, model: nn.Module, example: inputs.Inputs) -> Iterator[None]:
+        """Inside, `model` runs on `example`: what is computed from that is told from what comes from weights alone."""
+        for tensor in inputs.tensors(example):
+            self._origin[tensor] = ""
+        with self, self.places.watching(model):
+            yield
 
     def pin_outputs(self, outputs: object) -> None:
-        """Pin what leaves the network."""
+        """Pin what leaves the network, and what is reduced to a number that does not normalise it."""
+        for one, (nodes, why) in self._statistics.items():
+            if one not in self._met:
+                self.pin([nodes], why)
         for tensor in inputs.tensors(outputs):
             self.pin(self.labels(tensor), "is the network's output")
 
     def labels(self, tensor: Tensor) -> Labels:
-        """The labels of `tensor`; of a tensor never seen, None everywhere."""
+        """The labels of `tensor`; of a tensor never seen, or that was resized since, None everywhere."""
         known = self._known.get(id(tensor))
-        return known[1] if known else (None,) * tensor.dim()
+        return known[1] if known and _fit(known[1], tensor) else (None,) * tensor.dim()
 
     def is_weight(self, tensor: Tensor) -> bool:
-        """Whether `tensor` was computed from parameters alone."""
-        return id(tensor) in self._weights
+        """Whether `tensor` was computed from parameters or buffers, and from nothing that depends on the inputs."""
+        return bool(self.name(tensor))
 
     def name(self, tensor: Tensor) -> str:
-        """The name of the parameter or buffer that `tensor` is; "" if it is none."""
-        return self._names.get(id(tensor), "")
+        """The parameter or buffer that `tensor` is, or the largest that it was computed from; "" if it is no weight."""
+        return self._origin.get(tensor, "")
 
-    def put(self, tensor: Tensor, labels: Iterable[Nodes | None], *, weight: bool = False) -> None:
+    def size(self, name: str) -> int:
+        """The elements of a parameter; 0 of a buffer."""
+        return self._size[name]
+
+    def put(self, tensor: Tensor, labels: Iterable[Nodes | None]) -> None:
         """Say what the positions of `tensor` stand for."""
         self._known[id(tensor)] = (tensor, tuple(labels))  # the reference keeps the id from being used again
-        if weight:
-            self._weights.add(id(tensor))
+
+    def fresh(self, size: int) -> Nodes:
+        """Nodes of positions that no parameter has, such as of zeros that the network makes."""
+        self.nodes += size
+        return np.arange(self.nodes - size, self.nodes)
+
+    def statistic(self, nodes: Nodes, why: str) -> Nodes:
+        """The node of a number that is computed over `nodes`: where it meets them again it normalises them.
+
+        Where it does not, they cannot be removed, because they are `why`.
+        """
+        one = self.fresh(1)
+        self._statistics[int(one[0])] = (nodes, why)
+        return one
+
+    def is_statistic(self, nodes: Nodes) -> bool:
+        """Whether every position stands for one statistic."""
+        return len(nodes) > 0 and int(nodes[0]) in self._statistics and bool((nodes == nodes[0]).all())
+
+    def meets(self, statistic: Nodes, nodes: Nodes) -> bool:
+        """Whether `nodes` are those that the `statistic` is of; then it normalises them."""
+        own, _ = self._statistics[int(statistic[0])]
+        if not np.array_equal(own, nodes):
+            return False
+        self.renormalised.append(nodes)
+        self._met.add(int(statistic[0]))
+        return True
 
     def join(self, left: Nodes | None, right: Nodes | None, why: str) -> Nodes | None:
-        """`left` and `right` go together, position by position; None on one side pins the other."""
+        """`left` and `right` go together, position by position; None on one side pins the other.
+
+        What comes out stands for both, by the nodes of the larger parameter: a kernel's rather than its mask's.
+        """
         if left is None or right is None:
             self.pin((left, right), why)
             return None
+        if left is right:
+            return left
         for padded, other in ((left, right), (right, left)):
             self.pin((other[padded == PAD],), "is added to channels that a shortcut pads with zeros")
         real = (left != PAD) & (right != PAD)
         self.joins.append((left[real], right[real]))
-        return np.where(left == PAD, right, left)
+        return np.where(self._elements(right) > self._elements(left), right, left)
 
     def pin(self, labels: Iterable[Nodes | None], why: str) -> None:
-        """None of these may be removed."""
+        """None of these may be removed: it `why`. Where in the network that is, is added."""
+        where = self.places.words()
+        why = f"{why} in {where}" if where and where not in why else why
         for nodes in labels:
             if nodes is not None and len(nodes):
                 self.pins.append((nodes[nodes != PAD], why))
@@ -136,21 +210,61 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         call = Call(self, func, args, kwargs, out)
         self._handler(func, call.op)(call)
-        self.made.append([(tuple(t.shape), self.labels(t), t.element_size()) for t in call.outputs])
-        if func.overloadpacket in flop_registry:
-            call.count_macs(self._scales(call), *self._geometry(call))
+        if func is not UNCOUNTED:
+            self.made.append([(tuple(t.shape), self.labels(t), t.element_size()) for t in call.outputs])
+        flops, scales = formula_of(func.overloadpacket), self._scales(call)
+        if flops and scales:
+            macs = flops(*args, **kwargs, out_val=out) // 2
+            self.work.append(call.work(macs, scales, *self._geometry(call)))
+        elif (
+            flops
+            or "attention" in call.op
+            or any(tensor.is_floating_point() and self.is_weight(tensor) for tensor in call.inputs)
+        ):
+            self.uncounted.append(Uncounted(call.op, func, self.places.operator(call.op)))
+        self._note_origins(call)
         return out
+
+    def _note_origins(self, call: Call) -> None:
+        """Note which weights were read, and whether what came out is a weight or depends on the network's inputs."""
+        origins = [name for tensor in call.inputs if (name := self.name(tensor))]
+        self.used.update(origins)
+        moving = any(self._origin.get(tensor) == "" for tensor in call.inputs)
+        for tensor in call.outputs if moving or origins else ():
+            self._origin[tensor] = "" if moving else max(origins, key=self.size)
+
+    def _elements(self, nodes: Nodes) -> Nodes:
+        """Of the parameter that each node belongs to; -1 for padding."""
+        found: Nodes = self._largest[np.where(nodes < len(self._largest), nodes, PAD)]
+        return found
 
     def _add_leaf(self, name: str, tensor: Tensor) -> None:
         labels: list[Nodes] = []
         parameter = isinstance(tensor, nn.Parameter)
-        self.scalars += parameter and not tensor.dim()
+        self._size[name] = tensor.numel() if parameter else 0
+        if parameter and not tensor.dim():
+            self.scalars.append(name)
         for dim, size in enumerate(tensor.shape):
             self.leaves.append(Leaf(name, dim, self.nodes, size, parameter))
             labels.append(np.arange(self.nodes, self.nodes + size))
             self.nodes += size
-        self._names[id(tensor)] = name
-        self.put(tensor, labels, weight=True)
+        self._origin[tensor] = name
+        self.put(tensor, labels)
+
+
+def _fit(labels: Labels, tensor: Tensor) -> bool:
+    pairs = zip(labels, tensor.shape, strict=False)
+    return len(labels) == tensor.dim() and all(nodes is None or len(nodes) == size for nodes, size in pairs)
+
+
+def _owners(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Of every parameter and buffer the layers that have it; several, where layers share it."""
+    first: dict[int, str] = {}
+    found: dict[str, list[str]] = {}
+    for tensors in (model.named_parameters, model.named_buffers):
+        for name, tensor in tensors(remove_duplicate=False):
+            found.setdefault(first.setdefault(id(tensor), name), []).append(layer_of(name))
+    return {name: tuple(dict.fromkeys(layers)) for name, layers in found.items()}
 
 
 class Call:
@@ -159,10 +273,17 @@ class Call:
     def __init__(self, flow: Flow, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         self.flow, self.func, self.args, self.kwargs, self.out = flow, func, args, kwargs, out
         self.op: str = func.overloadpacket.__name__
+        if func.namespace != "aten":
+            self.op = f"{func.namespace}::{self.op}"
         if self.op.endswith("_") and not self.op.endswith("__"):
             self.op = self.op[:-1]  # in place or not, the channels flow alike
         self.inputs = inputs.tensors((args, kwargs))
         self.outputs = inputs.tensors(out)
+
+    @property
+    def what(self) -> str:
+        """The operator and where it runs, for people."""
+        return self.flow.places.operator(self.op)
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """The argument at `position` or called `name`."""
@@ -176,29 +297,32 @@ class Call:
 
     def set(self, labels: Iterable[Nodes | None], which: int = 0) -> None:
         """Label the output number `which`."""
-        weight = all(self.flow.is_weight(t) for t in self.inputs) and bool(self.inputs)
-        self.flow.put(self.outputs[which], labels, weight=weight)
+        self.flow.put(self.outputs[which], labels)
 
     def weight_name(self) -> str:
-        """The first parameter among the inputs, or the operator."""
-        return next((n for t in self.inputs if (n := self.flow.name(t))), self.op)
+        """The largest parameter that it reads, or the operator."""
+        return max((name for t in self.inputs if (name := self.flow.name(t))), key=self.flow.size, default=self.op)
 
-    def count_macs(self, dims: Sequence[tuple[Tensor, int]], geometry: Geometry, kind: str) -> None:
-        """Note this operator's MACs, which are proportional to the sizes of `dims`."""
-        flops = flop_registry[self.func.overloadpacket](*self.args, **self.kwargs, out_val=self.out)
+    def work(self, macs: int, dims: Sequence[tuple[Tensor, int]], geometry: Geometry, kind: str) -> Work:
+        """This operator's `macs`, which are proportional to the sizes of `dims`."""
         found = [(t.shape[d], self.labels(t)[d]) for t, d in dims]
         sizes, labels = tuple(s for s, _ in found), tuple(nodes for _, nodes in found)
         moved = tuple((tuple(t.shape), self.labels(t)) for t in (*self.inputs, *self.outputs) if t.dim())
-        self.flow.work.append(Work(self.weight_name(), int(flops) // 2, sizes, labels, geometry, kind, moved))
+        return Work(self.weight_name(), macs, sizes, labels, geometry, kind, moved)
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Inside, attention runs as the matrix products that it is: fused, it hides them from everyone who counts."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Inside, attention and recurrent layers run as the matrix products that they are.
+
+    Fused, they hide them from everyone who counts.
+    """
+    fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(fused)

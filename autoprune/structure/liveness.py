@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.inputs import Inputs, call, first, mapped, tensors
-from autoprune.structure.labels import plain
+from autoprune.structure.labels import UNCOUNTED, plain
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Footprint(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **dict(kwargs or {}))
         for place, tensor in enumerate(tensors(out)):
             self._note(self.calls, place, tensor)
-        self.calls += 1
+        self.calls += func is not UNCOUNTED
         return out
 
     def finish(self) -> list[Held]:

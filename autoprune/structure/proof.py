@@ -1,44 +1,54 @@
-"""The proof that a group may be pruned: cut a random half of its units out, run, and compare.
+"""The proof that a group may be pruned: cut a random part of its units out, run, and compare.
 
 The pruned network must compute what the dense network computes when the layers that read those units ignore them.
 Weights are random, so that no unit is dead and no two are alike. Shapes alone prove nothing: a wrong offset in a padded
 shortcut or a concatenation still runs.
+
+A group by itself is proven where that is cheap (`structure.scenes`): in the smallest module that holds all its
+tensors, called as the network calls it, on small images if the network takes them. What fails there is decided by the
+whole network at its own size, and there all groups are proven together.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import first_line
-from autoprune.inputs import Inputs, call, first, mapped, moved, repeated, size, tensors
-from autoprune.structure.edits import Index, Slice
-from autoprune.structure.prune import cut
-
-_TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
-_EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
+from autoprune.inputs import Inputs, first, mapped, repeated, size
+from autoprune.structure import scenes
+from autoprune.structure.edits import Index
+from autoprune.structure.scenes import Cuts, Scene
+from autoprune.structure.training import Training
 
 
-def prove(probe: nn.Module, example: Inputs, cuts: Sequence[Sequence[Slice]], weak: frozenset[int]) -> dict[int, str]:
+def prove(
+    probe: nn.Module,
+    example: Inputs,
+    cuts: Cuts,
+    weak: frozenset[int],
+    least: Sequence[int],
+    training: Training | None = None,
+) -> dict[int, str]:
     """Which groups are refuted, and why: each by itself, then all together, since two may be right alone only.
 
     `probe` is changed while this runs and is afterwards as before. For groups in `weak`, whose channels a normalisation
-    mixes, only the shapes can be checked.
+    mixes, only the shapes can be checked. Of each group `least` units must stay. What the network reads in `training`
+    only is proven there, too.
     """
-    prover = _Prover(probe, noise(example), cuts, weak)
-    refuted = {index: why for index in range(len(cuts)) if (why := prover.refute([index]))}
+    prover = _Prover(probe, noise(example), cuts, weak, least, training)
+    refuted = prover.refuted_alone()
+    proven: list[int] = []
     for together in (set(range(len(cuts))) - weak, set(range(len(cuts)))):
         kept = sorted(together - set(refuted))
-        while kept and (why := prover.refute(kept)):
+        while kept != proven and (why := prover.refute(kept)):
             wrong = _first_failing(kept, prover.refute)
-            refuted[wrong] = f"cannot be pruned together with the groups before it: {why}"
+            together_only = f"cannot be pruned together with the groups before it: {why}"
+            refuted[wrong] = prover.refute([wrong]) or together_only
             kept.remove(wrong)
+        proven = kept
     return refuted
 
 
@@ -62,83 +72,67 @@ def _first_failing(groups: Sequence[int], refute: Callable[[Sequence[int]], str]
 
 class _Prover:
     def __init__(
-        self, probe: nn.Module, example: Inputs, cuts: Sequence[Sequence[Slice]], weak: frozenset[int]
+        self,
+        probe: nn.Module,
+        example: Inputs,
+        cuts: Cuts,
+        weak: frozenset[int],
+        least: Sequence[int],
+        training: Training | None,
     ) -> None:
-        self._cuts, self._weak = cuts, weak
-        self._precisions: dict[torch.dtype, tuple[nn.Module, Inputs, Tensor]] = {}
-        self._add(torch.float32, probe, example)
+        self._network, self._cuts, self._weak, self._least = scenes.whole(probe, example), cuts, weak, least
+        self._training = training and scenes.whole(training.probe, example)
+        self._only: frozenset[str] = training.reads if training else frozenset()
+        self._precise: dict[int, Scene] = {}
 
-    def _add(self, dtype: torch.dtype, probe: nn.Module, example: Inputs) -> None:
-        example = moved(example, dtype)
-        self._precisions[dtype] = (probe, example, _outputs(probe, example))
+    def refuted_alone(self) -> dict[int, str]:
+        """Each group by itself: what no smaller scene proves, the network refutes or proves."""
+        small = scenes.smaller(self._network)
+        within = scenes.inside(small, [scenes.home(group) for group in self._cuts])
+        refuted = {}
+        for index, group in enumerate(self._cuts):
+            near = [within[home], small] if (home := scenes.home(group)) in within else [small]
+            if self._only.issuperset(one.tensor for one in group):
+                refuted[index] = "runs in training mode only"
+                continue
+            unsure = self._trained([index]) or all(self._refute(scene, [index]) for scene in near)
+            if unsure and (why := self.refute([index])):
+                refuted[index] = why
+        return refuted
 
     def refute(self, groups: Sequence[int]) -> str:
-        """Why these groups are not what the flow says; "" if they are."""
-        why = self._refute(groups, torch.float32)
-        if why == _NO_EFFECT:  # too small to be seen in single precision
-            if torch.float64 not in self._precisions:
-                probe, example, _ = self._precisions[torch.float32]
-                self._add(torch.float64, copy.deepcopy(probe).double(), example)
-            why = self._refute(groups, torch.float64)
+        """Why these groups are not what the labels say, in the whole network; "" if they are."""
+        why = self._refute(self._network, groups)
+        if not why and self._training and (read := self._trained(groups)):
+            why = self._refute(self._training, groups)
+            return why and f"is read by {read[0]!r} in training mode only, and there {why}"
         return why
 
-    def _refute(self, groups: Sequence[int], dtype: torch.dtype) -> str:
-        probe, example, dense = self._precisions[dtype]
+    def _trained(self, groups: Sequence[int]) -> list[str]:
+        """The layers of these groups that run in training mode only."""
+        return [one.layer for index in groups for one in self._cuts[index] if one.tensor in self._only]
+
+    def _refute(self, scene: Scene, groups: Sequence[int]) -> str:
+        """One group is tried with two parts of its units: what is wrong may look right in one, by symmetry.
+
+        That one part has no effect refutes nothing: its units may be dead on these samples.
+        """
+        found = [self._try(scene, groups, draw) for draw in range(2 if len(groups) == 1 else 1)]
+        return next((why for why in found if why not in ("", scenes.NO_EFFECT)), "" if "" in found else found[0])
+
+    def _try(self, scene: Scene, groups: Sequence[int], draw: int) -> str:
         cuts = [self._cuts[i] for i in groups]
-        units = [_half(len(c[0].index), seed) for seed, c in zip(groups, cuts, strict=True)]
-        try:
-            pruned = _outputs(cut(probe, cuts, units, share=True), example)
-        except Exception as wrong:
-            return f"the pruned network fails: {first_line(wrong)}"
-        if pruned.shape != dense.shape:
-            return f"the pruned network's output has another shape, {tuple(pruned.shape)}"
-        if not self._weak.isdisjoint(groups):
-            return ""
-        with _ignoring(probe, cuts, units):
-            ignored = _outputs(probe, example)
-        return _compare(dense, ignored, pruned, 1.0 if dtype == torch.float32 else 1e-6)
+        units = [_part(len(c[0].index), (i, draw), self._least[i]) for i, c in zip(groups, cuts, strict=True)]
+        shapes_only = not self._weak.isdisjoint(groups)
+        why = scene.refute(cuts, units, shapes_only=shapes_only)
+        if why == scenes.NO_EFFECT:  # too small to be seen in single precision
+            precise = self._precise[id(scene)] = self._precise.get(id(scene)) or scene.precise()
+            why = precise.refute(cuts, units, shapes_only=shapes_only)
+        return why
 
 
-_NO_EFFECT = "leaving its units out changes nothing that could be seen"
-
-
-def _compare(dense: Tensor, ignored: Tensor, pruned: Tensor, scale: float) -> str:
-    largest = float(dense.abs().max())
-    apart = float((pruned - ignored).abs().max())
-    if not math.isfinite(apart) or not largest:
-        return "the outputs are not finite, so nothing can be compared"
-    if apart > _TOLERANCE * scale * largest:
-        return f"the pruned network computes something else (off by {apart / largest:.1e} of its output)"
-    if float((dense - ignored).abs().max()) < _EFFECT * scale * largest:
-        return _NO_EFFECT
-    return ""
-
-
-def _half(units: int, seed: int) -> Index:
-    """A random half of the units, at least one of them in and one out, ascending."""
-    picked = np.random.default_rng((units, seed)).permutation(units)[: max(1, units // 2)]
-    return np.sort(picked)
-
-
-def _outputs(model: nn.Module, example: Inputs) -> Tensor:
-    with torch.no_grad():
-        found = [t for t in tensors(call(model, example)) if t.is_floating_point()]
-    return torch.cat([t.flatten() for t in found])
-
-
-@contextlib.contextmanager
-def _ignoring(probe: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Index]) -> Iterator[None]:
-    """Inside, the layers that read the units that leave do not read them: their columns are zero."""
-    parameters = dict(probe.named_parameters())
-    saved: list[tuple[Tensor, Tensor]] = []
-    for group, stay in zip(cuts, units, strict=True):
-        for one in (c for c in group if c.role == "in"):
-            tensor = parameters[one.tensor].data
-            saved.append((tensor, tensor.clone()))
-            gone = np.setdiff1d(np.arange(len(one.index)), stay)
-            tensor.index_fill_(one.dim, torch.from_numpy(one.index[gone].ravel()), 0.0)
-    try:
-        yield
-    finally:
-        for tensor, values in reversed(saved):
-            tensor.copy_(values)
+def _part(units: int, seed: tuple[int, int], least: int) -> Index:
+    """A random part of the units, about half but at least `least`; two groups of one size rarely keep equally many."""
+    rng = np.random.default_rng((units, *seed))
+    stay = max(least, int(rng.integers(max(1, units // 4), max(2, 3 * units // 4 + 1))))
+    return np.sort(rng.permutation(units)[:stay])

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.copies import computed
+from autoprune.structure import recurrent, weights
 from autoprune.structure.edits import Slice
 from autoprune.values.space import Policy
 
@@ -79,13 +81,14 @@ def slices(
 ) -> nn.Module:
     """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`."""
     tensors = _tensors(model)
-    memo: dict[int, object] = {id(t): t for t in model.parameters()} if share else {}
+    memo = computed(model) | ({id(t): t for t in model.parameters()} if share else {})
     for name in dict.fromkeys((*stay, *values)):
         memo[id(tensors[name])] = _sliced(tensors[name], values.get(name, tensors[name]), stay.get(name, {}))
     for module in model.modules():
         if type(module) in _PLAIN:
             _copy(module, memo)
     pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
+    weights.refresh(pruned)
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
     return pruned
@@ -139,6 +142,10 @@ def _sliced(tensor: Tensor, value: Tensor, stay: Mapping[int, NDArray[np.bool_]]
 
 def _match_attributes(module: nn.Module, dense: nn.Module) -> None:
     """Make what a module says of its sizes agree with its weights."""
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        for name, size in recurrent.sizes(module).items():
+            setattr(module, name, size)
+        return
     weight = getattr(dense, "weight", None)
     if not isinstance(weight, Tensor) or not isinstance(module.weight, Tensor) or weight.shape == module.weight.shape:
         return
@@ -164,6 +171,8 @@ def sizes(module: nn.Module, dense: nn.Module) -> dict[str, int | tuple[int, ...
         return {"num_parameters": shape[0]}
     if isinstance(dense, nn.Embedding):
         return {"embedding_dim": shape[1]}
+    if type(dense).__name__ == "Conv1D" and hasattr(dense, "nf"):  # of transformers: Linear with its weight turned
+        return {"nx": shape[0], "nf": shape[1]}
     return {}
 
 

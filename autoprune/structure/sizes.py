@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from autoprune.structure.edits import Index
+from autoprune.structure.edits import Index, layer_of
 from autoprune.structure.labels import Flow, Labels, Leaf, Nodes
 from autoprune.structure.liveness import Held
 from autoprune.values.space import Choice
@@ -40,9 +40,8 @@ def operators(flow: Flow, unit_of: Index, choices: Sequence[Choice]) -> Iterable
         return _scaled(name, total, extents, choices)
 
     for work in flow.work:
-        name = work.name.removesuffix(".weight")
-        op = scaled(name, work.macs, work.labels, work.sizes)
-        moves = tuple(scaled(name, math.prod(sizes), labels, sizes) for sizes, labels in work.moved)
+        op = scaled(layer_of(work.name), work.macs, work.labels, work.sizes)
+        moves = tuple(scaled(op.name, math.prod(sizes), labels, sizes) for sizes, labels in work.moved)
         yield dataclasses.replace(op, kind=work.kind, moves=moves)
 
 
@@ -55,9 +54,8 @@ def parameters(flow: Flow, unit_of: Index, choices: Sequence[Choice]) -> Iterabl
     for name, leaves in by_tensor.items():
         extents = [_extent(np.arange(x.first, x.first + x.size), x.size, unit_of, choices) for x in leaves]
         yield _scaled(name, math.prod(x.size for x in leaves), extents, choices)
-    scalars = flow.scalars
-    if scalars:
-        yield Op("scalars", scalars, ())
+    if flow.scalars:
+        yield Op("scalars", len(flow.scalars), ())
 
 
 def state(flow: Flow, model: nn.Module, unit_of: Index, choices: Sequence[Choice]) -> Iterable[Op]:

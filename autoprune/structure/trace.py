@@ -9,24 +9,27 @@ guessed.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from autoprune import inputs
-from autoprune.errors import ModelError, first_line
+from autoprune.copies import copied
+from autoprune.errors import ConfigError, ModelError, first_line
 from autoprune.inputs import Inputs
-from autoprune.structure import clusters, operators, sizes
+from autoprune.structure import accounts, clusters, products, recurrent, sizes, training
+from autoprune.structure.declared import Declared, Operator
 from autoprune.structure.edits import Frozen, Slice
 from autoprune.structure.labels import Flow, plain
 from autoprune.structure.liveness import footprint
 from autoprune.structure.proof import prove
 from autoprune.values.space import Choice, levels_of
 from autoprune.values.terms import Op
+from autoprune.wrappers import bare
 
 EXACT, SHAPES = "exact", "shapes"
 
@@ -36,13 +39,14 @@ class Trace:
     """All that is known of a network's structure.
 
     Attributes:
-        choices: in order of execution; every number of units from 1 to all may stay.
+        choices: in order of execution; the levels are the numbers of units that may stay, mostly from 1 to all.
         edits: edits[i] are what a level of choices[i] does.
         ops: every operator that multiplies, with its MACs for one example.
         parameters: every parameter, with its elements.
         state: every parameter and buffer, with its bytes.
-        blocks: the memory that a forward pass of one example holds.
-        frozen: what may not be pruned.
+        blocks: the memory that a forward pass of one example holds; empty where declared layers hide it.
+        frozen: what may not be pruned; a layer with parameters that is in no choice is here, with its reason.
+        unpriced: operators that read weights and whose MACs are not known, for people; `ops` leaves them out.
         proofs: one a choice: "exact", or "shapes" where a normalisation over channels allows no more.
     """
 
@@ -54,23 +58,27 @@ class Trace:
     proofs: tuple[str, ...]
     state: tuple[Op, ...] = ()
     blocks: tuple[sizes.Block, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
 
-def trace(model: nn.Module, example: Inputs) -> Trace:
+def trace(model: nn.Module, example: Inputs, declared: Sequence[Operator] = ()) -> Trace:
     """Trace and prove `model`, which stays as it is, on one batch, `example`.
 
-    Raises ModelError where the network cannot be copied, fails on the example, or has nothing that could be pruned.
+    What `declared` operators and layers do to channels is taken from them.
+
+    Raises ModelError where the network cannot be copied, fails on the example, or has nothing that could be pruned, and
+    ConfigError for a declaration of what it has not.
     """
-    probe, example = _probe(model), inputs.moved(example, "cpu")
-    outputs, flow = _run(probe, inputs.first(example, 1))
+    model, example = bare(model), inputs.moved(inputs.moved(example, "cpu"), torch.float32)
+    probe = _probe(model)
+    outputs, flow = _run(probe, inputs.first(example, 1), known := Declared(declared))
     flow.pin_outputs(outputs)
-    found = clusters.cluster(flow)
-    refuted = prove(probe, example, found.cuts, found.weak)
+    learning = training.followed(probe, example, flow, known)
+    found = clusters.cluster(flow, recurrent.least(probe))
+    least = [group.levels[0] for group in found.groups]
+    refuted = prove(probe, example, found.cuts, found.weak, least, learning)
     kept = [i for i in range(len(found.groups)) if i not in refuted]
-    frozen = (
-        *clusters.frozen_by_flow(flow, found),
-        *(Frozen(found.groups[i].name, found.groups[i].dense, why) for i, why in sorted(refuted.items())),
-    )
+    frozen = accounts.frozen(flow, found, refuted)
     if not kept:
         why = (
             "; ".join(f"{f.name}: {f.reason}" for f in frozen[:3])
@@ -87,14 +95,15 @@ def trace(model: nn.Module, example: Inputs) -> Trace:
         frozen=frozen,
         proofs=tuple(SHAPES if i in found.weak else EXACT for i in kept),
         state=tuple(sizes.state(flow, model, unit_of, choices)),
-        blocks=tuple(sizes.blocks(flow, footprint(probe, example), unit_of, choices)),
+        blocks=() if known.layers else tuple(sizes.blocks(flow, footprint(probe, example), unit_of, choices)),
+        unpriced=accounts.unpriced(flow),
     )
 
 
 def _probe(model: nn.Module) -> nn.Module:
     """A copy in eval mode with random weights: in general position, so that no unit is dead and no two are alike."""
     try:
-        probe = copy.deepcopy(model).cpu().float().eval()
+        probe = copied(model).cpu().float().eval()
     except (RuntimeError, TypeError) as wrong:
         raise ModelError(
             f"the network cannot be copied ({first_line(wrong)}); keep computed tensors out of its attributes"
@@ -114,10 +123,13 @@ def _probe(model: nn.Module) -> nn.Module:
     return probe
 
 
-def _run(probe: nn.Module, example: Inputs) -> tuple[object, Flow]:
+def _run(probe: nn.Module, example: Inputs, declared: Declared) -> tuple[object, Flow]:
     try:
-        with plain(), Flow(probe, operators.handler, operators.scales, operators.geometry) as flow:
+        flow = Flow(probe, declared.handler, products.scales, products.geometry)
+        with plain(), declared.watching(probe, flow), flow.watching(probe, example):
             return inputs.call(probe, example), flow
+    except ConfigError:
+        raise
     except Exception as wrong:
         raise ModelError(
             f"the network fails on its example of shape {inputs.shapes(example)}: {first_line(wrong)}"
@@ -129,5 +141,5 @@ def restrict(choice: Choice, *, max_sparsity: float, step: int) -> Choice:
 
     A unit of several channels (a group of a grouped convolution) counts as that many. Zero `max_sparsity` freezes.
     """
-    lowest = min(max(1, math.ceil(choice.dense * (1.0 - max_sparsity) - 1e-9)), choice.dense)
+    lowest = min(max(choice.levels[0], math.ceil(choice.dense * (1.0 - max_sparsity) - 1e-9)), choice.dense)
     return dataclasses.replace(choice, levels=levels_of(choice.dense, lowest, step // math.gcd(step, choice.width)))

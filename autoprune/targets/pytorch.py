@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from autoprune.copies import copied
 from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.inputs import Inputs, arguments, call, moved
@@ -58,7 +58,7 @@ class Torch:
         return self._sampler(twin, inputs)
 
     def _prepared(self, model: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
-        twin, inputs = copy.deepcopy(model).cpu().eval(), batch_of(example, self.batch)
+        twin, inputs = copied(model).cpu().eval(), batch_of(example, self.batch)
         if self.dtype == "bf16":
             twin = twin.bfloat16()
             inputs = moved(inputs, torch.bfloat16)

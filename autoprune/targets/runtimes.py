@@ -19,7 +19,7 @@ from autoprune.files import disk
 from autoprune.inputs import Inputs
 from autoprune.protocols import Sampler
 from autoprune.targets import program
-from autoprune.targets.graph import Cutter, exported
+from autoprune.targets.graph import Cutter, exported, fed
 from autoprune.targets.inputs import batch_of, bound_to, checked, own_processors, processor, threads_of
 
 
@@ -92,12 +92,11 @@ class OnnxRuntime(_TakesOnnx):
         options.inter_op_num_threads = 1
         # threads that spin after a run take the processor from the network that is timed next
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        given = inputs.numpy()
+        feed = fed(graph, inputs)
         try:
             session = onnxruntime.InferenceSession(
                 graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-            feed = {session.get_inputs()[0].name: given}
             session.run(None, feed)
         except Exception as wrong:  # the runtime's own errors have no common base
             raise TargetError(f"target {self.name} cannot run this network ({first_line(wrong)})") from wrong
@@ -152,18 +151,18 @@ class OpenVino(_TakesOnnx):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32" if self.dtype == "fp32" else "bf16",
         }
-        given = inputs.numpy()
+        feed = fed(graph, inputs)
         try:
             core: Any = openvino.Core()
             request = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", settings)
             request = request.create_infer_request()
-            request.infer([given])
+            request.infer(feed)
         except Exception as wrong:  # the runtime's own errors have no common base
             raise TargetError(f"target {self.name} cannot run this network ({first_line(wrong)})") from wrong
 
         def once() -> float:
             begun = time.perf_counter()
-            request.infer([given])
+            request.infer(feed)
             return 1e3 * (time.perf_counter() - begun)
 
         return once

@@ -8,6 +8,8 @@ class TestMine(LearnerContract):
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -117,6 +119,26 @@ class ProposalContract:
         assert all(type(level) is int for level in policy.levels)
         assert hash(policy) == hash(Policy(tuple(policy.levels)))
 
+    @pytest.mark.parametrize("becomes", ["scored", "failed", "pending"])
+    def test_proposes_no_policy_twice_while_others_exist(self, make: Make, becomes: str) -> None:
+        """In a space of few policies each comes once, whatever becomes of it; then some again, or Exhausted."""
+        space, every = _few()
+        controller, found = new(make, space), list[Policy]()
+        with contextlib.suppress(Exhausted):
+            for number in range(len(every) + 3):
+                found.append(controller.ask())
+                if becomes != "pending":
+                    trial = judge(space, number, found[-1])
+                    controller.tell(_fail(trial) if becomes == "failed" else trial)
+        assert len(set(found)) == min(len(found), len(every))
+        assert set(found) <= set(every)
+
+    def test_proposes_no_policy_twice_in_a_coarse_space(self, make: Make, asks: int) -> None:
+        """Where a proposal is rounded to few levels, another takes the place of what was proposed before."""
+        space = toy_space(depth=10, step=8)
+        found = [trial.policy for trial in _until_exhausted(new(make, space), asks, space)]
+        assert len(set(found)) == len(found)
+
 
 class FixedContract(ProposalContract):
     """For a rule of thumb: one policy, always the same, and no more."""
@@ -191,6 +213,14 @@ class ControllerContract(ProposalContract):
             controller.tell(judge(space, number, policy))
         assert all(half(space).admits(t.policy) for t in drive(controller, asks, 2))
 
+    def test_proposes_again_what_was_told_of_another_rung(self, make: Make) -> None:
+        """A policy that was looked at more thoroughly may still be asked; and again each comes once."""
+        space, every = _few()
+        controller = new(make, space)
+        for number, policy in enumerate(every):
+            controller.tell(dataclasses.replace(judge(space, number, policy), rung=1))
+        assert {trial.policy for trial in drive(controller, len(every), len(every), space)} == set(every)
+
     def test_survives_failures(self, make: Make, asks: int) -> None:
         """Trials without a reward stop nothing."""
         space, controller = toy_space(), new(make)
@@ -228,6 +258,15 @@ def _until_exhausted(controller: Controller, asks: int, space: SearchSpace) -> l
     except Exhausted:
         assert trials, "exhausted before the first policy"
     return trials
+
+
+def _few() -> tuple[SearchSpace, list[Policy]]:
+    """A space, and the few policies that use half of its MACs."""
+    space = toy_space(depth=4, step=8)
+    every = half(space).every(100)
+    assert every is not None
+    assert len(every) == 8
+    return space, every
 
 
 def _fail(trial: Trial) -> Trial:

@@ -9,6 +9,7 @@ class TestMine(EvaluatorContract):
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import pickle
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from autoprune.evaluators.bench import Bench
 from autoprune.protocols import Evaluator, Trains
 from autoprune.structure.prune import Candidate
 from autoprune.structure.trace import Trace, trace
-from autoprune.task import Images, Task
+from autoprune.task import Images, Split, Task, top1
 from autoprune.testing.controllers import global_randomness
 from autoprune.train import Recipe, train
 from autoprune.values.space import Policy, SearchSpace
@@ -169,8 +170,14 @@ class EvaluatorContract:
         dense = Candidate(space.dense(), copy.deepcopy(task.model).eval())
         with torch.inference_mode():
             assert torch.equal(realised.model.eval()(task.example), dense.model(task.example))
-        assert task.metric(realised.model, task.holdout) == task.metric(dense.model, task.holdout)
+        assert task.quality(realised.model, task.holdout) == task.quality(dense.model, task.holdout)
         assert evaluator.score(evaluator.recover(realised)) == evaluator.score(evaluator.recover(dense))
+
+    def test_a_metric_where_lower_is_better_is_turned(self, make: MakeEvaluator, setting: Setting) -> None:
+        """Scores are better when higher, whatever the task's metric: `task.quality` is what to score with."""
+        task, traced, space = setting
+        turned = dataclasses.replace(task, metric=_error, lower_is_better=True)
+        assert -1 <= scored(self.new(make, (turned, traced, space)), space.snap([0.5] * len(space))) < 0
 
     def test_same_seed_same_number(self, make: MakeEvaluator, setting: Setting) -> None:
         """Whoever evaluates, however often, and whatever was evaluated in between."""
@@ -221,6 +228,11 @@ class EvaluatorContract:
             next(candidate.model.parameters()).fill_(float("nan"))
         with pytest.raises(TrialFailed, match=r"finite|nan"):
             evaluator.score(evaluator.recover(candidate))
+
+
+def _error(model: nn.Module, split: Split) -> float:
+    """The share of samples that a network gets wrong, in [0, 1]."""
+    return 1 - top1(model, split)
 
 
 def scored(evaluator: Evaluator, policy: Policy) -> float:

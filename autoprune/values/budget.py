@@ -89,6 +89,15 @@ class Limit:
         """The largest value that may be predicted or measured."""
         return self.most / (1 + self.margin)
 
+    def unmet(self, space: SearchSpace) -> str:
+        """Why no policy of `space` meets this ceiling; "" where one does."""
+        least, unit = self.cost.predict(space.thinnest()), self.cost.unit
+        if least <= self.allowed:
+            return ""
+        share = least / self.cost.predict(space.dense())
+        asked = f"a budget of {self.most:.12g} {unit} ({self.name}={self.asked or self.most})"
+        return f"{asked} cannot be met: the smallest reachable is {least:.12g} {unit}, {share:.1%} of dense"
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -99,16 +108,9 @@ class Budget:
     fill: bool = True
 
     def __post_init__(self) -> None:
-        thinnest = self.space.thinnest()
         for limit in self.limits:
-            least = limit.cost.predict(thinnest)
-            if least > limit.allowed:
-                dense = limit.cost.predict(self.space.dense())
-                raise BudgetError(
-                    f"a budget of {limit.most:.12g} {limit.cost.unit} ({limit.name}={limit.asked or limit.most}) "
-                    f"cannot be met: the smallest reachable is {least:.12g} {limit.cost.unit}, "
-                    f"{least / dense:.1%} of dense"
-                )
+            if fault := limit.unmet(self.space):
+                raise BudgetError(fault)
 
     def admits(self, policy: Policy) -> bool:
         """Whether `policy` meets every ceiling."""
@@ -148,6 +150,34 @@ class Budget:
                 (int(tried[good]) if good < len(tried) else exceeds),
             )
         return fits
+
+    def every(self, most: int) -> list[Policy] | None:
+        """All policies that `fit` leaves as they are; None where looking for them there are more than `most` to follow.
+
+        Axis after axis, levels are left out with which the thinnest rest exceeds the budget, or with which even the
+        dense rest would leave room for one level more.
+        """
+        rows: Places = np.zeros((1, len(self._last)), dtype=np.int64)
+        for axis, last in enumerate(self._last.tolist()):
+            rows = np.repeat(rows, last + 1, axis=0)
+            rows[:, axis] = np.arange(len(rows)) % (last + 1)
+            rows = rows[self._feasible(rows)]
+            if self.fill and self.limits:
+                rows = rows[~self._roomy(rows, axis + 1)]
+            if len(rows) > most:
+                return None
+        return list(dict.fromkeys(Policy.of(row) for row in self.space.cube.rows(rows)))
+
+    def _roomy(self, places: Places, decided: int) -> NDArray[np.bool_]:
+        """Which rows could keep a level more along one of the first `decided` axes, whatever the others have."""
+        found = np.zeros(len(places), dtype=np.bool_)
+        for axis in range(decided):
+            raised = places.copy()
+            raised[:, axis] += 1
+            raised[:, decided:] = self._last[decided:]
+            able = places[:, axis] < self._last[axis]
+            found[able] |= self._feasible(raised[able])
+        return found
 
     def _feasible(self, places: Places) -> NDArray[np.bool_]:
         """Which rows of `places`, (policies, axes), meet every ceiling."""

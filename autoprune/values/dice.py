@@ -21,6 +21,10 @@ class Dice:
         self.asked += 1
         return rng
 
+    def again(self) -> np.random.Generator:
+        """Another generator of the last ask; of the first, where there was none yet."""
+        return np.random.default_rng((self.seed, max(self.asked - 1, 0), 1))
+
     def tell(self) -> None:
         """Note one told trial. What was told was asked, in this life or an earlier one."""
         self.told += 1

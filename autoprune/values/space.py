@@ -27,13 +27,15 @@ class Choice:
 
     Attributes:
         name: of channels, the first layer that produces them (with #2, #3 ... where one layer feeds several choices).
-        levels: every number that it may take, ascending, at least 0; the last is the dense network's.
+        levels: every number that it may take, ascending, at least 0; the last is the dense network's, or below it.
         kind: what a unit is: "channel", "head", "block" and the like.
         within: the name of the block choice whose level 0 makes this one moot; "" where there is none.
         layers: every layer whose weights lose rows or columns with a unit, producers first.
         role: facts that a learning controller may look at, each in [0, 1]; may be empty. A trace says channels, and
             input channels, input height and width, stride and kernel of the producing layers, against their largest.
         width: channels a unit; more than one where whole groups of a grouped convolution leave.
+        producers: of `layers`, those whose output the units are; empty in a space that was made by hand.
+        of: the dense network's level, where it is above the last; 0 where it is the last.
     """
 
     name: str
@@ -43,17 +45,27 @@ class Choice:
     layers: tuple[str, ...] = ()
     role: tuple[float, ...] = ()
     width: int = 1
+    producers: tuple[str, ...] = ()
+    of: int = 0
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.levels, self.levels[1:]))
-        if not (self.levels and rising and self.levels[0] >= 0 < self.levels[-1]):
+        if not (
+            self.levels
+            and rising
+            and self.levels[0] >= 0 < self.levels[-1]
+            and (self.levels[-1] < self.of or not self.of)
+        ):
             few = ", ".join(map(str, self.levels[:8])) or "none"
-            raise ConfigError(f"choice {self.name!r} has the levels {few}; ascending whole numbers from 0 on are right")
+            below = f", below {self.of}," if self.of else ""
+            raise ConfigError(
+                f"choice {self.name!r} has the levels {few}; ascending whole numbers from 0 on{below} are right"
+            )
 
     @property
     def dense(self) -> int:
         """The dense network's level."""
-        return self.levels[-1]
+        return self.of or self.levels[-1]
 
     @property
     def reach(self) -> float:
@@ -97,6 +109,7 @@ class SearchSpace:
 
     Attributes:
         ties: choices, by position, that move together; they have as many levels.
+        unpriced: operators whose MACs are not known, for people; they are not among `ops`.
     """
 
     name: str
@@ -104,14 +117,16 @@ class SearchSpace:
     ops: tuple[Op, ...] = ()
     parameters: tuple[Op, ...] = ()
     ties: tuple[tuple[int, ...], ...] = ()
+    unpriced: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         tied = [place for tie in self.ties for place in tie]
         if len(tied) != len(set(tied)) or not all(0 <= place < len(self.choices) for place in tied):
             raise ConfigError(f"the ties of {self.name} are {self.ties}; each choice, by position, in one tie is right")
         for tie in self.ties:
-            if len({len(self.choices[place].levels) for place in tie}) > 1:
-                names = ", ".join(self.choices[place].name for place in tie)
+            counts = [len(self.choices[place].levels) for place in tie]
+            if len(set(counts)) > 1:
+                names = ", ".join(f"{self.choices[at].name} ({count})" for at, count in zip(tie, counts, strict=True))
                 raise ConfigError(f"{names} have different numbers of levels; only choices of as many can be tied")
         blocks = {choice.name for choice in self.choices if choice.levels[0] == 0}
         if lost := [choice for choice in self.choices if choice.within and choice.within not in blocks]:
@@ -160,10 +175,12 @@ class SearchSpace:
         return self.canonical(Policy(tuple(choice.levels[0] for choice in self.choices)))
 
     def canonical(self, policy: Policy) -> Policy:
-        """`policy` with the dense level for what lies in a block that is left out: equal networks are one policy."""
+        """`policy` with the last level for what lies in a block that is left out: equal networks are one policy."""
         moot = self._moot(policy.levels)
         pairs = enumerate(zip(self.choices, policy.levels, strict=True))
-        return Policy(tuple(c.dense if place in moot else level for place, (c, level) in pairs)) if moot else policy
+        return (
+            Policy(tuple(c.levels[-1] if place in moot else level for place, (c, level) in pairs)) if moot else policy
+        )
 
     def _moot(self, levels: Sequence[int]) -> set[int]:
         """The choices, by position, that lie in a block that is left out."""
@@ -241,12 +258,12 @@ class Cube:
         return Policy.of(self.rows(np.array([places], dtype=np.int64))[0])
 
     def rows(self, places: Places) -> Rows:
-        """The levels of all choices, (policies, axes) -> (policies, choices); of what is moot the dense one."""
+        """The levels of all choices, (policies, axes) -> (policies, choices); of what is moot the last one."""
         if len(self) < len(self._space):
             places = np.concatenate([places, np.full((len(places), 1), -1)], axis=1)[:, self._axis]
         found: Rows = self._table[np.arange(len(self._space)), places]  # (policies, choices)
         for place, out in [(place, found[:, block] == 0) for place, block in self._space.gates]:
-            found[out, place] = self._space.choices[place].dense
+            found[out, place] = self._space.choices[place].levels[-1]
         return found
 
     def _telling(self, policy: Policy) -> list[int]:
@@ -272,9 +289,9 @@ class Cube:
 
     @cached_property
     def _table(self) -> Rows:
-        """(choices, most levels): the levels of each from the first on, and the dense one in what is left over."""
+        """(choices, most levels): the levels of each from the first on, and the last one in what is left over."""
         most = max((len(choice.levels) for choice in self._space), default=1)
-        table = np.repeat(np.array([[choice.dense] for choice in self._space], dtype=np.int64), most, axis=1)
+        table = np.repeat(np.array([[choice.levels[-1]] for choice in self._space], dtype=np.int64), most, axis=1)
         for row, choice in zip(table, self._space, strict=True):
             row[: len(choice.levels)] = choice.levels
         return table

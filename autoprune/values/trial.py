@@ -83,6 +83,9 @@ class Trial:
         return self.outcome.error if isinstance(self.outcome, Failure) else ""
 
 
+FIRST, FEWEST = 10, 3  # different policies that should not all score the same
+
+
 def front(values: Sequence[Sequence[float]]) -> list[int]:
     """The rows that no other beats, all numbers upwards: none is as large everywhere; of equal rows the first.
 
@@ -98,7 +101,19 @@ def front(values: Sequence[Sequence[float]]) -> list[int]:
     return found
 
 
+def scored(trials: Iterable[Trial]) -> int:
+    """How many different networks got a score in `trials`."""
+    return len({trial.policy for trial in trials if trial.metric is not None})
+
+
 def policies_per_second(trials: Iterable[Trial]) -> float:
     """How many of `trials` were evaluated, by the sum of their seconds; 0 where none was."""
     spent = [sum(trial.seconds.values()) for trial in trials if trial.repeats is None]
     return len(spent) / sum(spent) if sum(spent) else 0.0
+
+
+def score_of_all(trials: Iterable[Trial]) -> float | None:
+    """The metric of the first `FIRST` different policies, or as many as there are; None where they differ."""
+    found = {trial.policy: trial.metric for trial in trials if trial.metric is not None}
+    first = list(found.values())[:FIRST]
+    return first[0] if len(first) >= FEWEST and len(set(first)) == 1 else None

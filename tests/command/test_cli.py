@@ -87,7 +87,7 @@ class TestRefusals:
             ),
             (':make"', ':make"\nnan = "yes"', "setting 'nan' is 'yes': input should be a valid boolean"),
             ("mine.py:make", "none.py:make", "none.py does not exist; it should be a Python file"),
-            ("[search]", "[[space.group]]\nmatch = 'zzz'\n[search]", "match = 'zzz' matches no group; there are 0, 3"),
+            ("[search]", "[[space.group]]\nmatch = 'zzz'\n[search]", "match = 'zzz' matches no choice; there are 0, 3"),
         ],
     )
     @pytest.mark.parametrize("command", ["search", "check"])
@@ -137,7 +137,8 @@ class TestCheck:
     def test_names_groups_frozen_layers_and_costs(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found = json.loads(said(capsys, "check", str(space), "--json"))
         assert [(g["name"], g["of"], g["lowest"]) for g in found["choices"]] == [("0", 8, 2), ("3", 12, 3)]
-        assert found["frozen"] == [{"name": "7", "units": 10, "reason": "is the network's output"}]
+        output = {"name": "7", "units": 10, "reason": "is the network's output", "layers": ["7"], "params": 10}
+        assert found["frozen"] == [output]
         macs = {"name": "macs", "unit": "MAC", "dense": 60024.0, "smallest": 4638.0}
         assert macs in found["costs"]
         assert found["budget"] == [{"cost": "macs", "asked": "50%", "most": 30012.0}]
@@ -267,7 +268,7 @@ class TestStudy:
         threads = torch.get_num_threads()
         try:
             first = searched(study.build(config.read(space)), directory, 2, "bf16")
-            built, opened = lifecycle.reopen(directory, trials=9)
+            built, opened = lifecycle.reopen(directory, trials=9, trust=[f"{MINE}:make", f"{MINE}:Constant"])
             with opened:
                 assert (list(opened), built.precision, built.config.search.trials) == (first, "bf16", 9)
             assert torch.get_num_threads() == 1
@@ -285,7 +286,7 @@ class TestStudy:
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
         with pytest.raises(RunError, match="was changed since the run began"):
-            lifecycle.reopen(tmp_path / "run")
+            lifecycle.reopen(tmp_path / "run", trust=[f"{MINE}:make", f"{MINE}:Constant"])
 
     def test_of_a_controller_that_proposes_sparsities_is_one_line(self, space: Path, tmp_path: Path) -> None:
         built = study.build(config.read(space, {"controller": {"use": f"{MINE}:OldController"}}))

@@ -64,7 +64,28 @@ class TestProgress:
                     shown.trial(one)
         said = capsys.readouterr().err
         assert "trial 4/9" in said
-        assert "best reward 0.5000, top-1 0.2500, macs 25.0%, 3.2 policies/s" in said
+        assert "best reward 0.5000, top-1 25.00 %, macs 25.0%, 3.2 policies/s" in said
+
+    def test_says_when_all_networks_score_the_same(
+        self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with Run(tmp_path / "run", built.config.plain(), built.space) as run, Progress(built, run) as shown:
+            for number in range(11):
+                policy = built.space.snap([number / 14] * len(built.space))
+                run.append(one := done(number, policy, 0.25, {"macs": 15_006.0}))
+                shown.trial(one)
+        said = capsys.readouterr().err
+        assert said.count("The first networks all have the same top-1, 25.00 %: does the metric see what pruning") == 1
+
+    def test_shows_the_best_of_a_metric_where_lower_is_better(
+        self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        task = dataclasses.replace(built.task, metric_name="RMSE", lower_is_better=True, metric=lambda m, s: 3.25)
+        lower = dataclasses.replace(built, task=task)
+        with Run(tmp_path / "run", built.config.plain(), built.space) as run, Progress(lower, run) as shown:
+            run.append(one := done(0, POLICY, -3.25, {"macs": 15_006.0}))
+            shown.trial(one)
+        assert "best 3.25, RMSE 3.25, macs" in capsys.readouterr().err
 
     def test_shows_no_pace_before_there_is_one(
         self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -581,3 +581,31 @@ def test_a_careful_score_is_of_the_same_weights(setting: Setting) -> None:
     fast = metric(evaluator, policy)
     careful = evaluator.careful()
     assert abs(metric(careful, policy) - fast) < 0.05
+
+
+class Named(nn.Module):
+    """Takes its image by name, and gives a mapping."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.inner(image)}
+
+
+@pytest.mark.parametrize("distill", [0.0, 1.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_of_mappings_are_trained_as_those_of_tensors(name: str, distill: float, setting: Setting) -> None:
+    task, _, space = setting
+    model, example = Named(task.model), {"image": task.example}
+    traced = trace(model, example)
+    named = SearchSpace("named", traced.choices, traced.ops, traced.parameters)
+    widths = [choice.levels[0] for choice in space]
+    images, labels = next(iter(task.train.batches(64)))
+    plain, other = (
+        made(name, given, distill=distill)
+        for given in (setting, (dataclasses.replace(task, model=model, example=example), traced, named))
+    )
+    assert widths == [choice.levels[0] for choice in named]
+    assert torch.allclose(plain.lesson(0, images, labels), other.lesson(0, {"image": images}, labels), atol=1e-5)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from autoprune import config
 from autoprune.errors import ModelError, PolicyError, RunError
 from autoprune.evaluators.recalibrate import Recalibrate
-from autoprune.files import export, policy_file
+from autoprune.files import export, policy_file, programs
+from autoprune.files.compared import Exported
 from autoprune.protocols import Evaluator, Score
 from autoprune.report import facts as report, page as pages, plots, words
 from autoprune.report.facts import Agreement, ChoiceFacts, FrozenFacts, Limit, Network, Report, Role, TrialFacts
@@ -50,6 +51,7 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         name="demo <space>",
         task="demo",
         metric_name=metric_name,
+        in_percent=metric_name == "top-1",
         images={"train": 10, "holdout": 5, "test": 5},
         plugins={"controller": "evolution", "evaluator": "recalibrate", "criterion": "l1", "reward": reward},
         units={"macs": "MAC", "params": "param"},
@@ -64,7 +66,7 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         random_trials=tried[:4],
         best=trials - 1,
         seconds={"search: score": 61.0, "search: journal": 1.0, "search: ask": 3.0, "finetune": 120.0},
-        exports=(export.Exported("model.onnx", 2**20, 3e-7, 32),),
+        exports=(Exported("model.onnx", 2**20, 3e-7, 32),),
         finetune={"steps": 3, "lr": 0.1},
         seed=0,
         versions={"torch": "2"},
@@ -123,6 +125,19 @@ def test_the_summary_says_how_true_the_score_is_and_where_the_time_went() -> Non
     older = dataclasses.replace(facts(), fidelity=None, policies_per_second=0.0)
     assert words.remarks(older) == [words.remarks(facts())[1].replace(", 0.25 policies/s", "")]
     assert words.remarks(dataclasses.replace(older, seconds={})) == []
+
+
+def test_the_report_says_how_many_different_networks_were_scored() -> None:
+    made = facts(trials=30)
+    failed = sum(t.metric is None for t in made.trials)
+    said = f"30 trials by evolution scored 2 different networks, {failed} failed"
+    assert failed
+    assert f"{said}." in words.remarks(dataclasses.replace(made, scored=2))
+    assert f"<p>{said}; the best is number" in pages.render(dataclasses.replace(made, scored=2))
+    older = pages.render(made)
+    assert "<p>30 trials by evolution; the best is number" in older
+    alone = dataclasses.replace(made, trials=made.trials[:1], scored=1)
+    assert words.searched(alone) == "1 trial by evolution scored 1 different network"
 
 
 def test_phases_of_a_trial_come_in_its_order_and_unknown_ones_last() -> None:
@@ -323,8 +338,8 @@ def test_the_comparison_holds_what_it_promises(finished: tuple[Study, Run, Repor
 def test_the_files_are_the_network_of_the_report(finished: tuple[Study, Run, Report, list[str]]) -> None:
     built, run, made, _ = finished
     names = {p.name for p in run.directory.iterdir()}
-    assert {policy_file.NAME, export.WEIGHTS, export.PROGRAM, export.ONNX, report.FACTS, pages.PAGE} <= names
-    assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM, export.ONNX]
+    assert {policy_file.NAME, export.WEIGHTS, programs.PROGRAM, programs.ONNX, report.FACTS, pages.PAGE} <= names
+    assert [e.file for e in made.exports] == [export.WEIGHTS, programs.PROGRAM, programs.ONNX]
     back = export.load(run.directory, built.task.model)
     assert built.costs["macs"].measure(back, built.task.example) == made.ours.costs["macs"]
     assert top1(back, split(48, 3)) == made.ours.test
@@ -360,18 +375,18 @@ def test_a_policy_for_another_network_is_refused(finished: tuple[Study, Run, Rep
 
 
 def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> export.Exported:
+    def refuse(*_: object) -> Exported:
         raise ModelError("model.onnx cannot be written for this network: Unsupported: no")
 
-    monkeypatch.setattr(export, "export_onnx", refuse)
+    monkeypatch.setattr(programs, "export_onnx", refuse)
     built, run = searched(small_task(), tmp_path, controller="uniform", trials=2)
     monkeypatch.setattr(Recalibrate, "notes", ("The evaluator left a layer alone.",))
     made = finish(built, run)
     assert "The evaluator left a layer alone." in made.notes
-    assert [e.file for e in made.exports] == [export.WEIGHTS, export.PROGRAM]
+    assert [e.file for e in made.exports] == [export.WEIGHTS, programs.PROGRAM]
     assert any("model.onnx cannot be written" in note for note in made.notes)
     assert made.networks["uniform"] == made.ours
-    assert not (run.directory / export.ONNX).exists()
+    assert not (run.directory / programs.ONNX).exists()
 
 
 # how true the score of the search is
@@ -420,6 +435,7 @@ def test_the_score_of_the_search_is_compared_with_the_slow_one_and_kept(tmp_path
     assert Careful.counted == [made.fidelity.policies]
     assert made.seconds["fidelity"] > 0
     spent = [sum(t.seconds.values()) for t in run]
+    assert made.scored == 2
     assert made.policies_per_second == pytest.approx(2 / sum(spent))
     assert sum(made.searching.values()) == pytest.approx(sum(spent))
     assert finish(with_care(built), run) == report.read(run.directory) == made

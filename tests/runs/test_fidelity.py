@@ -95,7 +95,7 @@ def built(
     task = dataclasses.replace(mine.make(), test=Unread())
     if finetuned:
         worth = finetuned
-        task = dataclasses.replace(task, metric=lambda model, split: worth(model.removed))  # type: ignore[arg-type]
+        task = dataclasses.replace(task, metric=lambda model, split: worth(getattr(model, "removed", 0.0)))
     tables = {
         "name": "mine",
         "task": {"use": study.GIVEN},
@@ -339,3 +339,11 @@ class TestOfTrials:
         plain = built(lambda m: Plain(m, lambda value: value))
         assert not isinstance(plain.evaluator, SavesTime)
         assert fidelity.of_trials(plain, tried, most=20) is None
+
+
+def test_the_difference_of_scores_is_in_the_numbers_of_a_metric_where_lower_is_better() -> None:
+    scores = {"fast": [-3.0, -4.0, -5.0], "slow": [-2.0, -3.5, -4.5]}
+    found = fidelity.Fidelity(scores, {"fast": 1.0, "slow": 1.0}, 0, "", 0, lower_is_better=True)
+    mean, _ = found.difference() or (0.0, 0.0)
+    assert mean == pytest.approx(2 / 3), "the fast error is larger"
+    assert found.plain()["scores"]["fast"] == [3.0, 4.0, 5.0]

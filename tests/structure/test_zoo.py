@@ -17,6 +17,7 @@ from autoprune.costs.arithmetic import Macs, Params
 from autoprune.costs.memory import Memory, Size
 from autoprune.evaluators.pruningnet import Generator, widths_about
 from autoprune.evaluators.shared.subnets import Subnets
+from autoprune.structure.accounts import unaccounted
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import Trace, trace
 from autoprune.values.space import Policy, SearchSpace
@@ -61,6 +62,11 @@ class TestZoo:
         assert len(case(name).trace.choices) == ZOO[name][2]
         assert all(f.reason and f.name for f in case(name).trace.frozen)
         assert set(case(name).trace.proofs) == {"exact"}
+
+    def test_accounts_for_every_layer_and_operator(self, name: str) -> None:
+        one = case(name)
+        assert not unaccounted(one.model, one.trace.choices, one.trace.frozen)
+        assert not one.trace.unpriced
 
     def test_prices_every_policy_exactly(self, name: str) -> None:
         one = case(name)

@@ -16,11 +16,12 @@ from autoprune import plugins
 from autoprune.errors import ConfigError, TargetError
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import trace
-from autoprune.targets.graph import Cutter, exported
+from autoprune.targets.graph import Cutter, exported, loosened
 from autoprune.targets.pytorch import Torch
 from autoprune.targets.runtimes import Command, OnnxRuntime
 from autoprune.testing.evaluators import toy_setting
 from autoprune.values.space import SearchSpace
+from tests.making import Recommender, Siamese, small_bert
 
 
 class Depthwise(nn.Module):
@@ -55,6 +56,24 @@ class TestCutter:
             assert {name: cut[name] for name in real if name in cut} == {n: s for n, s in real.items() if n in cut}
             assert sorted(cut.values()) == sorted(real.values())
 
+    @pytest.mark.parametrize("kind", ["hugging face", "siamese", "recommender"])
+    def test_cuts_networks_of_several_inputs_as_an_export_of_each_would_be(self, kind: str) -> None:
+        """Transposed weights and rows of embeddings used to be computed before they were cut, and stayed dense."""
+        example: Any = {"left": torch.randn(1, 1, 8, 8), "right": torch.randn(1, 1, 8, 8)}
+        model: nn.Module = Siamese()
+        if kind == "hugging face":
+            model, example = small_bert()
+            example = {name: tensor[:1] for name, tensor in example.items()}
+            assert any("attention" in choice.name for choice in trace(model, example).choices)
+        elif kind == "recommender":
+            model, example = Recommender(), (torch.randint(0, 10, (1, 3)), torch.randn(1, 4))
+        traced = trace(model.eval(), example)
+        thin = prune(model, traced, [np.arange(max(1, choice.dense // 2)) for choice in traced.choices])
+        cut, real = Cutter(model, example, "test")(thin), exported(thin, example, "test")
+        assert sorted(shapes(cut).values()) == sorted(shapes(real).values())
+        assert [node.op_type for node in cut.graph.node] == [node.op_type for node in real.graph.node]
+        assert OnnxRuntime()._started(cut, example)() > 0
+
     def test_a_cut_graph_runs(self) -> None:
         model, example = Depthwise().eval(), torch.randn(1, 3, 4, 4)
         traced = trace(model, example)
@@ -69,6 +88,25 @@ class TestCutter:
 
         with pytest.raises(TargetError, match="cannot be exported"):
             exported(Impossible(), torch.randn(1, 3), "test")
+
+
+@pytest.mark.parametrize(
+    ("source", "sizes", "wanted"),
+    [
+        ((1, 12, 32), (1, 12, 4, 8), [0, 0, -1, 8]),  # heads
+        ((1, 12, 4, 8), (1, 12, 32), [0, 0, -1]),
+        ((12, 1, 32), (12, 4, 8), [0, -1, 8]),
+        ((1, 16, 4, 4), (1, 256), [0, -1]),
+        ((1, 16, 4, 4), (1, 16, 16), [0, 0, -1]),  # patches
+        ((1, 58, 28, 28), (1, 2, 29, 28, 28), [0, 2, -1, 28, 28]),  # shuffled groups
+        ((1, 2, 29, 28, 28), (1, 58, 28, 28), [0, -1, 28, 28]),
+        ((3, 5), (3, 5), [0, 0]),
+        ((), (1, 6, 8), [1, 6, -1]),
+        ((), (8,), [-1]),
+    ],
+)
+def test_a_reshape_follows_its_source(source: tuple[int, ...], sizes: tuple[int, ...], wanted: list[int]) -> None:
+    assert loosened(source, sizes) == wanted
 
 
 class TestOnnxRuntime:

@@ -130,7 +130,7 @@ class TestSpace:
     @pytest.mark.parametrize(
         ("choices", "ties", "message"),
         [
-            (MIXED.choices[:2], ((0, 1),), "conv1, conv2 have different numbers of levels"),
+            (MIXED.choices[:2], ((0, 1),), "have different numbers of levels"),
             (MIXED.choices[:2], ((0, 2),), "each choice, by position, in one tie is right"),
             (MIXED.choices[6:8], ((0, 1), (1,)), "each choice, by position, in one tie is right"),
             (MIXED.choices[3:5], (), "'inner' lies within 'block', which x has not as a choice with level 0"),

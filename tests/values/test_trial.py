@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from autoprune.values.space import Policy
-from autoprune.values.trial import Failure, Outcome, Trial, front, policies_per_second
+from autoprune.values.trial import Failure, Outcome, Trial, front, policies_per_second, scored
 from tests.making import done, failed
 
 rows = st.integers(1, 3).flatmap(
@@ -56,3 +56,11 @@ def test_copies_do_not_count_as_evaluated() -> None:
     first, copied = done(0, policy, seconds={"prune": 0.5, "score": 1.5}), Trial(1, policy, Outcome(1, (1,)), repeats=0)
     assert policies_per_second([first, copied, failed(2, policy, seconds={"prune": 2.0})]) == pytest.approx(2 / 4)
     assert policies_per_second([copied]) == 0.0
+
+
+def test_networks_are_counted_once_however_often_they_were_tried() -> None:
+    one, other = Policy((3,)), Policy((4,))
+    tried = [done(0, one), Trial(1, one, Outcome(1, (1,)), repeats=0), failed(2, other), failed(3, one)]
+    assert scored(tried) == 1
+    assert scored([*tried, done(4, other, 0.5)]) == 2
+    assert scored([]) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.copies import copied
 from autoprune.engine.fused import Statistics
 from autoprune.engine.memory import lay_out
 from autoprune.engine.precision import running
@@ -136,7 +136,7 @@ def _mask(stay: Stay, layer: str, whole: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 def statistics(model: nn.Module, batches: Iterable[Batch], precision: str) -> Statistics:
     """Those that `recalibrate` would give the BatchNorms of `model`, which is only read."""
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     recalibrate(twin, batches, precision)
     return {layer: moments(norm) for layer, norm in norms_of(twin)}
 

@@ -41,7 +41,7 @@ class Careful:
         task, it = self.bench.task, self.sampling
         with forked(self.bench.seed):
             if it.images:
-                images = drawn(task.train, self.bench.seed, self._images, it.batch, self.draw)
+                images = drawn(task.calibration, self.bench.seed, self._images, it.batch, self.draw)
                 recalibrate(candidate.model, images, "fp32")
         return candidate
 
@@ -50,12 +50,12 @@ class Careful:
         task = self.bench.task
         with forked(self.bench.seed):
             refuse_nonfinite(candidate.model.eval(), first_images(task.holdout))
-            return Score(float(task.metric(candidate.model, task.holdout)))
+            return Score(task.quality(candidate.model, task.holdout))
 
     def again(self) -> Careful | None:
         """The same with other calibration images; None where too few are left, or none are looked at."""
         it, other = self.sampling, self.draw + 1
-        enough = (other + 1) * (self._images // it.batch) * it.batch <= len(self.bench.task.train)
+        enough = (other + 1) * (self._images // it.batch) * it.batch <= len(self.bench.task.calibration)
         return replace(self, draw=other) if it.images and enough else None
 
     @property

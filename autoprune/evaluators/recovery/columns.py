@@ -10,7 +10,6 @@ samples of the columns to tell them apart.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.copies import copied
 from autoprune.inputs import call, device_of, moved
 from autoprune.structure.edits import Slice
 from autoprune.task import Batch
@@ -148,7 +148,7 @@ def collect(
 
     A layer that is never called is left out.
     """
-    twin = copy.deepcopy(model).eval()
+    twin = copied(model).eval()
     device = device_of(twin)
     found = {layer: Moments.empty(reader, device) for layer, reader in layers.items()}
     generator = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ Techniques, chapter 7).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autoprune.inputs import call, first, joined, mapped, picked as taken
+from autoprune.inputs import call
+from autoprune.metrics import logits
 from autoprune.task import Batch
 from autoprune.values.terms import Floats
 
@@ -100,22 +101,7 @@ def margins(model: nn.Module, batches: Iterable[Batch]) -> Floats:
     found = []
     with torch.inference_mode():
         for inputs, targets in batches:
-            logits, target = call(model, inputs).double(), targets[:, None].long()
-            others = logits.scatter(1, target, -torch.inf).amax(1)
-            found.append((logits.gather(1, target)[:, 0] - others).cpu())
+            outputs, target = logits(call(model, inputs)).double(), targets[:, None].long()
+            others = outputs.scatter(1, target, -torch.inf).amax(1)
+            found.append((outputs.gather(1, target)[:, 0] - others).cpu())
     return torch.cat(found).numpy()
-
-
-def pick(batches: Iterable[Batch], picked: NDArray[np.int64], size: int) -> Iterator[Batch]:
-    """Of all samples in `batches` those at the places `picked`, ascending, in batches of `size`."""
-    seen, held = 0, None  # samples so far, and those that are picked and wait
-    for inputs, targets in batches:
-        places = torch.from_numpy(picked[(picked >= seen) & (picked < seen + len(targets))] - seen).to(targets.device)
-        seen += len(targets)
-        new = taken((inputs, targets), places)
-        held = new if held is None else joined(held, new)
-        while len(held[1]) >= size:
-            yield first(held, size)
-            held = mapped(held, lambda tensor: tensor[size:])
-    if held is not None and len(held[1]):
-        yield held

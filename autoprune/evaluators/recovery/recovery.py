@@ -8,7 +8,6 @@ variates), the more so the more alike their widths are (`batchnorm.Peculiar`).
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from autoprune.copies import copied
 from autoprune.engine.chains import Unfusable
 from autoprune.engine.fused import PLACES, Fused, Fuser, Settle, Statistics
 from autoprune.engine.memory import laid_out
@@ -73,7 +73,7 @@ class Recovery:
     @classmethod
     def of(cls, bench: Bench, sampling: Sampling, realise: Callable[[Policy], Candidate]) -> Recovery:
         """Prepare: read the network's graph, and look at the dense network and the probes."""
-        train, seed, it = bench.task.train, bench.seed, sampling
+        train, seed, it = bench.task.calibration, bench.seed, sampling
         first = laid_out(next(drawn(train, seed, it.batch, it.batch))[0])
         few = Replay(lambda: drawn(train, seed, it.images, it.batch))
         blind = cls(bench, it, _fuser(bench.task.model, first), few)
@@ -124,8 +124,8 @@ class Recovery:
     def _looks(self, realise: Callable[[Policy], Candidate]) -> Iterator[Look]:
         """What few images and many say of the dense network, which comes first, and of the probes."""
         bench, it = self.bench, self.sampling
-        many = Replay(lambda: drawn(bench.task.train, bench.seed, it.reference, it.batch))
-        yield Look(None, (*self._compared(copy.deepcopy(bench.task.model).eval(), many), {}))
+        many = Replay(lambda: drawn(bench.task.calibration, bench.seed, it.reference, it.batch))
+        yield Look(None, (*self._compared(copied(bench.task.model).eval(), many), {}))
         for policy in it.probing(bench):
             with contextlib.suppress(TrialFailed):
                 made = realise(policy)

@@ -24,7 +24,7 @@ class Sampling:
         batch: images a step of that, and of a score that looks at a panel.
         reference: training images on which the statistics of the dense network and of the probes are measured, once, to
             correct for what is peculiar about a trial's few; no more than `images` corrects nothing.
-        holdout: holdout images that score a trial; 0 takes them all.
+        holdout: holdout images, drawn by the seed, that score a trial; 0 takes them all.
         panel: a trial looks at those of them that tell pruned networks apart, in whole batches: at as many, but not
             fewer than 500, as make up this share, in (0, 1], of the variance among probes. The metric on all is
             estimated from them. 1 counts all, as do metrics other than top-1, and where less than a batch is saved.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from autoprune.evaluators.recovery.recovery import Recovery
 from autoprune.evaluators.recovery.replay import Replay, Replayed
 from autoprune.evaluators.recovery.sampling import Sampling, together
 from autoprune.inputs import Inputs, call, tensors
+from autoprune.splits import draw, pick
 from autoprune.structure.prune import Candidate
 from autoprune.task import Batch, Split, top1
 from autoprune.values.space import Policy
@@ -63,11 +63,9 @@ class CountsAll:
         with running(self.bench.precision, self.bench.device):
             if not isinstance(network, Fused):
                 refuse_nonfinite(network, self._probe)
-            value = float(self.bench.task.metric(network, self._replayed))
+            value = self.bench.task.quality(network, self._replayed)
         if isinstance(network, Fused) and not network.finite:
             raise TrialFailed(_NOT_FINITE)
-        if not math.isfinite(value):
-            raise TrialFailed(f"the metric is {value}; it should be a finite number")
         return value
 
     @cached_property
@@ -114,7 +112,7 @@ def scorer(bench: Bench, it: Sampling, recovery: Recovery, realise: Callable[[Po
     A panel is whole batches: one size of batch makes one program of each convolution, and that takes as long as to run
     it a few times.
     """
-    judges = bench.task.holdout.head(it.holdout) if it.holdout else bench.task.holdout
+    judges = draw(bench.task.holdout, it.holdout, bench.seed) if it.holdout else bench.task.holdout
     fewest = panel.whole(panel.FEWEST, it.batch)
     pays = bench.shortcuts and it.panel < 1 and bench.task.metric is top1 and len(judges) >= fewest + it.batch
     if not pays:
@@ -132,7 +130,7 @@ def scorer(bench: Bench, it: Sampling, recovery: Recovery, realise: Callable[[Po
     coded = fuser.coded if isinstance(fuser, Fuser) and bench.precision == "int8" else laid_out
 
     def picked() -> Iterator[Batch]:
-        for images, targets in panel.pick(judges.batches(step), chosen.picked, step):
+        for images, targets in pick(judges.batches(step), chosen.picked, step):
             yield coded(images), targets
 
     return LooksAtPanel(bench, chosen, Replay(picked), len(judges))
@@ -154,7 +152,7 @@ def margins(bench: Bench, network: nn.Module, batches: Iterable[Batch]) -> Float
 
 def first_images(split: Split) -> Inputs:
     """A few of a split's images, ready to be looked at."""
-    images, _ = next(iter(split.head(_PROBED).batches(_PROBED)))
+    images, _ = next(iter(split.batches(_PROBED)))
     return laid_out(images)
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import os
@@ -16,9 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoprune.copies import copied
 from autoprune.engine.precision import running, training
 from autoprune.errors import ConfigError, ModelError
 from autoprune.evaluators.bench import Bench
@@ -31,10 +32,11 @@ from autoprune.evaluators.recovery.sampling import counting
 from autoprune.evaluators.shared.resumable_training import Course
 from autoprune.evaluators.shared.subnets import Subnets, Weights
 from autoprune.files import policy_file
-from autoprune.inputs import Inputs
+from autoprune.inputs import Inputs, moved, shapes
+from autoprune.metrics import logits
 from autoprune.protocols import Score, Watch, silent
 from autoprune.structure.prune import Candidate, Units
-from autoprune.task import Loss, Task
+from autoprune.task import Loss, Task, loss_of
 from autoprune.train import Recipe, forked, restart, thaw
 from autoprune.values.space import Policy
 
@@ -44,18 +46,22 @@ _SETTINGS = ("criterion", "settings")  # of a training, besides its recipe
 _REFERENCE, _BATCH = 1024, 128  # images of the widest network's statistics
 
 
-def blended(outputs: Tensor, targets: Tensor, taught: Tensor | None, loss: Loss, distill: float) -> Tensor:
+def blended(outputs: Any, targets: Any, taught: Any, loss: Loss, distill: float) -> Tensor:
     """The loss against `targets`, and with weight `distill` against the classes that `taught`, logits, makes likely.
+
+    Nothing is `taught` where that is None.
 
     Raises ConfigError where outputs are not (n, classes, ...).
     """
     if taught is None or not distill:
-        return loss(outputs, targets)
-    if outputs.dim() < 2 or outputs.shape[1] < 2:
-        shape = f"these are of shape {tuple(outputs.shape)}"
+        return loss_of(loss, outputs, targets)
+    scores = logits(outputs)
+    if not isinstance(scores, Tensor) or scores.dim() < 2 or scores.shape[1] < 2:
+        kind = "of shape" if isinstance(scores, Tensor) else f"a {type(scores).__name__} of"
+        shape = f"these are {kind} {shapes(scores)}"
         raise ConfigError(f"distill={distill} is for outputs (n, classes), and {shape}; distill = 0 is right for them")
-    soft = functional.cross_entropy(outputs, taught.softmax(1))
-    return distill * soft + (1 - distill) * loss(outputs, targets) if distill < 1 else soft
+    soft = functional.cross_entropy(scores, logits(taught).softmax(1))
+    return distill * soft + (1 - distill) * loss_of(loss, outputs, targets) if distill < 1 else soft
 
 
 def _check_distill(task: Task, distill: float) -> None:
@@ -112,6 +118,11 @@ class OneShot:
             raise ConfigError(f"{given}: at least 2, 0 and 0 are needed")
         _check_distill(self.bench.task, self.distill)
         self._ready = False
+
+    @property
+    def needs_loss(self) -> bool:
+        """As `protocols.NeedsLoss`."""
+        return self.distill < 1
 
     @property
     def about(self) -> Mapping[str, object]:
@@ -212,7 +223,7 @@ class OneShot:
 
         What is frozen in the dense network stays as it is, but for one that is frozen as a whole.
         """
-        net, bench = copy.deepcopy(self.bench.task.model), self.bench
+        net, bench = copied(self.bench.task.model), self.bench
         if self.start == "scratch":
             restart(net, bench.seed)
             ranked = [np.arange(choice.dense) for choice in bench.space]  # in their own order
@@ -246,10 +257,10 @@ class OneShot:
         }
         return Course(self.subnets.weights, recipe, bench.seed, {**own, **self.about}, details)
 
-    def _outputs(self, widths: Sequence[int], inputs: Inputs) -> Tensor:
+    def _outputs(self, widths: Sequence[int], inputs: Inputs) -> Any:
         """What the network of those widths gives in training."""
         with running(self.course.recipe.precision, self.bench.device):
-            return self.subnets.outputs(widths, inputs).float()
+            return moved(self.subnets.outputs(widths, inputs), torch.float32)
 
     def _own(self, file: Path) -> None:
         """Go on from the run's own file."""
@@ -283,7 +294,7 @@ class OneShot:
         """Estimates statistics and scores, with the widest network in the dense one's place."""
         bench, widest = self.bench, self.subnets.network(self.bench.space.dense()).model
         with forked(bench.seed):
-            images = drawn(bench.task.train, bench.seed, _REFERENCE, _BATCH)
+            images = drawn(bench.task.calibration, bench.seed, _REFERENCE, _BATCH)
             recalibrate(widest, images, training(bench.precision))
-        stand = dataclasses.replace(bench, task=dataclasses.replace(bench.task, model=widest))
+        stand = dataclasses.replace(bench, task=bench.task.standing_in(widest))
         return Fast(stand, counting(self.images, self.holdout), self.realise)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,13 +70,12 @@ class Subnets:
         """Which positions of each tensor stay."""
         return staying(self.weights.net, self.trace.edits, keep_first(self.weights.ranked, widths))
 
-    def outputs(self, widths: Sequence[int], inputs: Inputs) -> Tensor:
+    def outputs(self, widths: Sequence[int], inputs: Inputs) -> Any:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
         stay = self.stay(widths)
         skeleton = slices(self.weights.net, stay).train()
         values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in self._full(widths).items()}
-        found: Tensor = call(lambda *args, **named: functional_call(skeleton, values, args, named), inputs)
-        return found
+        return call(lambda *args, **named: functional_call(skeleton, values, args, named), inputs)
 
     def network(self, policy: Policy) -> Candidate:
         """The network of those widths as an ordinary one; it shares no tensor."""

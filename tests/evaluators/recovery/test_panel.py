@@ -28,6 +28,7 @@ from autoprune.evaluators.recovery.batchnorm import Peculiar, Seen
 from autoprune.evaluators.recovery.panel import Panel
 from autoprune.evaluators.recovery.sampling import probes
 from autoprune.evaluators.sequential import ReconstructSequential
+from autoprune.splits import pick
 from autoprune.structure.trace import Trace
 from autoprune.task import Batch, Split, Task, top1
 from autoprune.testing.evaluators import MakeEvaluator, toy_images, toy_setting
@@ -141,7 +142,7 @@ def test_margins_are_positive_where_the_target_has_the_largest_logit() -> None:
 def test_samples_are_picked_out_of_all_batches() -> None:
     split = toy_images(100, 1)
     (every, labels), picked = next(split.batches(100)), np.array([0, 7, 29, 60, 99])
-    found = list(panel.pick(split.batches(30), picked, 2))
+    found = list(pick(split.batches(30), picked, 2))
     assert [len(labels) for _, labels in found] == [2, 2, 1]
     assert torch.equal(torch.cat([inputs for inputs, _ in found]), every[picked])
     assert torch.equal(torch.cat([labels for _, labels in found]), labels[picked])

@@ -1,0 +1,140 @@
+"""The account of a network: every layer with parameters is in a choice or in the frozen list, with a reason.
+
+And every operator that reads weights has MACs that are known, or multiplies nothing, or is named: nothing is left out
+of a sum in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from autoprune.structure import operators
+from autoprune.structure.clusters import Found
+from autoprune.structure.edits import Frozen, Index, layer_of
+from autoprune.structure.labels import Flow
+from autoprune.values.space import Choice
+
+NO_READER = "is read by no layer after it"
+UNUSED = "is not used in the forward pass"
+
+_MOVING = """
+index index_put gather scatter scatter_add index_add index_copy index_fill take take_along_dim masked_select tril triu
+diagonal diag_embed diag block_diag im2col col2im unfold resize set view_as_real view_as_complex real imag _conj conj
+resolve_conj resolve_neg rot90 tile repeat_interleave one_hot to_dense
+"""
+_PICKING = """
+sort topk kthvalue median mode nonzero where searchsorted bucketize unique2 _unique2 unique_consecutive cummax cummin
+aminmax histc bincount isin equal is_nonzero item _local_scalar_dense _assert_async _embedding_bag embedding_bag
+_embedding_bag_forward_only max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d
+grid_sampler_2d grid_sampler_3d multinomial bernoulli normal uniform random exponential
+"""
+_REDUCING = "norm linalg_vector_norm std std_mean var var_mean cumprod logcumsumexp renorm embedding_renorm sum_to_size"
+_FREE = frozenset(f"{_MOVING} {_PICKING} {_REDUCING}".split())  # not followed, and no multiplying as MACs are counted
+_MULTIPLYING = frozenset(("linear", "matmul", "einsum", "bilinear"))  # followed, but without a formula
+
+
+@dataclass
+class _Entry:
+    """What is frozen for one reason in one layer."""
+
+    name: str
+    reason: str
+    units: set[int] = field(default_factory=set)  # components
+
+
+def frozen(flow: Flow, found: Found, refuted: Mapping[int, str]) -> tuple[Frozen, ...]:
+    """All that cannot be pruned: what was pinned, group by group what the proof `refuted`, and layers of neither."""
+    kept = [group for place, group in enumerate(found.groups) if place not in refuted]
+    pinned = [*_pinned(flow, found)]
+    disproven = [Frozen(g.name, g.dense, why, g.layers) for g, why in _pairs(found.groups, refuted)]
+    named = _layers_of(kept) | _layers_of([*pinned, *disproven])
+    return (*pinned, *disproven, *_rest(flow, found, named))
+
+
+def _pairs(groups: Sequence[Choice], refuted: Mapping[int, str]) -> Iterable[tuple[Choice, str]]:
+    return ((groups[place], why) for place, why in sorted(refuted.items()))
+
+
+def _pinned(flow: Flow, found: Found) -> Iterable[Frozen]:
+    """What layers make and is in no group, by layer and reason."""
+    reasons = _reasons(flow, found)
+    grouped = {unit for units in found.members for unit in units}
+    owner = {leaf.first: leaf.tensor for leaf in flow.leaves}
+    entries: dict[tuple[str, str], _Entry] = {}
+    for nodes in flow.produced:
+        layer = layer_of(owner.get(int(nodes[0]), "")) or "?"
+        for unit in np.unique(found.component[nodes]).tolist():
+            if unit not in grouped:
+                grouped.add(unit)
+                why = reasons.get(unit, NO_READER)
+                entries.setdefault((layer, why), _Entry(layer, why)).units.add(unit)
+    places = np.full(int(found.component.max()) + 1, -1)
+    for number, entry in enumerate(entries.values()):
+        places[list(entry.units)] = number
+    layers = _layers(flow, places[found.component], len(entries))
+    for entry, others in zip(entries.values(), layers, strict=True):
+        yield Frozen(entry.name, len(entry.units), entry.reason, tuple(dict.fromkeys((entry.name, *others))))
+
+
+def _reasons(flow: Flow, found: Found) -> dict[int, str]:
+    """Why each component is pinned: the first reason that was given."""
+    reasons: dict[int, str] = {}
+    for nodes, why in flow.pins:
+        for unit in np.unique(found.component[nodes]).tolist():
+            reasons.setdefault(unit, why)
+    return {**dict.fromkeys(found.lonely, "makes channels that all depend on one another"), **reasons}
+
+
+def _layers(flow: Flow, entry_of: Index, entries: int) -> list[list[str]]:
+    """For each entry the layers that have positions in it; `entry_of` is the entry of each node, -1 if none."""
+    layers: list[list[str]] = [[] for _ in range(entries)]
+    for leaf in flow.leaves:
+        for number in np.unique(entry_of[leaf.first : leaf.first + leaf.size]).tolist():
+            if number >= 0:
+                layers[number] += flow.owners[leaf.tensor]
+    return layers
+
+
+def _rest(flow: Flow, found: Found, named: set[str]) -> Iterable[Frozen]:
+    """The layers with parameters that are named nowhere: they make no channels, or are not used."""
+    reasons, first = _reasons(flow, found), dict[str, str]()
+    sizes: dict[str, int] = {}
+    for leaf in (leaf for leaf in flow.leaves if leaf.parameter):
+        units = np.unique(found.component[leaf.first : leaf.first + leaf.size]).tolist()
+        why = next((reasons[unit] for unit in units if unit in reasons), "")
+        for layer in flow.owners[leaf.tensor]:
+            sizes[layer] = max(sizes.get(layer, 0), leaf.size if leaf.dim == 0 else 0)
+            first[layer] = first.get(layer, "") or why
+    for name in flow.scalars:
+        for layer in flow.owners[name]:
+            sizes.setdefault(layer, 1)
+            first.setdefault(layer, "is a single number")
+    used = {layer for name in flow.used for layer in flow.owners[name]}
+    for layer, units in sizes.items():
+        if layer not in named:
+            yield Frozen(layer, units, (first[layer] or NO_READER) if layer in used else UNUSED, (layer,))
+
+
+def unpriced(flow: Flow) -> tuple[str, ...]:
+    """The operators that read weights and may multiply by them, and whose MACs are not known, for people."""
+    unknown = (one for one in flow.uncounted if not _free(one.op, one.func))
+    return tuple(dict.fromkeys(one.what for one in unknown))
+
+
+def _free(op: str, func: object) -> bool:
+    return op in _FREE or (op not in _MULTIPLYING and operators.is_known(func, op))
+
+
+def _layers_of(entries: Iterable[Choice | Frozen]) -> set[str]:
+    return {layer for one in entries for layer in one.layers}
+
+
+def unaccounted(model: nn.Module, choices: Iterable[Choice], frozen: Iterable[Frozen]) -> list[str]:
+    """The layers of `model` with parameters that are in no choice and not among the `frozen`: none, if all is well."""
+    named = _layers_of(choices) | _layers_of(frozen)
+    owners = dict.fromkeys(layer_of(name) for name, _ in model.named_parameters(remove_duplicate=False))
+    return [layer for layer in owners if layer not in named]

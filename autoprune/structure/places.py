@@ -1,0 +1,66 @@
+"""Where in a network an operator runs, in the words of whoever wrote it: "the GRU `rnn`", "`Net.forward`"."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+
+class Places:
+    """The modules that are running, the innermost last. Hooks keep it up to date inside `watching`."""
+
+    def __init__(self) -> None:
+        self._running: list[tuple[str, nn.Module]] = []
+
+    @property
+    def name(self) -> str:
+        """The qualified name of the innermost module that runs; "" in the network's own forward and outside."""
+        return self._running[-1][0] if self._running else ""
+
+    def words(self) -> str:
+        """The innermost module that runs, for people; "" outside of the network."""
+        return described(*self._running[-1]) if self._running else ""
+
+    def operator(self, op: str) -> str:
+        """The operator `op` and where it runs; in a layer of torch's own, the layer stands for it."""
+        if self._running and is_layer(self._running[-1][1]):
+            return f"{self.words()} ({op})"
+        return f"{op} in {self.words()}" if self._running else op
+
+    @contextlib.contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Inside, calls of `model` and of what it holds are followed. Its hooks are afterwards as before."""
+        handles = []
+        for name, module in model.named_modules():
+            if ".parametrizations." in f".{name}.":
+                continue  # it computes a weight of the module above, which is running
+
+            def enter(module: nn.Module, _: object, name: str = name) -> None:
+                self._running.append((name, module))
+
+            def leave(*_: object) -> None:
+                self._running.pop()
+
+            handles += [
+                module.register_forward_pre_hook(enter, prepend=True),
+                module.register_forward_hook(leave, always_call=True),
+            ]
+        try:
+            yield
+        finally:
+            self._running.clear()
+            for handle in handles:
+                handle.remove()
+
+
+def described(name: str, module: nn.Module) -> str:
+    """A module for people: its type and its name; of the network itself, its forward."""
+    kind = type(module).__name__.removeprefix("Parametrized")
+    return f"the {kind} `{name}`" if name else f"`{kind}.forward`"
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether `module` is a layer of torch's own that holds no other."""
+    return type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None

@@ -1,0 +1,178 @@
+"""Where a group is proven: the whole network, or a module of it called as the network calls it.
+
+The smaller the place, the cheaper the proof: the module that holds all tensors of a group is a block of many, and
+most networks take smaller images than those that they were made for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.copies import copied
+from autoprune.errors import first_line
+from autoprune.inputs import Inputs, arguments, mapped, moved, tensors
+from autoprune.structure.edits import Index, Slice
+from autoprune.structure.prune import cut
+
+NO_EFFECT = "leaving its units out changes nothing that could be seen"
+_TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
+_EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
+_SIDES = (64, 128)  # of small images, where those of the example are at least twice as large
+
+Cuts = Sequence[Sequence[Slice]]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A module and how it is called.
+
+    Attributes:
+        name: of the module in the network; "" is the network itself.
+        module: the module, with random weights. It is changed while `refute` runs and is afterwards as before.
+        calls: all arguments of each call.
+        dense: all that it answers, as one vector.
+        scale: what is taken of the tolerances.
+        random: whether it answers something else each time, so that only shapes can be compared.
+    """
+
+    name: str
+    module: nn.Module
+    calls: tuple[Arguments, ...]
+    dense: Tensor
+    scale: float = 1.0
+    random: bool = False
+
+    def refute(self, cuts: Cuts, units: Sequence[Index], *, shapes_only: bool) -> str:
+        """Why cutting each group to its `units` is not what ignoring all others is; "" if it is."""
+        cuts = [[self._own(one) for one in group] for group in cuts]
+        try:
+            pruned = _answers(cut(self.module, cuts, units, share=True), self.calls)
+        except Exception as wrong:
+            return f"the pruned network fails: {first_line(wrong)}"
+        if pruned.shape != self.dense.shape:
+            return f"the pruned network's output has another shape, {tuple(pruned.shape)}"
+        if shapes_only or self.random:
+            return ""
+        with _ignoring(self.module, cuts, units):
+            ignored = _answers(self.module, self.calls)
+        return _compare(self.dense, ignored, pruned, self.scale)
+
+    def precise(self) -> Scene:
+        """The same in double precision."""
+        module, calls = copied(self.module).double(), moved(self.calls, torch.float64)
+        return dataclasses.replace(self, module=module, calls=calls, dense=_answers(module, calls), scale=1e-6)
+
+    def _own(self, one: Slice) -> Slice:
+        return dataclasses.replace(one, tensor=one.tensor.removeprefix(f"{self.name}.")) if self.name else one
+
+
+def whole(probe: nn.Module, example: Inputs) -> Scene:
+    """The network on `example`."""
+    calls = (arguments(example),)
+    dense = _answers(probe, calls)
+    return Scene("", probe, calls, dense, random=probe.training and not torch.equal(dense, _answers(probe, calls)))
+
+
+def smaller(network: Scene) -> Scene:
+    """The network on one sample, and of images on the smallest that it takes; itself where it takes none of these."""
+    for side in (*_SIDES, 0):
+        calls = mapped(network.calls, partial(_corner, side=side))
+        with contextlib.suppress(Exception):  # what a network of another size raises
+            return dataclasses.replace(network, calls=calls, dense=_answers(network.module, calls))
+    return network
+
+
+def inside(network: Scene, homes: Sequence[str]) -> dict[str, Scene]:
+    """For each module, itself or the next larger one that the network calls, with all its calls; without the network.
+
+    One that cannot be called once more with the same arguments is left out.
+    """
+    around = {home: [home.rsplit(".", up)[0] for up in range(home.count(".") + 1)] for home in homes if home}
+    calls: dict[str, list[Arguments]] = {name: [] for names in around.values() for name in names}
+    with contextlib.ExitStack() as hooks:
+        for name, seen in calls.items():
+            hook = network.module.get_submodule(name).register_forward_pre_hook(
+                partial(_note, seen), prepend=True, with_kwargs=True
+            )
+            hooks.callback(hook.remove)
+        _answers(network.module, network.calls)
+    made: dict[str, Scene] = {}
+    for home, names in around.items():
+        name = next((name for name in names if calls[name]), "")
+        if name and name not in made:
+            with contextlib.suppress(Exception):
+                module = network.module.get_submodule(name)
+                made[name] = Scene(name, module, tuple(calls[name]), _answers(module, calls[name]))
+        if name in made:
+            made[home] = made[name]
+    return made
+
+
+def home(cuts: Sequence[Slice]) -> str:
+    """The name of the smallest module that holds all these tensors; "" is the network."""
+    levels = zip(*(one.tensor.split(".")[:-1] for one in cuts), strict=False)
+    return ".".join(steps[0] for steps in itertools.takewhile(lambda steps: len(set(steps)) == 1, levels))
+
+
+def _corner(tensor: Tensor, side: int) -> Tensor:
+    """The first sample; of images (n, c, ..., height, width) at least twice as large, a corner that has that side."""
+    shorter = min(tensor.shape[-2:]) if tensor.dim() >= 4 and tensor.is_floating_point() else 0
+    if not side or shorter < 2 * side:
+        return tensor[:1]
+    height, width = (32 * round(length * side / shorter / 32) for length in tensor.shape[-2:])
+    return tensor[:1, ..., :height, :width].contiguous()
+
+
+def _note(seen: list[Arguments], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    seen.append(mapped((args, kwargs), Tensor.clone))
+
+
+def _answers(model: nn.Module, calls: Sequence[Arguments]) -> Tensor:
+    """All floating-point numbers that `model` answers, as one vector; it may change its arguments in place."""
+    with torch.no_grad():
+        outputs = [model(*args, **kwargs) for args, kwargs in mapped(list(calls), Tensor.clone)]
+    return torch.cat([t.flatten() for t in tensors(outputs) if t.is_floating_point()])
+
+
+def _compare(dense: Tensor, ignored: Tensor, pruned: Tensor, scale: float) -> str:
+    if not dense.numel():
+        return NO_EFFECT
+    largest = float(dense.abs().max())
+    apart = float((pruned - ignored).abs().max())
+    if not math.isfinite(apart) or not largest:
+        return "the outputs are not finite, so nothing can be compared"
+    if apart > _TOLERANCE * scale * largest:
+        return f"the pruned network computes something else (off by {apart / largest:.1e} of its output)"
+    if float((dense - ignored).abs().max()) < _EFFECT * scale * largest:
+        return NO_EFFECT
+    return ""
+
+
+@contextlib.contextmanager
+def _ignoring(probe: nn.Module, cuts: Cuts, units: Sequence[Index]) -> Iterator[None]:
+    """Inside, the layers that read the units that leave do not read them: their columns are zero."""
+    known = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
+    saved: list[tuple[Tensor, Tensor]] = []
+    for group, stay in zip(cuts, units, strict=True):
+        for one in (c for c in group if c.role == "in"):
+            tensor = known[one.tensor].data
+            saved.append((tensor, tensor.clone()))
+            gone = np.setdiff1d(np.arange(len(one.index)), stay)
+            tensor.index_fill_(one.dim, torch.from_numpy(one.index[gone].ravel()), 0.0)
+    try:
+        yield
+    finally:
+        for tensor, values in reversed(saved):
+            tensor.copy_(values)

@@ -1,0 +1,164 @@
+"""A sentence encoder (MiniLM) that must keep its own neighbours: a task without labels, on plain English sentences.
+
+A sentence encoder is used to find what means the same, so a pruned one is judged by whether it finds what the dense one
+finds: the metric is the share of each sentence's ten nearest that are still among its ten nearest. The finetune draws
+the pruned vectors to the dense ones. all-MiniLM-L6-v2: Wang et al. 2020, https://arxiv.org/abs/2002.10957, Apache-2.0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import ConfigError, DataError
+from autoprune.inputs import call
+from autoprune.models.sentence_encoder import SentenceEncoder, sentence_encoder
+from autoprune.task import Batch, Split, Task
+
+FILE, FOLDER = "sentences.txt", "minilm"
+NEAREST = 10
+_BATCH = 100
+_FEWEST = 2 * (NEAREST + 1)  # sentences of a split, or the nearest are nearly all
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Tokens of sentences in memory, and the dense network's vectors of them.
+
+    Attributes:
+        tokens, real: int64, shape (n, length): numbers of tokens, and 1 where there is one.
+        vectors: float32, shape (n, width), of length 1: what the dense network says.
+    """
+
+    tokens: Tensor
+    real: Tensor
+    vectors: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """As `Split.batches`."""
+        for places in torch.split(torch.arange(len(self)), size):
+            yield self._batch(places)
+
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """As `Split.shuffled`; nothing is augmented."""
+        order = torch.randperm(len(self), generator=generator)
+        for start in range(0, max(len(self) - size, 0) + 1, size):
+            yield self._batch(order[start : start + size])
+
+    def head(self, count: int) -> Sentences:
+        """As `Split.head`."""
+        return self.part(slice(count))
+
+    def part(self, places: slice | Tensor) -> Sentences:
+        """Some of them."""
+        fields = {field.name: getattr(self, field.name)[places] for field in dataclasses.fields(self)}
+        return Sentences(**fields)
+
+    def _batch(self, places: Tensor) -> Batch:
+        return {"input_ids": self.tokens[places], "attention_mask": self.real[places]}, self.vectors[places]
+
+
+def sentences(weights: str = "", data: str = "", length: int = 32, holdout: int = 500, test: int = 500) -> Task:
+    """Sentences, and all-MiniLM-L6-v2 or another text encoder of Hugging Face with the mean over tokens.
+
+    Args:
+        weights: a Hugging Face folder; "" is `minilm` in the data directory.
+        data: the directory that holds sentences.txt, one a line; "" is $AUTOPRUNE_DATA.
+        length: tokens of a sentence that are read; all inputs are so long.
+        holdout, test: how many sentences score the search, and the report. Test takes the last lines, the holdout those
+            before, so that in a text in order no article is in two splits.
+
+    Raises ConfigError, DataError or ModelError where one of these does not fit.
+    """
+    if length < 3:
+        raise ConfigError(f"task sentences: length={length}; 3 tokens are the least, two of which mark the ends")
+    directory = _directory(data)
+    lines = _lines(directory / FILE)
+    if min(holdout, test, len(lines) - holdout - test) < _FEWEST:
+        counts = f"holdout={holdout} and test={test} of {len(lines)} sentences"
+        raise ConfigError(f"task sentences: {counts}; {_FEWEST} are the least of each split, training's too")
+    net, tokenizer = sentence_encoder(Path(weights) if weights else directory / FOLDER)
+    found = tokenizer(lines, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    tokens, real = found["input_ids"], found["attention_mask"]
+    everything = Sentences(tokens, real, encoded(net, tokens, real))
+    cut, end = len(lines) - holdout - test, len(lines) - test
+    scored = everything.part(_drawn(cut, end))
+    return Task(
+        model=net,
+        example=next(scored.batches(1))[0],
+        train=everything.part(_drawn(0, cut)),
+        holdout=scored,
+        test=everything.part(_drawn(end, len(lines))),
+        metric=neighbours_kept,
+        loss=distance,
+        name="sentences-minilm" if not weights else f"sentences-{Path(weights).name}",
+        metric_name="top-10 neighbours kept",
+        percent=True,
+    )
+
+
+def neighbours_kept(model: nn.Module, split: Split) -> float:
+    """Share of each sentence's ten nearest in the split that stay among its ten nearest, in [0, 1]; dense gives 1.
+
+    Nearest by cosine, to the dense network's vectors, which are the split's targets, and to the model's own.
+    """
+    model.eval()
+    ours, theirs = [], []
+    with torch.inference_mode():
+        for inputs, vectors in split.batches(_BATCH):
+            ours.append(call(model, inputs).float())
+            theirs.append(vectors)
+    mine, dense = (nearest(torch.cat(vectors)) for vectors in (ours, theirs))  # (n, NEAREST)
+    kept = (mine.unsqueeze(2) == dense.unsqueeze(1)).any(2)
+    return float(kept.float().mean())
+
+
+def nearest(vectors: Tensor) -> Tensor:
+    """The places of the ten vectors nearest to each of `vectors`, (n, width), itself left out: int64 (n, 10)."""
+    cosines = vectors @ vectors.T
+    cosines.fill_diagonal_(-2)
+    return cosines.topk(min(NEAREST, len(vectors) - 1), dim=1).indices
+
+
+def distance(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared distance of vectors of length 1: twice what their cosine lacks to 1. Both (n, width)."""
+    return (outputs - targets).square().sum(1).mean()
+
+
+def encoded(net: SentenceEncoder, tokens: Tensor, real: Tensor) -> Tensor:
+    """The vectors of sentences, float32 (n, width)."""
+    with torch.inference_mode():
+        pairs = zip(torch.split(tokens, _BATCH), torch.split(real, _BATCH), strict=True)
+        return torch.cat([net(some, which) for some, which in pairs]).clone()
+
+
+def _drawn(start: int, end: int) -> Tensor:
+    """The places from `start` to `end` in an order that is always the same and not the text's."""
+    return start + torch.randperm(end - start, generator=torch.Generator().manual_seed(0))
+
+
+def _directory(data: str) -> Path:
+    given = data or os.environ.get("AUTOPRUNE_DATA", "")
+    if not given:
+        raise DataError(f"sentences need a data directory with {FILE}: give --data DIR or set AUTOPRUNE_DATA")
+    return Path(given)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise DataError(f"{file} is missing; it should hold plain sentences, one a line") from None
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise DataError(
+            f"{file} cannot be read ({wrong}); it should hold plain sentences in UTF-8, one a line"
+        ) from None

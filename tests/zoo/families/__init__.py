@@ -1,0 +1,1 @@
+"""Networks by where they come from."""
