@@ -22,11 +22,10 @@ from typing import Any
 
 from autoprune import config, plugins
 from autoprune.addresses import file_of, is_address
-from autoprune.config import Config
+from autoprune.config import Config, Use
 from autoprune.errors import Untrusted
 from autoprune.files import disk
 
-_KINDS = ("task", "criterion", "evaluator", "reward", "target", "controller")
 _RUNS = plugins.OURS["target"]["command"]
 ANY = "-"  # in place of a hash
 
@@ -44,18 +43,17 @@ class Code:
     address: str
 
     def digest(self) -> str:
-        """The sha256 of its Python file; `ANY` where it is none, or cannot be read."""
+        """The sha256 of its Python file, "" where that cannot be read; `ANY` of what is no file."""
         file = file_of(self.address)
         try:
-            return ANY if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+            return ANY if file is None else hashlib.sha256(disk.read_bytes(file)).hexdigest()
         except OSError:
-            return ANY
+            return ""
 
 
 def named(asked: Config) -> Iterator[Code]:
     """All code that `asked` names, besides plugins of ours and of installed packages."""
-    for kind in _KINDS:
-        settings = getattr(asked, kind).settings
+    for kind, settings in _plugins(asked):
         use = str(settings["use"])
         address = plugins.names(kind).get(use, use)
         if is_address(use) and use not in {*plugins.OURS[kind].values(), *plugins.MOVED}:
@@ -65,6 +63,15 @@ def named(asked: Config) -> Iterator[Code]:
     for cost in (*asked.budget, str(asked.reward.settings.get("cost", ""))):
         if is_address(cost):
             yield Code("cost", cost)
+
+
+def _plugins(asked: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every table of `asked` that names a plugin, by its key, which is the kind: whatever tables there will be."""
+    for kind in Config.model_fields:
+        value = getattr(asked, kind)
+        yield from (
+            (kind, one.settings) for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Use)
+        )
 
 
 def restored(
@@ -82,10 +89,13 @@ def restored(
 
 
 def remember(codes: Iterable[Code]) -> None:
-    """Put these on the user's list, as they are now. Where the list cannot be written, they will be asked for again."""
+    """Put these on the user's list, as they are now. Where the list cannot be written, they will be asked for again.
+
+    A file that cannot be read is not put there.
+    """
     allowed = _allowed()
     found = [(code.digest(), code.address) for code in dict.fromkeys(codes) if "\n" not in code.address]
-    new = "".join(f"{digest} {address}\n" for digest, address in found if allowed.get(address) != digest)
+    new = "".join(f"{digest} {address}\n" for digest, address in found if digest not in ("", allowed.get(address)))
     if new:
         with contextlib.suppress(OSError):
             disk.append_to(place(), new.encode())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from autoprune import config, trust
+from autoprune import config, plugins, trust
 from autoprune.command import cli
 from autoprune.errors import ConfigError, Untrusted
 from autoprune.files.policy_file import SCHEMA
@@ -37,6 +37,8 @@ def tables(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {"name": "theirs", "task": {"use": "fashion_mnist"}, "search": {"seed": 0}}
     if kind == "cost":
         return {**plain, "budget": {settings["use"]: "50%"}}
+    if kind == "operator":
+        return {**plain, "operator": [{"of": "a::b", **settings}]}
     return {**plain, kind: settings}
 
 
@@ -58,7 +60,11 @@ def run_of(given: dict[str, Any], folder: Path) -> Path:
     return folder
 
 
-KINDS = ["task", "criterion", "evaluator", "reward", "target", "controller", "cost"]
+KINDS = ["task", "criterion", "evaluator", "reward", "target", "controller", "cost", "operator"]
+
+
+def test_every_kind_of_plugin_is_looked_at() -> None:
+    assert set(KINDS) == set(plugins.OURS)
 
 
 class TestFilesFromElsewhere:
@@ -133,6 +139,15 @@ class TestTheUsersOwn:
         Path(code.removesuffix(":make")).write_text("def make(): ...\n")
         assert trust.restored(tables("task", {"use": code}), "a file").task.use == code
 
+    def test_a_file_that_cannot_be_read_is_not_allowed_for_ever(self, tmp_path: Path) -> None:
+        address = f"{tmp_path / 'later.py'}:make"
+        given = tables("task", {"use": address})
+        with pytest.raises(Untrusted):
+            trust.restored(given, "a file", trust=[address])
+        (tmp_path / "later.py").write_text("def make(): ...\n")
+        with pytest.raises(Untrusted, match="not on your list"):
+            trust.restored(given, "a file")
+
     def test_no_place_for_the_list_stops_no_search(self, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AUTOPRUNE_ALLOWED", "/proc/nowhere/allowed.txt")
         given = tables("task", {"use": code})
@@ -156,7 +171,5 @@ class TestTheUsersOwn:
     ],
 )
 def test_an_address_that_leads_to_no_plugin_is_refused_before_it_is_called(kind: str, address: str, told: str) -> None:
-    from autoprune import plugins
-
     with pytest.raises(ConfigError, match=told):
         plugins.build(kind, {"use": address})
