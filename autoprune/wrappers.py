@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from autoprune.copies import computed
 from autoprune.errors import ModelError
 
 _MODULE = (nn.DataParallel, DistributedDataParallel, AveragedModel)
@@ -31,7 +32,7 @@ def bare(model: nn.Module) -> nn.Module:
     inside = [module for module in model.modules() if _wrapped(module) is not None]
     if not inside:
         return model
-    memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo = computed(model) | {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     for wrapper in reversed(inside):  # the innermost first
         module = _wrapped(wrapper)
         memo[id(wrapper)] = memo.get(id(module)) or copy.deepcopy(module, memo)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIDE = 352  # pixels of an image that the public weights were trained on
-STRIDE = 16  # pixels of an image, each way, that a cell of the output stands for
 STAGES = ((24, 48, 4), (48, 96, 8), (96, 192, 4))  # channels in, channels out, units
 
 

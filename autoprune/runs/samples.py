@@ -94,16 +94,11 @@ def require_loss(task: Task, asking: str) -> None:
 
 def run_once(model: nn.Module, given: Inputs, what: str) -> None:
     """One forward pass that leaves the training mode of every module as it was. Raises ModelError saying `what`."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), inputs.evaluating(model):
             inputs.call(model, given)
     except Exception as wrong:  # whatever a user's forward raises
         raise ModelError(f"{what} ({first_line(wrong)})") from wrong
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def as_begun(task: Task, found: Mapping[str, Any]) -> Task:

@@ -6,7 +6,7 @@ of a sum in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,20 +21,15 @@ from autoprune.values.space import Choice
 NO_READER = "is read by no layer after it"
 UNUSED = "is not used in the forward pass"
 
-_MOVING = """
-index index_put gather scatter scatter_add index_add index_copy index_fill take take_along_dim masked_select tril triu
-diagonal diag_embed diag block_diag im2col col2im unfold resize set view_as_real view_as_complex real imag _conj conj
-resolve_conj resolve_neg rot90 tile repeat_interleave one_hot to_dense
+_NAMES = """
+scatter_reduce index_fill take masked_select diag_embed diag block_diag resize set view_as_real view_as_complex real
+imag _conj conj resolve_conj resolve_neg rot90 tile repeat_interleave one_hot to_dense
+median mode nonzero searchsorted bucketize unique2 _unique2 unique_consecutive cummax cummin aminmax histc bincount
+isin is_nonzero item _local_scalar_dense _assert_async _embedding_bag embedding_bag _embedding_bag_forward_only
+fractional_max_pool2d fractional_max_pool3d multinomial normal uniform random exponential
+norm std_mean cumprod logcumsumexp renorm embedding_renorm sum_to_size
 """
-_PICKING = """
-sort topk kthvalue median mode nonzero where searchsorted bucketize unique2 _unique2 unique_consecutive cummax cummin
-aminmax histc bincount isin equal is_nonzero item _local_scalar_dense _assert_async _embedding_bag embedding_bag
-_embedding_bag_forward_only max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d
-grid_sampler_2d grid_sampler_3d multinomial bernoulli normal uniform random exponential
-"""
-_REDUCING = "norm linalg_vector_norm std std_mean var var_mean cumprod logcumsumexp renorm embedding_renorm sum_to_size"
-_FREE = frozenset(f"{_MOVING} {_PICKING} {_REDUCING}".split())  # not followed, and no multiplying as MACs are counted
-_MULTIPLYING = frozenset(("linear", "matmul", "einsum", "bilinear"))  # followed, but without a formula
+_FREE = frozenset(_NAMES.split())  # not followed; they move, pick, compare or sum, and multiply nothing that is a MAC
 
 
 @dataclass
@@ -49,19 +44,16 @@ class _Entry:
 def frozen(flow: Flow, found: Found, refuted: Mapping[int, str]) -> tuple[Frozen, ...]:
     """All that cannot be pruned: what was pinned, group by group what the proof `refuted`, and layers of neither."""
     kept = [group for place, group in enumerate(found.groups) if place not in refuted]
-    pinned = [*_pinned(flow, found)]
-    disproven = [Frozen(g.name, g.dense, why, g.layers) for g, why in _pairs(found.groups, refuted)]
-    named = _layers_of(kept) | _layers_of([*pinned, *disproven])
-    return (*pinned, *disproven, *_rest(flow, found, named))
-
-
-def _pairs(groups: Sequence[Choice], refuted: Mapping[int, str]) -> Iterable[tuple[Choice, str]]:
-    return ((groups[place], why) for place, why in sorted(refuted.items()))
-
-
-def _pinned(flow: Flow, found: Found) -> Iterable[Frozen]:
-    """What layers make and is in no group, by layer and reason."""
     reasons = _reasons(flow, found)
+    pinned = [*_pinned(flow, found, reasons)]
+    wrong = ((found.groups[place], why) for place, why in sorted(refuted.items()))
+    disproven = [Frozen(group.name, group.dense, why, group.layers) for group, why in wrong]
+    named = _layers_of([*kept, *pinned, *disproven])
+    return (*pinned, *disproven, *_rest(flow, found, reasons, named))
+
+
+def _pinned(flow: Flow, found: Found, reasons: Mapping[int, str]) -> Iterable[Frozen]:
+    """What layers make and is in no group, by layer and reason."""
     grouped = {unit for units in found.members for unit in units}
     owner = {leaf.first: leaf.tensor for leaf in flow.leaves}
     entries: dict[tuple[str, str], _Entry] = {}
@@ -99,9 +91,9 @@ def _layers(flow: Flow, entry_of: Index, entries: int) -> list[list[str]]:
     return layers
 
 
-def _rest(flow: Flow, found: Found, named: set[str]) -> Iterable[Frozen]:
+def _rest(flow: Flow, found: Found, reasons: Mapping[int, str], named: set[str]) -> Iterable[Frozen]:
     """The layers with parameters that are named nowhere: they make no channels, or are not used."""
-    reasons, first = _reasons(flow, found), dict[str, str]()
+    first: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for leaf in (leaf for leaf in flow.leaves if leaf.parameter):
         units = np.unique(found.component[leaf.first : leaf.first + leaf.size]).tolist()
@@ -126,7 +118,7 @@ def unpriced(flow: Flow) -> tuple[str, ...]:
 
 
 def _free(op: str, func: object) -> bool:
-    return op in _FREE or (op not in _MULTIPLYING and operators.is_known(func, op))
+    return op in _FREE or (operators.is_known(func, op) and not operators.multiplies(op))
 
 
 def _layers_of(entries: Iterable[Choice | Frozen]) -> set[str]:

@@ -34,6 +34,11 @@ def is_known(func: Any, op: str) -> bool:
     return op in HANDLERS or _is_pointwise(func, op)
 
 
+def multiplies(op: str) -> bool:
+    """Whether what is known of the operator is that it is a product."""
+    return HANDLERS.get(op) in (products.convolution, products.matmul, products.linear)
+
+
 def _is_pointwise(func: Any, op: str) -> bool:
     functional = getattr(torch.ops.aten, op, None)
     overloads = [func] if functional is None else [func, getattr(functional, functional.overloads()[0])]

@@ -14,11 +14,6 @@ class Places:
     def __init__(self) -> None:
         self._running: list[tuple[str, nn.Module]] = []
 
-    @property
-    def name(self) -> str:
-        """The qualified name of the innermost module that runs; "" in the network's own forward and outside."""
-        return self._running[-1][0] if self._running else ""
-
     def words(self) -> str:
         """The innermost module that runs, for people; "" outside of the network."""
         return described(*self._running[-1]) if self._running else ""

@@ -117,8 +117,13 @@ class _Prover:
 
         That one part has no effect refutes nothing: its units may be dead on these samples.
         """
-        found = [self._try(scene, groups, draw) for draw in range(2 if len(groups) == 1 else 1)]
-        return next((why for why in found if why not in ("", scenes.NO_EFFECT)), "" if "" in found else found[0])
+        unseen = scenes.NO_EFFECT
+        for draw in range(2 if len(groups) == 1 else 1):
+            why = self._try(scene, groups, draw)
+            if why not in ("", scenes.NO_EFFECT):
+                return why
+            unseen = unseen and why
+        return unseen
 
     def _try(self, scene: Scene, groups: Sequence[int], draw: int) -> str:
         cuts = [self._cuts[i] for i in groups]

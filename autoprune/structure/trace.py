@@ -2,7 +2,7 @@
 
 The network runs once under `structure.labels`, on a copy: the network itself is never touched. Channels that must go
 together become units, units that look alike a choice (`structure.clusters`). What the labels say is then *proven*,
-choice by choice: a random half of the units is cut out, and the pruned network must compute what the dense network
+choice by choice: a random part of the units is cut out, and the pruned network must compute what the dense network
 computes when the next layers ignore those units. What cannot be proven is frozen and named with its reason, never
 guessed.
 """

@@ -44,17 +44,14 @@ def followed(probe: nn.Module, example: Inputs, flow: Flow, declared: Declared) 
     if names <= before:
         return None
     counts = {what: len(getattr(flow, what)) for what in (*_LISTS, *_COSTS)}
-    modes = {module: module.training for module in probe.modules()}
     try:
-        _train(probe)
-        with plain(), declared.watching(probe, flow), flow.watching(probe, example):
-            flow.pin_outputs(inputs.call(probe, inputs.first(example, 1)))
-        seen = copied(probe)
+        with inputs.evaluating(probe):
+            _train(probe)
+            with plain(), declared.watching(probe, flow), flow.watching(probe, example):
+                flow.pin_outputs(inputs.call(probe, inputs.first(example, 1)))
+            seen = copied(probe)
     except Exception:
         flow.used = before
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     found = flow.used - before
     for what in _COSTS if found else (*_LISTS, *_COSTS):
         del getattr(flow, what)[counts[what] :]
