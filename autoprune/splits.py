@@ -78,6 +78,16 @@ def places(count: int, of: int, seed: int, classes: Sequence[int] | Tensor = ())
     return np.sort(order[((np.arange(count) + rng.random()) * of / count).astype(np.int64)]).astype(np.int64)
 
 
+def mixed(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The places of `count` samples in random order, `size` a batch; the last short batch is dropped, unless it is all.
+
+    What `Split.shuffled` takes, of samples that lie in memory.
+    """
+    order = torch.randperm(count, generator=generator)
+    for start in range(0, max(count - size, 0) + 1, size):
+        yield order[start : start + size]
+
+
 @dataclass(frozen=True)
 class Images:
     """Labelled images in memory.
@@ -108,9 +118,7 @@ class Images:
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """As `Split.shuffled`."""
-        order = torch.randperm(len(self), generator=generator)
-        for start in range(0, max(len(self) - size, 0) + 1, size):
-            pick = order[start : start + size]
+        for pick in mixed(len(self), size, generator):
             yield self._augment(self._scale(self.images[pick]), generator), self.labels[pick]
 
     def head(self, count: int) -> Images:

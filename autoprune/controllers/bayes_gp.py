@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from optuna.samplers import GPSampler
 
-from autoprune.controllers.optuna import Told, seed_of
-from autoprune.controllers.rules import uniform
-from autoprune.values.asks import Asks
+from autoprune.controllers.optuna import ModelBased
 from autoprune.values.budget import Budget
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
@@ -30,18 +28,12 @@ class BayesGP:
     startup: int = 10
 
     def __post_init__(self) -> None:
-        self._asks, self._told = Asks(self.budget, self.seed), Told(self.space)
+        self._model = ModelBased(self.space, self.budget, self.seed)
 
     def ask(self) -> Policy:
         """The policy with the largest expected improvement, fitted to the budget."""
-        first, seed = self._asks.asked == 0, seed_of(self._asks.dice())
-        if first:
-            return self._asks.fresh(uniform(self.space, self.budget))
-        sampler = GPSampler(n_startup_trials=self.startup, seed=seed)
-        return self._asks.fresh(self.budget.fit(self._told.sampled(sampler)))
+        return self._model.ask(lambda seed: GPSampler(n_startup_trials=self.startup, seed=seed))
 
     def tell(self, trial: Trial) -> None:
         """Note the reward of the executed policy; a failed trial is only counted."""
-        self._asks.tell(trial)
-        if trial.reward is not None:
-            self._told.add(trial.policy, [trial.reward])
+        self._model.tell(trial)

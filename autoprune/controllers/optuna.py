@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,11 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
+from autoprune.controllers.rules import uniform
+from autoprune.values.asks import Asks
+from autoprune.values.budget import Budget
 from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
 
 UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
@@ -54,6 +58,26 @@ class Told:
             study.add_trials(self.trials)
             drawn = study.ask(self._axes).params
         return self.space.cube.policy([drawn[name] for name in self._axes])
+
+
+class ModelBased:
+    """What controllers share that model the reward: uniform first, then what a sampler makes of all trials."""
+
+    def __init__(self, space: SearchSpace, budget: Budget, seed: int) -> None:
+        self._budget, self._asks, self._told = budget, Asks(budget, seed), Told(space)
+
+    def ask(self, sampler: Callable[[int], BaseSampler]) -> Policy:
+        """What the sampler that `sampler` makes of a seed proposes, fitted to the budget."""
+        first, seed = self._asks.asked == 0, seed_of(self._asks.dice())
+        if first:
+            return self._asks.fresh(uniform(self._budget.space, self._budget))
+        return self._asks.fresh(self._budget.fit(self._told.sampled(sampler(seed))))
+
+    def tell(self, trial: Trial) -> None:
+        """Note the reward of the executed policy; a failed trial is only counted."""
+        self._asks.tell(trial)
+        if trial.reward is not None:
+            self._told.add(trial.policy, [trial.reward])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autoprune.detection.boxes import area
-from autoprune.task import Batch
+from autoprune.splits import Batch, mixed
 
 _ZOOM = 0.25  # training shows from 1 - this to 1 + this of each side of an image
 _LIGHT = 0.2  # and makes it darker or lighter by up to this share
@@ -42,9 +42,7 @@ class BoxedImages:
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """As `Split.shuffled`."""
-        order = torch.randperm(len(self), generator=generator)
-        for start in range(0, max(len(self) - size, 0) + 1, size):
-            pick = order[start : start + size]
+        for pick in mixed(len(self), size, generator):
             images, objects = self.images[pick].float().div_(255), self.objects[pick]
             yield _augmented(images, objects, generator) if self.augment else (images, objects)
 

@@ -29,6 +29,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     fill(model, read(path), path)
 
 
+def load_trained(model: nn.Module, path: Path, hint: str) -> None:
+    """As `load_weights`, of a task's `weights` setting or its default; `hint` says where such a file comes from."""
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; give weights = FILE.safetensors ({hint})")
+    load_weights(model, path)
+
+
 def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
     """Copy `found`, tensors that were read from `path`, into `model`. Raises as `load_weights`."""
     wanted = model.state_dict()

@@ -7,16 +7,16 @@ classes of COCO; `benchmarks/detection.py` finetunes them on the training images
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from autoprune.data import place
 from autoprune.detection import voc
 from autoprune.detection.cells import loss
 from autoprune.detection.images import BoxedImages
 from autoprune.detection.precision import AveragePrecision
-from autoprune.errors import DataError, ModelError
+from autoprune.errors import DataError
 from autoprune.models.fastestdet import SIDE, FastestDet
-from autoprune.models.weights import load_weights
+from autoprune.models.weights import load_trained
 from autoprune.task import Task
 
 CLASSES = ("RBC", "WBC", "Platelets")
@@ -36,13 +36,10 @@ def bccd(weights: str = "", data: str = "") -> Task:
 
     Raises DataError or ModelError where one of these is missing or does not fit.
     """
-    place = directory(data)
-    train, holdout, test = splits(place)
+    given = directory(data)
+    train, holdout, test = splits(given)
     net = FastestDet(len(CLASSES))
-    file = Path(weights) if weights else (place if place.is_dir() else place.parent) / WEIGHTS
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist; give weights = FILE.safetensors ({_MADE})")
-    load_weights(net, file)
+    load_trained(net, Path(weights) if weights else (given if given.is_dir() else given.parent) / WEIGHTS, _MADE)
     return Task(
         model=net.eval(),
         example=next(holdout.batches(1))[0],
@@ -57,10 +54,10 @@ def bccd(weights: str = "", data: str = "") -> Task:
     )
 
 
-def splits(place: Path) -> tuple[BoxedImages, BoxedImages, BoxedImages]:
+def splits(given: Path) -> tuple[BoxedImages, BoxedImages, BoxedImages]:
     """Training images, augmented, holdout and test images. Raises DataError where they are missing or damaged."""
     try:
-        folder = voc.find(place, "BCCD")
+        folder = voc.find(given, "BCCD")
         train, holdout, test = (
             voc.load(voc.read(folder, split), CLASSES, SIDE, augment=split == "train")
             for split in ("train", "val", "test")
@@ -72,7 +69,4 @@ def splits(place: Path) -> tuple[BoxedImages, BoxedImages, BoxedImages]:
 
 def directory(data: str = "") -> Path:
     """Where the data lie: what is given, or $AUTOPRUNE_DATA. Raises DataError where neither is."""
-    given = data or os.environ.get("AUTOPRUNE_DATA", "")
-    if not given:
-        raise DataError(f"BCCD needs a data directory: give --data DIR or set AUTOPRUNE_DATA; {_WHERE}")
-    return Path(given)
+    return place.directory(data, "BCCD needs a data directory", _WHERE)

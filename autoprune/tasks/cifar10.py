@@ -7,16 +7,16 @@ the holdout among them: it flatters them, and reports say so.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoprune.errors import ConfigError, DataError, ModelError
+from autoprune.data import place
+from autoprune.errors import ConfigError, DataError
 from autoprune.models.resnet import DEPTHS, ResNet
-from autoprune.models.weights import load_weights
+from autoprune.models.weights import load_trained
 from autoprune.task import Images, Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,7 +47,7 @@ def cifar10(model: str = "resnet56", weights: str = "", data: str = "", holdout:
         raise ConfigError(f"task cifar10: holdout={holdout}; it should be between 1 and {most:,} images")
     images, labels = _read(directory, _TRAIN)
     net = ResNet(int(model.removeprefix("resnet")))
-    _load(net, Path(weights) if weights else _beside(directory, f"{model}_cifar10.safetensors"))
+    load_trained(net, Path(weights) if weights else _beside(directory, f"{model}_cifar10.safetensors"), _WEIGHTS)
     cut = len(images) - holdout
     test = Images(*_read(directory, _TEST), MEAN, STD)
     scored = Images(images[cut:], labels[cut:], MEAN, STD)
@@ -65,13 +65,11 @@ def cifar10(model: str = "resnet56", weights: str = "", data: str = "", holdout:
 
 def _directory(data: str) -> Path:
     """Where the files lie: the data directory itself or the data set's own folder in it."""
-    given = data or os.environ.get("AUTOPRUNE_DATA", "")
-    if not given:
-        raise DataError(f"CIFAR-10 needs a data directory: give --data DIR or set AUTOPRUNE_DATA; {_WHERE}")
-    if not Path(given).is_dir():
+    given = place.directory(data, "CIFAR-10 needs a data directory", _WHERE)
+    if not given.is_dir():
         raise DataError(f"the data directory {given} does not exist; {_WHERE}")
-    inner = Path(given) / "cifar-10-batches-bin"
-    return inner if inner.is_dir() else Path(given)
+    inner = given / "cifar-10-batches-bin"
+    return inner if inner.is_dir() else given
 
 
 def _read(directory: Path, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,9 +98,3 @@ def _beside(directory: Path, name: str) -> Path:
     """The weights in the data directory, whether or not the images lie in a folder of their own there."""
     inside = directory / name
     return inside if inside.is_file() or directory.name != "cifar-10-batches-bin" else directory.parent / name
-
-
-def _load(net: ResNet, file: Path) -> None:
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist; give weights = FILE.safetensors ({_WEIGHTS})")
-    load_weights(net, file)

@@ -8,7 +8,6 @@ the pruned vectors to the dense ones. all-MiniLM-L6-v2: Wang et al. 2020, https:
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from autoprune.data import place
 from autoprune.errors import ConfigError, DataError
 from autoprune.inputs import call
 from autoprune.models.sentence_encoder import SentenceEncoder, sentence_encoder
+from autoprune.splits import mixed
 from autoprune.task import Batch, Split, Task
 
 FILE, FOLDER = "sentences.txt", "minilm"
@@ -50,9 +51,7 @@ class Sentences:
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """As `Split.shuffled`; nothing is augmented."""
-        order = torch.randperm(len(self), generator=generator)
-        for start in range(0, max(len(self) - size, 0) + 1, size):
-            yield self._batch(order[start : start + size])
+        yield from map(self._batch, mixed(len(self), size, generator))
 
     def head(self, count: int) -> Sentences:
         """As `Split.head`."""
@@ -81,7 +80,7 @@ def sentences(weights: str = "", data: str = "", length: int = 32, holdout: int 
     """
     if length < 3:
         raise ConfigError(f"task sentences: length={length}; 3 tokens are the least, two of which mark the ends")
-    directory = _directory(data)
+    directory = place.directory(data, f"sentences need a data directory with {FILE}")
     lines = _lines(directory / FILE)
     if min(holdout, test, len(lines) - holdout - test) < _FEWEST:
         counts = f"holdout={holdout} and test={test} of {len(lines)} sentences"
@@ -144,13 +143,6 @@ def encoded(net: SentenceEncoder, tokens: Tensor, real: Tensor) -> Tensor:
 def _drawn(start: int, end: int) -> Tensor:
     """The places from `start` to `end` in an order that is always the same and not the text's."""
     return start + torch.randperm(end - start, generator=torch.Generator().manual_seed(0))
-
-
-def _directory(data: str) -> Path:
-    given = data or os.environ.get("AUTOPRUNE_DATA", "")
-    if not given:
-        raise DataError(f"sentences need a data directory with {FILE}: give --data DIR or set AUTOPRUNE_DATA")
-    return Path(given)
 
 
 def _lines(file: Path) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,16 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.errors import ConfigError, DataError, ModelError
+from autoprune.data import place
+from autoprune.errors import ConfigError, DataError
 from autoprune.models import build
-from autoprune.models.weights import load_weights
+from autoprune.models.speech import BANDS
+from autoprune.models.weights import load_trained
+from autoprune.splits import mixed
 from autoprune.task import Batch, Task
 
 MODELS = ("ds-cnn", "gru", "lstm")
 FILE = "spoken_digits.npz"
 OFFICIAL = "takes"
 TESTS = (OFFICIAL, *(f"speaker-{n}" for n in range(6)))
-RATE, WINDOW, HOP, BANDS = 8000, 256, 160, 40  # samples a second; 32 ms every 20 ms
+RATE, WINDOW, HOP = 8000, 256, 160  # samples a second; 32 ms every 20 ms
 SECONDS = 1.0
 FLOOR = 1e-6  # of energies; a recording's largest sample is 1
 MEAN, STD = -6.0, 4.0  # of the features, about
@@ -69,9 +71,7 @@ class Recordings:
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """As `Split.shuffled`."""
-        order = torch.randperm(len(self), generator=generator)
-        for start in range(0, max(len(self) - size, 0) + 1, size):
-            pick = order[start : start + size]
+        for pick in mixed(len(self), size, generator):
             yield self._augmented(self.features[pick], generator), self.digits[pick]
 
     def head(self, count: int) -> Recordings:
@@ -112,15 +112,12 @@ def spoken_digits(model: str = "ds-cnn", weights: str = "", data: str = "", test
     """
     if model not in MODELS:
         raise ConfigError(f"task spoken_digits has no model {model!r}; there are {', '.join(MODELS)}")
-    directory = _directory(data)
+    directory = place.directory(data, f"spoken digits need a data directory with {FILE}")
     train, holdout, tested = splits(directory, test)
     rebuild = f"spoken_digits:{model}"
     net = build(rebuild)
-    file = Path(weights) if weights else directory / weights_name(model, test)
-    if not file.is_file():
-        hint = f"python benchmarks/train_spoken_digits.py --data {directory} trains it"
-        raise ModelError(f"{file} does not exist; give weights = FILE.safetensors ({hint})")
-    load_weights(net, file)
+    hint = f"python benchmarks/train_spoken_digits.py --data {directory} trains it"
+    load_trained(net, Path(weights) if weights else directory / weights_name(model, test), hint)
     return Task(
         model=net.eval(),
         example=next(holdout.batches(1))[0],
@@ -187,13 +184,6 @@ def _mel(hertz: float) -> float:
 def _waves(samples: NDArray[Any], offset: NDArray[Any]) -> Iterator[Tensor]:
     for start, end in itertools.pairwise(offset):
         yield torch.from_numpy(samples[start:end].astype(np.float32))
-
-
-def _directory(data: str) -> Path:
-    given = data or os.environ.get("AUTOPRUNE_DATA", "")
-    if not given:
-        raise DataError(f"spoken digits need a data directory with {FILE}: give --data DIR or set AUTOPRUNE_DATA")
-    return Path(given)
 
 
 def _read(file: Path) -> dict[str, NDArray[Any]]:
