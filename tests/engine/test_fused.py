@@ -26,7 +26,7 @@ from autoprune.structure.trace import trace
 from autoprune.task import Split, top1
 from autoprune.testing.evaluators import ToyNet, state_of, toy_setting
 from tests.making import metric
-from tests.structure.zoo import ZOO
+from tests.zoo import NETWORKS, Case
 
 IMAGES = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -273,9 +273,8 @@ def test_evaluators_score_fused_networks(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "shufflenet_v2_x1_0"])
 def test_the_zoo_is_read(name: str) -> None:
-    make, side, _ = ZOO[name]
-    inputs = IMAGES[:8, :, :side, :side]
-    model = settled(make(), inputs)
+    inputs = IMAGES[:8, :, :32, :32]
+    model = settled(Case(NETWORKS[f"torchvision/{name}"]).model, inputs)
     assert error(model, "fp32", inputs) < 3e-4
 
 

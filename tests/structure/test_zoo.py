@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
-from torch import Tensor, nn
 
 from autoprune.costs.arithmetic import Macs, Params
 from autoprune.costs.memory import Memory, Size
@@ -19,47 +17,36 @@ from autoprune.evaluators.pruningnet import Generator, widths_about
 from autoprune.evaluators.shared.subnets import Subnets
 from autoprune.structure.accounts import unaccounted
 from autoprune.structure.prune import prune
-from autoprune.structure.trace import Trace, trace
-from autoprune.values.space import Policy, SearchSpace
-from tests.structure.zoo import ZOO, example
+from tests.zoo import NETWORKS, Case
 
 POLICIES = 200
 
 
-@dataclass(frozen=True)
-class Case:
-    model: nn.Module
-    inputs: Tensor
-    trace: Trace
-    space: SearchSpace
-
-    def random_kept(self, seed: int) -> list[int]:
-        rng = np.random.default_rng(seed)
-        if seed == 0:
-            return [g.levels[0] for g in self.space]
-        return [int(rng.choice(g.levels)) for g in self.space]
-
-    def random_units(self, kept: list[int], seed: int) -> list[np.ndarray]:
-        rng = np.random.default_rng((seed, 1))
-        return [np.sort(rng.permutation(g.dense)[:k]) for g, k in zip(self.space, kept, strict=True)]
+GROUPS = {  # of networks of `tests.zoo`, how many groups each has
+    "autoprune/resnet20-A": 10,
+    "autoprune/resnet20-B": 12,
+    "torchvision/resnet50": 37,
+    "torchvision/vgg16_bn": 15,
+    "torchvision/mobilenet_v2": 25,
+    "torchvision/densenet121": 120,
+    "torchvision/efficientnet_b0": 40,
+    "torchvision/resnext50_32x4d": 21,
+    "torchvision/shufflenet_v2_x1_0": 18,
+    "torchvision/vit_b_16": 12,
+}
+LIGHT = [name for name in GROUPS if NETWORKS[name].light]  # the others take minutes: -m slow
+NAMES = [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in GROUPS]
 
 
 @cache
 def case(name: str) -> Case:
-    make, side, _ = ZOO[name]
-    model, inputs = make(), example(side)
-    found = trace(model, inputs)
-    return Case(model, inputs, found, SearchSpace(name, found.choices, found.ops, found.parameters))
-
-
-LIGHT = {"resnet20-A", "resnet20-B", "mobilenet_v2", "shufflenet_v2_x1_0"}  # the others take minutes: -m slow
-NAMES = [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
+    return Case(NETWORKS[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 class TestZoo:
     def test_finds_the_groups(self, name: str) -> None:
-        assert len(case(name).trace.choices) == ZOO[name][2]
+        assert len(case(name).trace.choices) == GROUPS[name]
         assert all(f.reason and f.name for f in case(name).trace.frozen)
         assert set(case(name).trace.proofs) == {"exact"}
 
@@ -71,11 +58,10 @@ class TestZoo:
     def test_prices_every_policy_exactly(self, name: str) -> None:
         one = case(name)
         macs, params = Macs(one.space), Params(one.space)
-        hollow, inputs = copy.deepcopy(one.model).to("meta"), one.inputs.to("meta")  # shapes without numbers
+        hollow, inputs = copy.deepcopy(one.model).to("meta"), one.example.to("meta")  # shapes without numbers
         for seed in range(POLICIES):
-            kept = one.random_kept(seed)
-            pruned = prune(hollow, one.trace, one.random_units(kept, seed))
-            policy = Policy.of(kept)
+            policy = one.policy(seed)
+            pruned = prune(hollow, one.trace, one.units(policy, seed))
             assert macs.predict(policy) == macs.measure(pruned, inputs)
             assert params.predict(policy) == params.measure(pruned, inputs)
 
@@ -83,20 +69,18 @@ class TestZoo:
         one = case(name)
         memory, size = Memory(one.space, one.trace), Size(one.space, one.trace)
         for seed in range(3):
-            kept = one.random_kept(seed)
-            pruned = prune(one.model, one.trace, one.random_units(kept, seed))
-            policy = Policy.of(kept)
-            assert memory.predict(policy) == memory.measure(pruned, one.inputs)
-            assert size.predict(policy) == size.measure(pruned, one.inputs)
+            policy = one.policy(seed)
+            pruned = prune(one.model, one.trace, one.units(policy, seed))
+            assert memory.predict(policy) == memory.measure(pruned, one.example)
+            assert size.predict(policy) == size.measure(pruned, one.example)
 
     def test_pruned_networks_run(self, name: str) -> None:
         one = case(name)
-        kept = one.random_kept(7)
-        pruned = prune(one.model, one.trace, one.random_units(kept, 7))
+        pruned = prune(one.model, one.trace, one.units(one.policy(7), 7))
         with torch.no_grad():
-            out = pruned(one.inputs)
+            out = pruned(one.example)
         assert out.isfinite().all()
-        assert out.shape == one.model(one.inputs).shape
+        assert out.shape == one.model(one.example).shape
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,31 +92,31 @@ def test_a_pruningnet_generates_its_kernels(name: str) -> None:
     generator = Generator(net, [np.arange(g.dense) for g in one.space], seen, hidden=2)
     subnets = Subnets(generator, one.trace, one.space)
     for seed in range(2):
-        kept = one.random_kept(seed)
-        model = subnets.network(Policy.of(kept)).model
-        assert Params(one.space).measure(model, one.inputs) == Params(one.space).predict(Policy.of(kept))
-        outputs = subnets.outputs(kept, one.inputs)
-        assert outputs.shape == one.model(one.inputs).shape
+        policy = one.policy(seed)
+        model = subnets.network(policy).model
+        assert Params(one.space).measure(model, one.example) == Params(one.space).predict(policy)
+        outputs = subnets.outputs(policy.levels, one.example)
+        assert outputs.shape == one.model(one.example).shape
         outputs.square().sum().backward()
     learnt = [p for n, p in generator.named_parameters() if n.startswith("_second")]
     assert len(learnt) == len(seen)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
 
 
-@pytest.mark.parametrize("name", sorted(LIGHT))
+@pytest.mark.parametrize("name", LIGHT)
 def test_agrees_with_fvcore(name: str) -> None:
     one = case(name)
     for seed in range(3):
-        kept = one.random_kept(seed)
-        pruned = prune(one.model, one.trace, one.random_units(kept, seed))
+        policy = one.policy(seed)
+        pruned = prune(one.model, one.trace, one.units(policy, seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            counted = FlopCountAnalysis(pruned, one.inputs[:1]).unsupported_ops_warnings(False).by_operator()
-        assert Macs(one.space).predict(Policy.of(kept)) == counted["conv"] + counted["linear"]
+            counted = FlopCountAnalysis(pruned, one.example[:1]).unsupported_ops_warnings(False).by_operator()
+        assert Macs(one.space).predict(policy) == counted["conv"] + counted["linear"]
 
 
 def test_ten_thousand_policies_are_priced_at_once() -> None:
-    one = case("resnet20-A")
+    one = case("autoprune/resnet20-A")
     rng = np.random.default_rng(0)
     kept = np.stack([rng.integers(1, g.dense + 1, 10_000) for g in one.space], axis=1)
     prices = Macs(one.space).predict_many(kept)
