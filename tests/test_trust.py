@@ -46,7 +46,7 @@ def policy_of(given: dict[str, Any], folder: Path) -> Path:
     """A policy.json that names what `given` names."""
     path = folder / "policy.json"
     rest = {"criterion": {"use": "l2"}, "evaluator": {"use": "recalibrate"}}
-    said = {key: given[key] for key in ("task", "criterion", "evaluator") if key in given}
+    said = {key: given[key] for key in ("task", "criterion", "evaluator", "operator") if key in given}
     model = {"architecture": "0", "weights": "0"}
     file = {"schema_version": SCHEMA, "model": model, "space": "theirs", "choices": [], "budget": {}, "costs": {}}
     path.write_text(json.dumps({**file, "seed": 0, "versions": {}, **rest, **said}))
@@ -80,7 +80,7 @@ class TestFilesFromElsewhere:
             apply_point(run, {"macs": "50%"})
         assert not mark.exists()
 
-    @pytest.mark.parametrize("kind", ["task", "criterion", "evaluator"])
+    @pytest.mark.parametrize("kind", ["task", "criterion", "evaluator", "operator"])
     def test_a_policy_that_names_code_does_not_run_it(self, kind: str, code: str, mark: Path, tmp_path: Path) -> None:
         with pytest.raises(Untrusted):
             apply_policy(policy_of(tables(kind, {"use": code}), tmp_path))

@@ -92,6 +92,7 @@ class PolicyFile(Table):
     choices: tuple[ChoiceEntry, ...]
     criterion: dict[str, Any]
     evaluator: dict[str, Any]
+    operator: tuple[dict[str, Any], ...] = ()
     budget: dict[str, LimitEntry]
     costs: dict[str, CostEntry]
     metric: float | None = None

@@ -146,5 +146,6 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
         "task": settings,
         "criterion": file.criterion,
         "evaluator": file.evaluator,
+        "operator": file.operator,
         "search": {"seed": file.seed},
     }

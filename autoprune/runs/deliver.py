@@ -170,6 +170,7 @@ def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
         choices=policy_file.entries(study.space, best.policy),
         criterion=config.criterion.settings,
         evaluator=config.evaluator.settings,
+        operator=tuple(one.settings for one in config.operator),
         budget={x.name: policy_file.LimitEntry(asked=x.asked, most=x.most) for x in study.budget.limits},
         costs={
             name: policy_file.CostEntry(

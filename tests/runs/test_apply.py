@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
-from autoprune import config
+import autoprune
+from autoprune import Task, config
 from autoprune.command import cli
 from autoprune.engine import precision
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
@@ -26,6 +28,7 @@ from autoprune.structure.prune import Candidate
 from autoprune.task import top1
 from autoprune.testing.evaluators import toy_images
 from tests import ASSETS
+from tests.assets.mine import split
 
 MINE = ASSETS / "mine.py"
 SPACE = f"""
@@ -361,3 +364,25 @@ class TestPoints:
         monkeypatch.setattr(Panel, "of", lambda *given: pytest.fail("a panel was made"))
         apply_policy(result.directory, task)
         apply_point(result.directory, {"macs": "50%"}, task)
+
+
+class Noisy(nn.Module):
+    """An activation in operators that cannot be followed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, order = x.flatten(1).sort(1)
+        return torch.zeros_like(values).scatter(1, order, values.tanh()).reshape(x.shape)
+
+
+def test_a_policy_of_a_network_with_declared_operators_is_applied(tmp_path: Path) -> None:
+    """It knew nothing of them, and was for another network."""
+    torch.manual_seed(0)
+    middle = (nn.Conv2d(8, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10))
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), Noisy(), *middle)
+    task = Task(model, torch.zeros(1, 1, 8, 8), split(64), split(32), split(32))
+    declared = [{"use": "pointwise", "of": "Noisy"}]
+    quick = {"finetune": {"epochs": 0}, "report": {"random_trials": 1, "fidelity": 0}}
+    found = autoprune.search(task, {"macs": 0.6}, "random", trials=1, out=tmp_path, operator=declared, **quick)
+    assert found.policy.levels[0] < 8
+    applied = apply_policy(found.directory, task)
+    assert [tuple(p.shape) for p in applied.parameters()] == [tuple(p.shape) for p in found.model.parameters()]
