@@ -33,7 +33,7 @@ from autoprune.train import Recipe, train
 from autoprune.values.trial import score_of_all
 from tests.making import bench, done, metric
 
-DOCS = Path(__file__).parents[2] / "docs" / "data.md"
+ROOT = Path(__file__).parents[2]
 
 
 def lines(count: int = 64, seed: int = 0) -> TensorDataset:
@@ -309,11 +309,12 @@ NUMBERS = "\ntrain_set = holdout_set = test_set = TensorDataset(torch.randn(60, 
 REST = "sampler = WeightedRandomSampler([1.0] * 60, 60)\n"
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
 @pytest.mark.parametrize("name", ["my_loaders", "my_text", "my_regression"])
 def test_what_the_guide_shows_works_as_it_stands_there(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = re.findall(rf"```python\n(# {name}\.py\n.*?)```", DOCS.read_text(), re.DOTALL)
+    (code,) = re.findall(rf"```python\n(# {name}\.py\n.*?)```", (ROOT / page).read_text(), re.DOTALL)
     body = code.split("def ", 1)[1]
     assert len(body.strip().splitlines()) <= 15
     (tmp_path / f"{name}.py").write_text(code)
