@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import autoprune
+from autoprune import config
+from autoprune.command.check import facts
 from autoprune.errors import ModelError
 from autoprune.files import export, programs
+from autoprune.runs import study
 from autoprune.runs.adapted import adapted, changes
 from autoprune.structure.trace import trace
 from autoprune.task import Task
@@ -100,6 +103,13 @@ def test_a_network_in_another_precision_is_searched_in_float32(dtype: torch.dtyp
 def test_samples_in_float64_fit_a_network_in_float32() -> None:
     found = adapted(task(net(), torch.float64), "cpu")
     assert {batch.dtype for batch, _ in found.train.shuffled(8, torch.Generator())} == {torch.float32}
+
+
+@pytest.mark.parametrize("how", ["bfloat16", "DataParallel"])
+def test_check_says_what_was_done_to_the_network(how: str) -> None:
+    given = task(net().bfloat16(), torch.bfloat16) if how == "bfloat16" else task(nn.DataParallel(net()))
+    built = study.build(config.parse({"name": "mine", "task": {"use": study.GIVEN}}, "test"), task=given)
+    assert how in facts(built)["remarks"][0]
 
 
 @pytest.mark.parametrize("how", ["bfloat16", "DataParallel"])

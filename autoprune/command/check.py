@@ -34,7 +34,7 @@ def facts(built: Study) -> dict[str, Any]:
         ],
         "fixed_params": sum(fixed),
         "unpriced": built.trace.unpriced,
-        "remarks": list(built.remarks),
+        "remarks": [*built.notes, *built.remarks],
         "costs": [
             {"name": name, "unit": cost.unit, "dense": built.dense[name], "smallest": cost.predict(thinnest)}
             for name, cost in built.costs.items()
