@@ -86,7 +86,16 @@ class Params(FromMany):
 
 
 def count_macs(model: nn.Module, example: Inputs) -> int:
-    """MACs of one example by torch's own FlopCounterMode, halved."""
-    with plain(), FlopCounterMode(display=False, custom_mapping=dict(EXTRA)) as counter:
-        call(model, first(example, 1))
+    """MACs of one example by torch's own FlopCounterMode, halved.
+
+    Meanwhile no parameter has a gradient: the counter fails on one that is handed to a layer as it is.
+    """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        with plain(), FlopCounterMode(display=False, custom_mapping=dict(EXTRA)) as counter:
+            call(model, first(example, 1))
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2

@@ -220,6 +220,18 @@ class Positions(nn.Module):
         return self.head(self.encoder(self.words(ids) + self.place[:, : ids.shape[1]]).mean(1))
 
 
+class Token(nn.Module):
+    """A learned token that is written out for every sample and handed to a layer as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 8))
+        self.up, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.up(self.token.expand(len(x), -1)) + self.up(x)))
+
+
 class Unused(nn.Module):
     """A layer that is never run."""
 
@@ -310,6 +322,7 @@ NETWORKS = (
     _odd("auxiliary-head", Auxiliary, images(8), images(12, 3)),
     _odd("tied-embedding", Tied, lambda: tokens(6), lambda: tokens(9, 3)),
     _odd("transformer-encoder", Positions, lambda: tokens(6), lambda: tokens(9, 3)),
+    _odd("learned-token", Token, *_two(8)),
     _odd("unused-layer", Unused, *_two(8)),
     _odd("shared-layer", _shared, *_two(8)),
     _odd(
