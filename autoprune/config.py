@@ -16,18 +16,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, WithJsonSchema
 
-from autoprune import plugins
-from autoprune.errors import ConfigError, one_line
-from autoprune.space_config import AUTO as AUTO, GroupRule as GroupRule, Share, Space as Space, Table as Table
+from autoprune import bounded, plugins
+from autoprune.errors import ConfigError, dotted, one_line, reason
+from autoprune.space_config import AUTO as AUTO, GroupRule as GroupRule, Space as Space, Table as Table
 from autoprune.train import Recipe
 from autoprune.values import budget
+from autoprune.values.ranges import (
+    Batch,
+    Decay,
+    Epochs,
+    LearningRate,
+    Norm,
+    Range,
+    Seed,
+    Share,
+    ShareBelow,
+    Temperature,
+    Trials,
+)
 from autoprune.values.space import Choice
 
 
-def _ceiling(written: str | float) -> str | float:
-    budget.ceiling(written, dense=1.0)
+def _ceiling(written: object) -> object:
+    if isinstance(written, str | int | float) and not isinstance(written, bool):
+        budget.ceiling(written, dense=1.0)
     return written
 
 
@@ -37,10 +51,9 @@ def _none_or_enough(policies: int) -> int:
     return policies
 
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 4 * bounded.MIB  # of a search space's file
 Ceiling = Annotated[
-    str | float, AfterValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
+    str | float, BeforeValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
 ]
 
 
@@ -49,6 +62,15 @@ class Use(Table):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     use: str
+
+    @pydantic.model_validator(mode="after")
+    def _is_finite(self) -> Use:
+        for key, value in (self.model_extra or {}).items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except ValueError:
+                raise ValueError(f"{key} = {value!r}: finite numbers are right") from None
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -62,12 +84,19 @@ class Search(Table):
     Attributes:
         trials: policies that are evaluated.
         seed: of everything random.
+        first: what is asked before the controller asks: "rankings" are the uniform policy and what rankings of the
+            network's units give under the budget; "none" is nothing; "auto" is "rankings", but for controllers that
+            are a rule, chance, or a method as it was published.
         device: where the networks run.
+        precision: of scores; training is in bf16 unless it is "fp32". "auto": what the processor, the network's
+            outputs and how fast this machine once was say (docs/evaluators.md).
     """
 
-    trials: Count = 60
-    seed: Annotated[int, Field(ge=0)] = 0
+    trials: Trials = 60
+    seed: Seed = 0
+    first: Literal["auto", "rankings", "none"] = "auto"
     device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
 
 
 class Finetune(Table):
@@ -80,15 +109,15 @@ class Finetune(Table):
     """
 
     start: Literal["pruned", "scratch"] = "pruned"
-    epochs: Annotated[float, Field(ge=0)] = 4.0
-    batch: Count = 128
-    lr: Positive = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    warmup: Share = 0.1
-    label_smoothing: Share = 0.0
-    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
-    temperature: Positive = 4.0
-    clip: Positive = 5.0
+    epochs: Epochs = 4.0
+    batch: Batch = 128
+    lr: LearningRate = 0.05
+    weight_decay: Decay = 5e-4
+    warmup: ShareBelow = 0.1
+    label_smoothing: ShareBelow = 0.0
+    distill: Share = 0.0
+    temperature: Temperature = 4.0
+    clip: Norm = 5.0
 
     @pydantic.model_validator(mode="after")
     def _trains_what_is_new(self) -> Finetune:
@@ -106,13 +135,13 @@ class Report(Table):
     """What the report compares with.
 
     Attributes:
-        random_trials: random policies, of which the best is the baseline "random".
+        random_trials: random policies, of which the best is the baseline "random"; 0 takes as many as were searched.
         fidelity: at most so many of them get the evaluator's slow score, too, to say how true the search's is; 0, or
             at least 5.
     """
 
-    random_trials: Count = 20
-    fidelity: Annotated[int, AfterValidator(_none_or_enough)] = 20
+    random_trials: Annotated[int, Range(0, 1_000_000)] = 0
+    fidelity: Annotated[int, Range(0, 10_000), AfterValidator(_none_or_enough)] = 20
 
 
 class Config(Table):
@@ -158,18 +187,26 @@ def find(source: str, over: Mapping[str, Any] | None = None) -> Config:
     if ":" not in source and source not in plugins.names("task"):
         tasks = ", ".join(sorted(plugins.names("task")))
         raise ConfigError(f"{source!r} is no search space: write a .toml file, 'file.py:function', or a task ({tasks})")
-    return parse({"name": source.rpartition(":")[2], "task": {"use": source}}, f"task {source!r}", over)
+    return parse({"name": name_of(source), "task": {"use": source}}, f"task {source!r}", over)
+
+
+def name_of(task: str) -> str:
+    """What runs of a task with that name or address are called: the file or module where it lies, not its function."""
+    place = task.rpartition(":")[0]
+    return task if not place else Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
 
 
 def read(path: Path, over: Mapping[str, Any] | None = None) -> Config:
     """The config in a TOML file, with `over` laid on top: dotted keys such as "search.trials", or whole tables."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(bounded.read(path, MOST).decode())
     except OSError as wrong:
-        raise ConfigError(f"{path} cannot be read ({wrong.strerror}); it should be a TOML file") from None
+        raise ConfigError(f"{path} cannot be read ({reason(wrong)}); it should be a TOML file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text; it should be a TOML file") from None
-    except tomllib.TOMLDecodeError as wrong:
+    except RecursionError:
+        raise ConfigError(f"{path} nests too deep; it should be a TOML file") from None
+    except ValueError as wrong:  # of TOML, and of numbers that are too long to be read
         raise ConfigError(f"{path} is no TOML: {one_line(wrong)}") from None
     return parse({"name": path.stem, **_anchored(tables, path.parent)}, str(path), over)
 
@@ -181,8 +218,10 @@ def parse(tables: Mapping[str, Any], source: str, over: Mapping[str, Any] | None
         return Config.model_validate_json(json.dumps(merged, default=str))
     except pydantic.ValidationError as wrong:
         raise ConfigError(f"{source}: {_fault(wrong, merged)}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: it nests too deep") from None
     except (TypeError, ValueError) as wrong:
-        raise ConfigError(f"{source}: {wrong}") from None
+        raise ConfigError(f"{source}: {one_line(wrong)}") from None
 
 
 def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -205,8 +244,8 @@ def _from_there(table: Any, folder: Path) -> Any:
 def _overlaid(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`tables` with every dotted key of `over` set."""
     merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
-    for dotted, value in over.items():
-        key, _, inner = dotted.partition(".")
+    for words, value in over.items():
+        key, _, inner = words.partition(".")
         if not inner:
             merged[key] = value
         elif isinstance(merged.setdefault(key, {}), dict):
@@ -219,12 +258,14 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
     faults = wrong.errors()
     fault = faults[0]
     place = tuple(part for part in fault["loc"] if part not in _TYPES)  # pydantic adds those that it tried
-    where = _dotted(place)
+    if not place:
+        return "it nests too deep" if "recursion" in str(fault["msg"]) else str(fault["msg"])
+    where = dotted(place)
     more = len({e["loc"][:2] for e in faults}) - 1
     rest = f" (and {more} more)" if more else ""
     if fault["type"] == "extra_forbidden":
         known = _keys(place[:-1])
-        parent = f"[{_dotted(place[:-1])}] has" if place[1:] else "there is"
+        parent = f"[{dotted(place[:-1])}] has" if place[1:] else "there is"
         hint = plugins.meant(str(place[-1]), known) or f"; there are {', '.join(known)}"
         return f"{parent} no {'key' if place[1:] else 'table'} {str(place[-1])!r}{hint}{rest}"
     if fault["type"] == "missing":
@@ -236,15 +277,11 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
     return f"{where} = {_value(tables, place)!r}: {reason}{rest}"
 
 
-_TYPES = ("int", "str", "float", "function-after[_multiple(), union[str,int]]")
+_TYPES = ("int", "str", "float")
 
 
 def _wanted(place: Sequence[int | str]) -> str:
     return '; write use = "NAME", see `autoprune plugins`' if place[-1] in ("use", "task") else ""
-
-
-def _dotted(place: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in place)
 
 
 def _value(tables: Any, place: Sequence[int | str]) -> Any:

@@ -26,6 +26,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from autoprune.addresses import blamed
 from autoprune.errors import ConfigError
 from autoprune.inputs import Inputs
 from autoprune.splits import Batch, Places, Split, places
@@ -33,6 +34,7 @@ from autoprune.splits import Batch, Places, Split, places
 Divide = Callable[[Any], Batch]  # a batch as a loader gives it -> inputs and targets; None for targets without labels
 Collate = Callable[[list[Any]], Any]
 LABELS = ("labels", "label", "targets", "target")  # entries of a mapping that outputs are compared with
+_END = object()
 BUFFER = 1_000  # samples among which those of an iterable data set are shuffled
 
 
@@ -55,9 +57,9 @@ def as_split(data: object, divide: Divide, place: str) -> Split:
         hint = "add a __len__" if isinstance(data, Iterable) else "a data set, a DataLoader or a Split is right"
         raise ConfigError(f"{place} is a {type(data).__name__}, which has no length; {hint}")
     if hasattr(data, "__getitem__") and not isinstance(data, IterableDataset):
-        return DatasetSplit(data, divide=divide)
+        return DatasetSplit(data, divide=divide, place=place)
     if isinstance(data, Iterable):
-        return IterableSplit(data, divide=divide)
+        return IterableSplit(data, divide=divide, place=place)
     raise ConfigError(f"{place} is a {type(data).__name__}; a data set, a DataLoader or a Split is right")
 
 
@@ -69,8 +71,8 @@ def _of_loader(loader: DataLoader[Any], divide: Divide, place: str) -> Split:
     if isinstance(data, IterableDataset):
         if not isinstance(data, Sized):
             raise ConfigError(f"{place} loads a {type(data).__name__}, which has no length; add a __len__")
-        return IterableSplit(data, collate, divide)
-    made = DatasetSplit(data, loader.num_workers, collate, divide, start=loader.worker_init_fn)
+        return IterableSplit(data, collate, divide, place)
+    made = DatasetSplit(data, loader.num_workers, collate, divide, start=loader.worker_init_fn, place=place)
     if type(loader.batch_sampler) is not BatchSampler:
         return dataclasses.replace(made, sampler=_Flat(loader.batch_sampler))
     usual = isinstance(loader.sampler, RandomSampler | SequentialSampler)
@@ -149,6 +151,25 @@ def _of_mapping(raw: Mapping[str, Any], example: Inputs) -> Batch:
     return rest[0], targets
 
 
+def _read(raw: Iterable[Any], divide: Divide, place: str) -> Iterator[Batch]:
+    """Batches as a loader gives them, divided. Raises TrialFailed where the data, the collation or `divide` raises."""
+    what = _reading(place)
+    with blamed(what):
+        rest = iter(raw)
+    while True:
+        with blamed(what):
+            batch = next(rest, _END)
+            if batch is _END:
+                return
+            found = divide(batch)
+        yield found
+
+
+def _reading(place: str) -> str:
+    """What is said to fail."""
+    return f"{place}: reading samples" if place else "reading samples"
+
+
 def paired(raw: Any) -> Batch:
     """A pair as it is."""
     inputs, targets = raw
@@ -165,6 +186,7 @@ class DatasetSplit:
         divide: makes inputs and targets of a batch.
         sampler: gives the order of training, in which samples may come again or never; empty: a random order of all.
         start: what each worker calls first, with its number.
+        place: is named where samples cannot be read.
     """
 
     dataset: Any
@@ -173,24 +195,26 @@ class DatasetSplit:
     divide: Divide = paired
     sampler: Iterable[int] = ()
     start: Callable[[int], None] | None = None
+    place: str = ""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """As `Split.batches`."""
-        yield from map(self.divide, self._loaded(batch_size=size))
+        yield from _read(self._loaded(batch_size=size), self.divide, self.place)
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """As `Split.shuffled`; with a sampler, in its order."""
         if self.sampler == ():
             options = {"shuffle": True, "generator": generator, "drop_last": len(self) >= size}
-            yield from map(self.divide, self._loaded(batch_size=size, **options))
+            yield from _read(self._loaded(batch_size=size, **options), self.divide, self.place)
             return
-        order = _order(self.sampler, generator)
+        with blamed(_reading(self.place)):
+            order = _order(self.sampler, generator)
         whole = max(len(order) // size, 1) * size
         chunks = [order[at : at + size] for at in range(0, min(whole, len(order)), size)]
-        yield from map(self.divide, self._loaded(batch_sampler=chunks, generator=generator))
+        yield from _read(self._loaded(batch_sampler=chunks, generator=generator), self.divide, self.place)
 
     def head(self, count: int) -> DatasetSplit:
         """As `Split.head`."""
@@ -244,34 +268,36 @@ class IterableSplit:
     dataset: Iterable[Any]
     collate: Collate = collated
     divide: Divide = paired
+    place: str = ""
 
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """As `Split.batches`."""
-        yield from self._in_batches(self.dataset, size)
+        yield from _read(self._in_batches(self.dataset, size), self.divide, self.place)
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """As `Split.shuffled`."""
-        yield from self._in_batches(self._mixed(generator), size, whole=len(self) >= size)
+        batches = self._in_batches(self._mixed(generator), size, whole=len(self) >= size)
+        yield from _read(batches, self.divide, self.place)
 
     def head(self, count: int) -> DatasetSplit:
         """As `Split.head`; it is held in memory."""
-        return DatasetSplit(list(islice(self.dataset, count)), 0, self.collate, self.divide)
+        return DatasetSplit(list(islice(self.dataset, count)), 0, self.collate, self.divide, place=self.place)
 
     def drawn(self, count: int, seed: int) -> DatasetSplit:
         """As `Draws.drawn`; it is held in memory."""
-        return DatasetSplit(self._at(places(count, len(self), seed)), 0, self.collate, self.divide)
+        return DatasetSplit(self._at(places(count, len(self), seed)), 0, self.collate, self.divide, place=self.place)
 
     def _at(self, chosen: Places) -> list[Any]:
         wanted = set(chosen.tolist())
         return [sample for place, sample in enumerate(self.dataset) if place in wanted]
 
-    def _in_batches(self, samples: Iterable[Any], size: int, *, whole: bool = False) -> Iterator[Batch]:
+    def _in_batches(self, samples: Iterable[Any], size: int, *, whole: bool = False) -> Iterator[Any]:
         rest = iter(samples)
         while len(part := list(islice(rest, size))) >= (size if whole else 1):
-            yield self.divide(self.collate(part))
+            yield self.collate(part)
 
     def _mixed(self, generator: torch.Generator) -> Iterator[Any]:
         rest = iter(self.dataset)

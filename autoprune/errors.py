@@ -10,6 +10,7 @@
   x PolicyError        a policy does not fit its search space (also a ValueError)
   x BudgetError        no policy of the space meets the budget (also a ValueError)
   x RunError           a run directory may not be begun or continued as asked
+    x FileError        a file cannot be written: the disk is full, the folder read-only (also an OSError)
   x Untrusted          a file names code that the user has not allowed
   x TrialFailed        one policy could not be evaluated; the search goes on
   x TrainingFailed     weights that policies share cannot be trained as asked
@@ -19,9 +20,18 @@
 Each message is one line: what is wrong, the value, and what would be right.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_SPACES = "\n\t\u00a0\u202f"
+
 
 class AutopruneError(Exception):
     """Base of everything that autoprune raises on purpose."""
+
+    def __str__(self) -> str:
+        return harmless(" ".join(super().__str__().split()))
 
 
 class ConfigError(AutopruneError, ValueError):
@@ -60,6 +70,10 @@ class RunError(AutopruneError):
     """A run directory may not be begun or continued as asked."""
 
 
+class FileError(RunError, OSError):
+    """A file cannot be written: the disk is full, or the folder is read-only."""
+
+
 class Untrusted(AutopruneError):
     """A file that came from elsewhere names code that the user has not allowed."""
 
@@ -84,6 +98,23 @@ def first_line(wrong: BaseException) -> str:
     """What `wrong` says, in one line: its type and the first line of its message."""
     text = str(wrong).strip().splitlines()
     return f"{type(wrong).__name__}: {text[0] if text else ''}".rstrip(": ")
+
+
+def harmless(text: str) -> str:
+    """`text`, in which everything but letters, signs, spaces and line breaks is written as Python writes it."""
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(sign if sign.isprintable() or sign in _SPACES else ascii(sign)[1:-1] for sign in text)
+
+
+def dotted(place: Iterable[int | str]) -> str:
+    """Where something stands in a file, such as "choices.3.kept"; a key of other signs as Python writes it."""
+    return ".".join(part if part and part.isprintable() else repr(part) for part in map(str, place))
+
+
+def reason(wrong: BaseException) -> str:
+    """What the system or a library says of a file, without the file's name and number of the error; in one line."""
+    return str(getattr(wrong, "strerror", None) or one_line(wrong))
 
 
 def one_line(wrong: BaseException) -> str:

@@ -7,19 +7,19 @@ and need none.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.addresses import blamed
 from autoprune.copies import copied
-from autoprune.errors import AutopruneError, ConfigError, TrialFailed, first_line
+from autoprune.errors import ConfigError
 from autoprune.inputs import Inputs, call, device_of, moved
 from autoprune.splits import Batch, Split
+from autoprune.values.plain import measured
 
 Metric = Callable[[nn.Module, Split], float]
 GIVE = "give Task(metric=..., metric_name=..., lower_is_better=...)"
@@ -66,27 +66,13 @@ class Judge:
 
         Raises TrialFailed where the metric raises, or gives anything but a finite number.
         """
-        try:
+        with blamed(f"the metric {self.name!r}"):
             found: Any = self.metric(model, split)
-        except AutopruneError:
-            raise
-        except Exception as wrong:  # whatever a user's metric raises
-            raise TrialFailed(f"the metric {self.name!r} fails ({first_line(wrong)})") from wrong
-        if isinstance(found, bool) or not isinstance(found, Real):
-            raise ConfigError(f"the metric {self.name!r} gives {_said(found)}; one number, a float, is right")
-        if not math.isfinite(found):
-            raise TrialFailed(f"the metric is {found}; it should be a finite number")
-        return self.known(float(found))
+        return self.known(measured(f"the metric {self.name!r}", found))
 
     def known(self, quality: float) -> float:
         """The number that the user knows, from the one that is better when higher; and the other way round."""
         return -quality if self.lower_is_better and quality else quality
-
-
-def _said(found: object) -> str:
-    if isinstance(found, Tensor):
-        return f"a tensor of shape {tuple(found.shape)}" + (" (write .item())" if found.numel() == 1 else "")
-    return repr(found) if found is None or isinstance(found, bool) else f"a {type(found).__name__}"
 
 
 def top1(model: nn.Module, split: Split) -> float:

@@ -26,7 +26,7 @@ import pydantic
 
 from autoprune import addresses
 from autoprune.addresses import is_address
-from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin, first_line, one_line
+from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin, one_line
 
 OURS: Mapping[str, Mapping[str, str]] = {
     "controller": {
@@ -36,6 +36,8 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "random": "autoprune.controllers.random:Random",
         "evolution": "autoprune.controllers.evolution:Evolution",
         "genetic": "autoprune.controllers.genetic:Genetic",
+        "switch": "autoprune.controllers.switch:Switch",
+        "knapsack": "autoprune.controllers.knapsack:Knapsack",
         "bayes": "autoprune.controllers.bayes:Bayes",
         "bayes-gp": "autoprune.controllers.bayes_gp:BayesGP",
         "cmaes": "autoprune.controllers.cmaes:CmaEs",
@@ -210,7 +212,7 @@ def _told(what: str, *, theirs: bool) -> Iterator[None]:
             raise ConfigError(f"{what}: {one_line(wrong)}{addresses.raised_at(wrong) if theirs else ''}") from wrong
         if not theirs:
             raise
-        raise ConfigError(f"{what}: {first_line(wrong)}{addresses.raised_at(wrong)}") from wrong
+        raise ConfigError(f"{what}: {addresses.told(wrong)}") from wrong
 
 
 def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, Any]:
@@ -235,7 +237,7 @@ def check(kind: str, settings: Mapping[str, Any], without: Iterable[str] = ()) -
                 raise ConfigError(f"{kind} {name!r} takes {word!r}; evaluators are handed one argument, `bench`: "
                                   f"write bench.{word}")  # fmt: skip
             raise ConfigError(f"{kind} {name!r} needs the setting {word!r}")
-    hints = hints_of(make)
+    hints = hints_of(make, ranges=True)
     return {
         word: _typed(f"{kind} {name!r}, setting {word!r}", hints.get(word, Any), value) for word, value in given.items()
     }
@@ -264,30 +266,35 @@ def settings_of(kind: str, make: Callable[..., Any], wired: Iterable[str]) -> di
     return {word: p for word, p in parameters.items() if word not in set(wired)}
 
 
-def hints_of(make: Callable[..., Any]) -> dict[str, Any]:
-    """The types of the parameters of `make`; without those of an annotation that cannot be evaluated.
+def hints_of(make: Callable[..., Any], *, ranges: bool = False) -> dict[str, Any]:
+    """The types of the parameters of `make`, with the ranges of numbers if asked for.
 
-    What a class inherits was annotated with the names of the module that it is inherited from.
+    Annotations that cannot be evaluated are left out. What a class inherits was annotated with the names of the
+    module that it is inherited from.
     """
     found: dict[str, Any] = {}
     for part in (*reversed(make.__mro__), make.__init__) if inspect.isclass(make) else (make,):
         with contextlib.suppress(NameError, TypeError):
-            found |= typing.get_type_hints(part)
+            found |= typing.get_type_hints(part, include_extras=ranges)
     return found
 
 
 def _typed(where: str, hint: Any, value: Any) -> Any:
     """`value` as `hint` wants it: strictly, but a list is accepted for a tuple and an int for a float."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where} is {value}: a finite number is right")
-    if hint is Any:
-        return value
     try:
-        return pydantic.TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+        found = pydantic.TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except pydantic.ValidationError as wrong:
-        raise ConfigError(f"{where} is {value!r}: {wrong.errors()[0]['msg'].lower()}") from None
+        raise ConfigError(f"{where} is {value!r}: {_reason(wrong)}") from None
     except pydantic.PydanticSchemaGenerationError:
         raise ConfigError(f"{where} cannot be written in a file: it is a {written(hint)}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}: a finite number is right")
+    return value if hint is Any else found
+
+
+def _reason(wrong: pydantic.ValidationError) -> str:
+    said = str(wrong.errors()[0]["msg"]).removeprefix("Value error, ")
+    return said[0].lower() + said[1:]
 
 
 def written(hint: Any) -> str:

@@ -49,6 +49,20 @@ class Controller(Protocol):
         ...
 
 
+@runtime_checkable
+class Unadvised(Protocol):
+    """A controller that asks its own policies from the first on: a rule, chance, or a method as it was published."""
+
+    unadvised: bool  # whatever it is
+
+
+@runtime_checkable
+class SeeksFront(Protocol):
+    """A controller that says whether it looks for a whole front of quality and cost: then a search needs no budget."""
+
+    seeks_front: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """How good a candidate is.
@@ -194,6 +208,15 @@ class Times(Protocol):
 
     def figures(self, models: Sequence[nn.Module]) -> Sequence[Figure]:
         """What `models` cost as shares of the dense network, measured together, with the spread."""
+        ...
+
+
+@runtime_checkable
+class Proves(Protocol):
+    """A cost that becomes surer of its predictions by what is measured in the end."""
+
+    def prove(self, policy: Policy, figure: Figure) -> None:
+        """Note what the network of `policy` was measured to cost, as a share of the dense network."""
         ...
 
 

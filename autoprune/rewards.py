@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 from autoprune.errors import ConfigError
 from autoprune.metrics import Judge
 from autoprune.protocols import Bounds, Costs, Reward, UsesCosts, UsesDenseMetric
+from autoprune.values.ranges import Range, ShareAbove, require
 
 
 def trades(*cost: str) -> Callable[[Reward], Reward]:
@@ -76,7 +77,7 @@ def r_flops(metric: float, costs: Costs, dense: Costs) -> float:
 
 
 @of_shares
-@trades()
+@trades("params")
 def r_param(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(parameters), for a metric in [0, 1]. He et al. 2018 (AMC)."""
     return -(1.0 - metric) * math.log(_cost(costs, "params", "r_param"))
@@ -103,14 +104,11 @@ class MnasNet:
     between: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     cost: str = "macs"
-    share: float = 0.5
-    exponent: float = -0.07
+    share: ShareAbove = 0.5
+    exponent: Annotated[float, Range(-100, 0)] = -0.07
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"reward mnasnet: share is {self.share}; a share of the dense cost in (0, 1] is needed")
-        if not (math.isfinite(self.exponent) and self.exponent <= 0):
-            raise ConfigError(f"reward mnasnet: exponent is {self.exponent}; a number below 0 is needed, e.g. -0.07")
+        require(self)
 
     def __call__(self, metric: float, costs: Costs, dense: Costs) -> float:
         """As `Reward`."""
@@ -134,11 +132,10 @@ class Guaranteed:
     uses_dense_metric: ClassVar[bool] = True
 
     cost: str = "macs"
-    tolerance: float = 0.005
+    tolerance: Annotated[float, Range(0, 1e9)] = 0.005
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise ConfigError(f"reward guaranteed: tolerance is {self.tolerance}; a number of at least 0 is needed")
+        require(self)
 
     def __call__(self, metric: float, costs: Costs, dense: Costs) -> float:
         """As `Reward`."""

@@ -13,20 +13,15 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
 from autoprune import plugins
 from autoprune.errors import ConfigError
 from autoprune.structure.trace import restrict
+from autoprune.values.ranges import Range, ShareBelow
 from autoprune.values.space import Choice, Policy
 
 AUTO = "auto"  # the multiple of channels that the target runs fastest with
-
-
-def _multiple(written: str | int) -> str | int:
-    if written != AUTO and not (isinstance(written, int) and written >= 1):
-        raise ValueError(f"write a whole number from 1 on, or {AUTO!r}")
-    return written
 
 
 def _any_patterns(written: object) -> str | tuple[str, ...]:
@@ -42,11 +37,8 @@ def _patterns(written: object) -> str | tuple[str, ...]:
     return _any_patterns(written)
 
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Units = Annotated[int, Field(ge=1)]
-Multiple = Annotated[
-    str | int, AfterValidator(_multiple), WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": AUTO}]})
-]
+Units = Annotated[int, Range(1, 10**9)]
+Multiple = Annotated[str | int, Range(1, 65_536, word=AUTO)]
 _WRITTEN = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 Patterns = Annotated[str | tuple[str, ...], BeforeValidator(_patterns), _WRITTEN]
 MaybePatterns = Annotated[str | tuple[str, ...], BeforeValidator(_any_patterns), _WRITTEN]
@@ -71,7 +63,7 @@ class GroupRule(Table):
     """
 
     match: Patterns
-    max_sparsity: Share | None = None
+    max_sparsity: ShareBelow | None = None
     step: Multiple | None = None
     floor: Units | None = None
     cap: Units | None = None
@@ -102,7 +94,7 @@ class Space(Table):
         group: rules for some choices.
     """
 
-    max_sparsity: Share = 0.8
+    max_sparsity: ShareBelow = 0.8
     step: Multiple = 1
     granularity: Literal["channel"] = "channel"
     exclude: MaybePatterns = ()

@@ -172,7 +172,7 @@ class Part:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """As `Split.batches`."""
-        if _by_row(next(iter(self.split.batches(size)))):
+        if by_row(next(iter(self.split.batches(size)))):
             yield from pick(self.split.batches(size), self.picked, size)
             return
         wanted = set(self.picked.tolist())
@@ -188,7 +188,7 @@ class Part:
         return Part(self.split, self.picked[:count])
 
 
-def _by_row(batch: Batch) -> bool:
+def by_row(batch: Batch) -> bool:
     """Whether all of a batch is tensors of a row a sample."""
     count = nests.size(batch[0])
     leaves = [leaf for leaf in tree_leaves(batch) if leaf is not None]

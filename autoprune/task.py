@@ -16,10 +16,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autoprune.addresses import blamed
 from autoprune.datasets import DatasetSplit as DatasetSplit, Divide, as_split, divided
 from autoprune.errors import ConfigError
-from autoprune.inputs import Inputs
-from autoprune.metrics import Judge, Metric as Metric, accuracy as accuracy, judge, logits, top1 as top1
+from autoprune.inputs import Inputs, tensors
+from autoprune.metrics import (
+    AgainstDense,
+    Judge,
+    Metric as Metric,
+    accuracy as accuracy,
+    judge,
+    logits,
+    seen,
+    top1 as top1,
+)
 from autoprune.splits import Batch as Batch, Images as Images, Nothing, Split as Split
 
 Loss = Callable[[Any, Any], Tensor]  # outputs, targets
@@ -28,11 +38,12 @@ Loss = Callable[[Any, Any], Tensor]  # outputs, targets
 def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     """What `loss` says of `outputs`; torch's cross-entropy, the default, is of their logits.
 
-    Raises ConfigError where there are no targets.
+    Raises ConfigError where there are no targets, and TrialFailed where the loss raises.
     """
     if targets is None:
         raise ConfigError("the samples have no labels, which the loss needs; batches should be (inputs, targets)")
-    return loss(logits(outputs) if loss is nn.functional.cross_entropy else outputs, targets)
+    with blamed(f"the loss {getattr(loss, '__name__', type(loss).__name__)!r}"):
+        return loss(logits(outputs) if loss is nn.functional.cross_entropy else outputs, targets)
 
 
 def as_the_example(raw: Any) -> Batch:
@@ -55,7 +66,7 @@ class Task:
             need no labels: kl, KL(top=k) and agreement.
         loss: (outputs, targets) -> scalar, for finetuning and gradients. For a network that makes its own of labels
             among its inputs: lambda outputs, targets: outputs.loss.
-        name: for run directories and reports.
+        name: for run directories and reports; empty: the network's class.
         metric_name: for reports; empty: what the metric calls itself.
         rebuild: "task:model" of a built-in architecture, so that `autoprune.load` needs no code; empty otherwise.
         holdout_seen: whether the network was trained on the holdout, which then flatters it. Reports say so.
@@ -72,7 +83,7 @@ class Task:
     test: Split
     metric: Metric = top1
     loss: Loss = nn.functional.cross_entropy
-    name: str = "task"
+    name: str = ""
     metric_name: str = ""
     rebuild: str = ""
     holdout_seen: bool = False
@@ -81,6 +92,8 @@ class Task:
     batch: Divide = as_the_example
 
     def __post_init__(self) -> None:
+        self._require_kinds()
+        object.__setattr__(self, "name", self.name or type(self.model).__name__)
         usual = self.batch is as_the_example
         divide = functools.partial(divided, example=self.example) if usual else self.batch
         for field in ("train", "holdout", "test"):
@@ -88,6 +101,23 @@ class Task:
             absent = given is None and field == "train"
             split = Nothing(f"task {self.name} has no training split") if absent else as_split(given, divide, place)
             object.__setattr__(self, field, split)
+
+    def _require_kinds(self) -> None:
+        """Raise ConfigError for what is of another kind than it should be: it would be noticed much later."""
+        of = f"task {self.name!r}: " if isinstance(self.name, str) else ""
+        for field in ("name", "metric_name", "rebuild"):
+            if not isinstance(given := getattr(self, field), str):
+                raise ConfigError(f"{of}{field} = {given!r} is a {type(given).__name__}; a text is right")
+        for field in ("lower_is_better", "percent", "holdout_seen"):
+            if not isinstance(given := getattr(self, field), bool):
+                raise ConfigError(f"{of}{field} = {given!r} is a {type(given).__name__}; True or False is right")
+        if not tensors(self.example):
+            kinds = "a tensor (n, ...), a tuple or a mapping of tensors is right"
+            raise ConfigError(f"{of}the example is {seen(self.example)} and holds no tensor; {kinds}")
+        if not callable(self.metric) and not isinstance(self.metric, AgainstDense):
+            raise ConfigError(f"{of}metric = {self.metric!r}; a function of (model, split) is right, or none for top-1")
+        if not callable(self.loss):
+            raise ConfigError(f"{of}loss = {self.loss!r}; a function of (outputs, targets) is right")
 
     @cached_property
     def judge(self) -> Judge:

@@ -71,7 +71,7 @@ def train(
     """Train `model` in place; leaves it in eval mode.
 
     `watch(step, loss)` is called after every step, counted from 1. `teacher` is only read.
-    Raises TrialFailed when the loss is not finite.
+    Raises TrialFailed when the loss, or a weight in the end, is not finite, and where the loss or the data raise.
     """
     lay_out(model)
     optimizer = sgd(model, recipe)
@@ -90,6 +90,8 @@ def train(
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             watch(step, reached)
+    if not all(bool(p.isfinite().all()) for p in parameters):
+        raise TrialFailed(f"the weights are not finite after {recipe.steps} steps of training")
     model.eval()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import autoprune
+from autoprune.report import words
 from autoprune.report.facts import Report, Role
 from autoprune.report.words import label
 
@@ -39,7 +40,7 @@ def compare(space: Path, seeds: Sequence[int], out: Path, over: Mapping[str, Any
         begun = time.perf_counter()
         reports.append(autoprune.search(space, seed=seed, out=out, **over).report)
         seconds.append(time.perf_counter() - begun)
-        told = [f"{role} {network.test:.4f}" for role, network in reports[-1].networks.items()]
+        told = [f"{role} {words.shown(reports[-1], network.test)}" for role, network in reports[-1].networks.items()]
         print(f"seed {seed}: {seconds[-1]:.0f} s", *told, flush=True)
     print("\n" + "\n".join(table(reports)))
     print(f"\nseeds {list(seeds)}: mean ± sample standard deviation; {statistics.mean(seconds):.0f} s a run")
@@ -52,7 +53,8 @@ def table(reports: Sequence[Report]) -> list[str]:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for role, name in ROLES.items():
         found = [r.networks[role] for r in reports if role in r.networks]
-        scores = ([n.test for n in found], [n.holdout for n in found], [n.searched for n in found])
+        ways = ("test", "holdout", "searched")
+        scores = [[value for n in found if (value := getattr(n, way)) is not None] for way in ways]
         shares = [[r.networks[role].costs[c] / r.dense.costs[c] for r in reports if role in r.networks] for c in costs]
         lines += ["| " + " | ".join([name, *map(spread, (*scores, *shares))]) + " |"] if found else []
     return lines

@@ -7,8 +7,16 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+KILLS = 10
+
 hypothesis.settings.register_profile("busy", deadline=None)  # other work may run beside the tests
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kills", type=int, default=KILLS, metavar="N", help="how many kills -m chaos makes (default: 10)"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -163,7 +163,9 @@ class TestAnIterable:
         assert isinstance(split.head(3), DatasetSplit)
 
     def test_without_a_length_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match=r"task task: its split 'train' is a generator, which has no length; add"):
+        with pytest.raises(
+            ConfigError, match=r"task Identity: its split 'train' is a generator, which has no length; add"
+        ):
             as_split(x for x in range(3))
 
 
@@ -243,7 +245,7 @@ class TestTuples:
     [(3, "is a int, which has no length"), ({"train": [1], "test": [2]}, "is a mapping of train, test; one of these")],
 )
 def test_what_is_no_split_is_named(data: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"task task: its split 'train' {said}"):
+    with pytest.raises(ConfigError, match=f"task Identity: its split 'train' {said}"):
         as_split(data)
 
 

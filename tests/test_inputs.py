@@ -228,11 +228,11 @@ def test_outputs_need_not_be_alike() -> None:
     task = dataclasses.replace(plain, model=Talkative(plain.model).eval(), metric=lambda model, split: 0.5)
     ground = bench(task, group_norm)
     assert len(ground.space) == len(bench(plain, group_norm).space)
-    assert precision.choose(task.model, next(task.holdout.batches(64))[0]) in ("fp32", "bf16", "int8")
+    assert precision.choose(task.model, next(task.holdout.batches(64))[0], lambda *ways: 2.0).score in ("fp32", "bf16")
     candidate = ground.pruned(ground.space.snap([0.5] * len(ground.space)))
-    compare(candidate.model, candidate.model, Path(__file__), task.example)
+    compare(candidate.model, candidate.model, Path(__file__), task.example, 0)
     with pytest.raises(ModelError, match="does not compute what the pruned network does"):
-        compare(candidate.model, task.model, Path(__file__), task.example)
+        compare(candidate.model, task.model, Path(__file__), task.example, 0)
 
 
 class TestModels:
@@ -248,4 +248,5 @@ class TestModels:
     def test_of_several_inputs_are_scored_as_those_of_one(self, two_sided: Task, kind: Any) -> None:
         plain, both = (bench(task, group_norm, shortcuts=False) for task in (toy_task(), two_sided))
         policy = both.space.snap([0.4] * len(both.space))
-        assert metric(kind(both), policy) == metric(kind(plain), policy)
+        one_of_200 = 0.005  # sums come in another order on one thread
+        assert metric(kind(both), policy) == pytest.approx(metric(kind(plain), policy), abs=1.01 * one_of_200)

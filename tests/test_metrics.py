@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -108,21 +109,42 @@ class TestWhatIsNoNumber:
     @pytest.mark.parametrize(
         ("found", "said"),
         [
-            (torch.tensor(0.5), r"a tensor of shape \(\) \(write .item\(\)\)"),
-            (torch.zeros(3), r"a tensor of shape \(3,\)"),
-            (True, "True"),
-            (None, "None"),
-            ("0.5", "a str"),
+            (torch.zeros(3), r"the metric 'mine' gives a Tensor of shape \(3,\); one number, a float, is right"),
+            (None, "the metric 'mine' gives None; one number, a float, is right"),
+            ("0.5", "the metric 'mine' gives '0.5'; one number, a float, is right"),
+            ({"mAP": 0.5}, "the metric 'mine' gives a dict; one number, a float, is right"),
+            (1j, "the metric 'mine' gives a complex; one number"),
+            (float("inf"), "the metric 'mine' is inf; it should be a finite number"),
+            (-1e308, r"the metric 'mine' is -1e\+308; it should be between -1e\+30 and 1e\+30"),
+            (10**400, "the metric 'mine' is inf; it should be a finite number"),
         ],
     )
     def test_is_named(self, found: Any, said: str) -> None:
         task = dataclasses.replace(toy_task(), metric=lambda model, split: found, metric_name="mine")
-        with pytest.raises(ConfigError, match=f"the metric 'mine' gives {said}; one number, a float, is right"):
+        with pytest.raises(TrialFailed, match=said):
             quality(task)
+
+    @pytest.mark.parametrize(
+        ("found", "value"),
+        [
+            (torch.tensor(0.5), 0.5),
+            (torch.tensor(2), 2.0),
+            (np.float32(0.5), 0.5),
+            (np.array(0.5), 0.5),
+            (np.int64(3), 3.0),
+            (True, 1.0),
+            (1, 1.0),
+        ],
+        ids=repr,
+    )
+    def test_one_number_of_any_library_is_a_plain_float(self, found: Any, value: float) -> None:
+        """A 0-dimensional tensor ended a whole search with "not JSON serializable"."""
+        got = quality(dataclasses.replace(toy_task(), metric=lambda model, split: found))
+        assert (type(got), got) == (float, value)
 
     def test_nan_fails_a_trial(self) -> None:
         task = dataclasses.replace(toy_task(), metric=lambda model, split: float("nan"))
-        with pytest.raises(TrialFailed, match="the metric is nan"):
+        with pytest.raises(TrialFailed, match="is nan; it should be a finite number"):
             quality(task)
 
     def test_a_metric_that_raises_is_one_line(self) -> None:

@@ -63,7 +63,7 @@ def test_only_guaranteed_asks_for_the_dense_metric() -> None:
     assert [name for name in plugins.OURS["reward"] if uses_dense_metric(built(name))] == ["guaranteed"]
     with pytest.raises(ConfigError, match="needs the cost 'metric'"):
         Guaranteed()(0.9, COSTS, {"macs": 1e6})
-    with pytest.raises(ConfigError, match=r"tolerance is -0\.1"):
+    with pytest.raises(ConfigError, match=r"tolerance = -0\.1"):
         Guaranteed(tolerance=-0.1)
 
 
@@ -92,7 +92,7 @@ def test_a_stranger_is_taken_not_to_use_costs() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"share": 0.0}, "share is 0.0"), ({"share": 1.5}, "share is 1.5"), ({"exponent": 0.1}, "exponent is 0.1")],
+    [({"share": 0.0}, "share = 0.0"), ({"share": 1.5}, "share = 1.5"), ({"exponent": 0.1}, "exponent = 0.1")],
 )
 def test_wrong_settings(settings: dict[str, float], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
         prog="autoprune",
         description="Finds how much to prune each layer of a trained network, so that it meets a budget "
         "and loses the least quality.",
-        epilog="A search space is a TOML file; the name of a built-in task stands for its defaults.",
+        epilog="A search space is a TOML file; a task stands for its defaults: the name of a built-in one, or "
+        "file.py:function. `autoprune plugins` lists all that can be chosen in one.",
     )
     made.add_argument("--version", action="version", version=f"autoprune {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
@@ -41,8 +44,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_search(commands: Any) -> None:
     command = _command(commands, "search", "find a policy, finetune, export, report")
     _space_arguments(command)
-    command.add_argument("--controller", metavar="NAME", help="who proposes policies, in place of the file's")
-    command.add_argument("--trials", type=_count, metavar="N", help="policies to evaluate")
+    command.add_argument(
+        "--controller", metavar="NAME", help="who proposes policies, in place of the file's; else evolution"
+    )
+    command.add_argument(
+        "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
+    )
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
 
 
@@ -50,18 +57,38 @@ def _add_resume(commands: Any) -> None:
     command = _command(commands, "resume", "go on with a run as if it had never stopped")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
     command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
+    command.add_argument(
+        "--lr",
+        type=_rate,
+        default=0.0,
+        metavar="RATE",
+        help="finetune at this learning rate, again if need be",
+    )
     _trust_argument(command)
 
 
 def _add_check(commands: Any) -> None:
     command = _command(commands, "check", "show groups, frozen layers, dense and smallest reachable costs")
     _space_arguments(command)
-    command.add_argument("--fidelity", action="store_true", help="show how true the evaluator's score is instead")
     command.add_argument(
-        "--policies", type=int, default=FIDELITY[0], metavar="N", help="random policies for that (default: %(default)s)"
+        "--calibrate", action="store_true", help="time again which precision this machine is fast in, and keep that"
     )
     command.add_argument(
-        "--steps", type=int, default=FIDELITY[1], metavar="S", help="of its finetune; 0 for none (default: %(default)s)"
+        "--fidelity", action="store_true", help="show how true the evaluator's score is, in place of that"
+    )
+    command.add_argument(
+        "--policies",
+        type=int,
+        default=FIDELITY[0],
+        metavar="N",
+        help="with --fidelity, random policies (default: %(default)s)",
+    )
+    command.add_argument(
+        "--steps",
+        type=int,
+        default=FIDELITY[1],
+        metavar="S",
+        help="with --fidelity, of its finetune; 0 for none (default: %(default)s)",
     )
 
 
@@ -79,7 +106,7 @@ def _add_report(commands: Any) -> None:
 
 
 def _add_apply(commands: Any) -> None:
-    command = _command(commands, "apply", "prune again, from a policy.json alone")
+    command = _command(commands, "apply", "prune and finetune again, from a policy.json alone")
     command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
     command.add_argument(
         "--at",
@@ -91,13 +118,18 @@ def _add_apply(commands: Any) -> None:
     command.add_argument(
         "--task", default="", metavar="NAME", help="a task in place of the policy's, such as file.py:function"
     )
-    command.add_argument("--data", default="", metavar="DIR", help="the data directory")
+    command.add_argument("--data", default="", metavar="DIR", help="where the task's data set lies")
+    command.add_argument(
+        "--no-finetune", action="store_true", help="prune and recover only, without the search's finetune"
+    )
+    command.add_argument("--epochs", type=float, metavar="E", help="of that finetune, in place of the search's")
+    command.add_argument("--lr", type=float, metavar="LR", help="its learning rate, in place of the search's")
     command.add_argument(
         "--out",
         type=Path,
         default=Path("pruned.safetensors"),
         metavar="FILE",
-        help="the network (default: %(default)s)",
+        help="where the network is written (default: %(default)s)",
     )
     _trust_argument(command)
 
@@ -125,7 +157,11 @@ def _trust_argument(command: Any) -> None:
 
 
 def _space_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("space", metavar="SPACE", help="a search space's .toml file, or the name of a task")
+    command.add_argument(
+        "space",
+        metavar="SPACE",
+        help="a search space's .toml file; or a task for its defaults, a name or file.py:function",
+    )
     command.add_argument(
         "--budget",
         type=_ceiling,
@@ -133,16 +169,42 @@ def _space_arguments(command: argparse.ArgumentParser) -> None:
         metavar="COST=CEILING",
         help="such as macs=50%% or params=1e5, in place of the file's; may be given several times",
     )
-    command.add_argument("--seed", type=int, metavar="S", help="of everything random")
-    command.add_argument("--data", metavar="DIR", help="the data directory")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="where networks run")
+    command.add_argument("--seed", type=int, metavar="S", help="of everything random (default: the file's, else 0)")
+    command.add_argument("--data", metavar="DIR", help="where the task's data set lies")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="where networks run (default: the file's, else cpu)")
     command.add_argument("--target", metavar="NAME", help="where latency is measured, in place of the file's")
+    command.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        metavar="TABLE.KEY=VALUE",
+        help="any other setting of a search space, such as finetune.epochs=1; may be given several times",
+    )
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of trials; write a whole number from 1 on")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (rate := float(text)) <= 1000:
+            return rate
+    raise argparse.ArgumentTypeError(f"{text!r} is no learning rate; write a number above 0, such as 0.01")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A dotted key and its value, written as in TOML; a text may do without quotes."""
+    key, equals, value = text.partition("=")
+    table, dot, name = key.strip().partition(".")
+    if not (table and dot and name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write TABLE.KEY=VALUE, such as finetune.epochs=1")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
 
 
 def _ceiling(text: str) -> tuple[str, str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from autoprune.command import terminal
+from autoprune.protocols import Explains
 from autoprune.runs.study import Study
 from autoprune.structure.edits import layer_of
 from autoprune.structure.trace import Trace
@@ -33,14 +37,29 @@ def facts(built: Study) -> dict[str, Any]:
             for f, params in zip(built.trace.frozen, fixed, strict=True)
         ],
         "fixed_params": sum(fixed),
+        "precision": dataclasses.asdict(built.arithmetic),
         "unpriced": built.trace.unpriced,
-        "remarks": [*built.notes, *built.remarks],
+        "remarks": [*built.notes, *built.remarks, *_noted(built)],
         "costs": [
             {"name": name, "unit": cost.unit, "dense": built.dense[name], "smallest": cost.predict(thinnest)}
             for name, cost in built.costs.items()
         ],
-        "budget": [{"cost": limit.name, "asked": limit.asked, "most": limit.most} for limit in built.budget.limits],
+        "budget": [
+            {
+                "cost": limit.name,
+                "asked": limit.asked,
+                "most": limit.most,
+                "allowed": limit.allowed,
+                "sentence": limit.sentence(),
+            }
+            for limit in built.budget.limits
+        ],
     }
+
+
+def _noted(built: Study) -> list[str]:
+    """What costs that were measured have to say."""
+    return [note for cost in built.costs.values() if isinstance(cost, Explains) for note in cost.notes]
 
 
 def fixed_parameters(trace: Trace) -> list[int]:
@@ -55,3 +74,24 @@ def fixed_parameters(trace: Trace) -> list[int]:
         if not parameter.extents and place >= 0:
             counts[place] += parameter.times
     return counts
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """`facts` as a terminal shows them."""
+    yield f"{found['name']}: {len(found['choices'])} choices, {len(found['frozen'])} frozen\n"
+    words = ("name", "kind", "of", "lowest", "levels")
+    rows = [[choice[word] for word in words] + [terminal.shortened(choice["layers"])] for choice in found["choices"]]
+    yield from terminal.table(["choice", "kind", "units", "lowest", "levels", "layers"], rows)
+    if found["frozen"]:
+        rows = [[frozen[word] for word in ("name", "units", "params", "reason")] for frozen in found["frozen"]]
+        yield ""
+        yield from terminal.table(["frozen", "units", "fixed params", "reason"], rows)
+    yield ""
+    costs = [[c["name"], c["dense"], c["smallest"], f"{c['smallest'] / c['dense']:.1%}"] for c in found["costs"]]
+    yield from terminal.table(["cost", "dense", "smallest reachable", "of dense"], costs)
+    yield from (f"\nbudget: {limit['sentence']}" for limit in found["budget"])
+    how = found["precision"]
+    yield f"\nnetworks are scored in {how['score']} and trained in {how['training']}: {how['because']}"
+    yield from (f"\n{remark}" for remark in found["remarks"])
+    for what in found["unpriced"]:
+        yield f"\nMACs are not known: {what} reads weights, and how often it multiplies by them cannot be told"

@@ -1,6 +1,7 @@
 """The command line: search, resume, check, latency, report, apply, plugins. The only file that prints.
 
-What a person got wrong is one line on stderr and exit status 2; Ctrl-C is 130, with the command that goes on.
+What a person got wrong is one line on stderr and exit status 2; what stops it (Ctrl-C, SIGTERM, SIGHUP) is one line
+with the command that goes on, and 128 + the signal's number.
 """
 
 from __future__ import annotations
@@ -8,16 +9,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.command import arguments, terminal
-from autoprune.errors import AutopruneError, ConfigError
+from autoprune.addresses import is_theirs, told
+from autoprune.command import arguments, ending, terminal
+from autoprune.command.terminal import show as print
+from autoprune.errors import AutopruneError, ConfigError, FileError
 
 if TYPE_CHECKING:
+    from autoprune.runs.apply import Applied
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
 
@@ -28,15 +33,29 @@ def main(given: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     asked = arguments.parser().parse_args(given)
     try:
-        _COMMANDS[asked.command](asked)
+        with ending.stoppable() as asked.stops:
+            _COMMANDS[asked.command](asked)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has enough, as `| head` has; Python is not to complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as of a process that SIGPIPE ends
     except AutopruneError as wrong:
         if asked.verbose:
-            traceback.print_exception(wrong)
-        print(f"autoprune: error: {' '.join(str(wrong).split())}", file=sys.stderr)
+            print("".join(traceback.format_exception(wrong)), file=sys.stderr)
+        print(f"autoprune: error: {wrong}", file=sys.stderr)
+        return 2
+    except (Exception, SystemExit) as wrong:  # whatever code raises that is not ours; a mistake of ours shows itself
+        if not is_theirs(wrong):
+            if isinstance(wrong, OSError):
+                return ending.unsaid(wrong)
+            raise
+        if asked.verbose:
+            print("".join(traceback.format_exception(wrong)), file=sys.stderr)
+        print(f"autoprune: error: {told(wrong)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print("\nautoprune: " + (str(stopped) or "stopped; nothing was written"), file=sys.stderr)
-        return 130
+        return ending.status(stopped)
     return 0
 
 
@@ -44,11 +63,15 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _search(asked: argparse.Namespace) -> None:
+    from autoprune.command.progress import Bars
     from autoprune.runs import lifecycle
 
     built = _study(asked)
-    with lifecycle.begin(built, asked.out) as opened:
-        _complete(built, opened, asked.json)
+    with Bars() as bars:
+        bars.stage("trying everything once, small", 0, 1)
+        opened = lifecycle.begin(built, asked.out)
+    with opened:
+        _complete(built, opened, asked)
 
 
 def _resume(asked: argparse.Namespace) -> None:
@@ -56,22 +79,29 @@ def _resume(asked: argparse.Namespace) -> None:
     from autoprune.runs import lifecycle
 
     with Bars() as bars:
-        built, opened = lifecycle.reopen(asked.directory, trials=asked.trials, watch=bars.stage, trust=asked.trust)
+        given = {"trials": asked.trials, "trust": asked.trust, "lr": asked.lr}
+        built, opened = lifecycle.reopen(asked.directory, watch=bars.stage, **given)
     with opened:
-        _complete(built, opened, asked.json)
+        _complete(built, opened, asked, again=asked.lr > 0)
 
 
-def _complete(built: Study, opened: Run, as_json: bool) -> None:
+def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bool = False) -> None:
     from autoprune.command.progress import Progress
     from autoprune.runs import journal, lifecycle
 
     print(f"{opened.directory}", file=sys.stderr)
+    for limit in built.budget.limits:
+        print(limit.sentence(), file=sys.stderr)
     try:
         with Progress(built, opened) as shown:
-            lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: {journal.resuming(opened.directory)}") from None
-    _show_report(opened.directory, as_json)
+            watch, stage = asked.stops.between(shown.trial), asked.stops.between(shown.stage)
+            lifecycle.complete(built, opened, watch=watch, stage=stage, again=again)
+    except KeyboardInterrupt as stopped:
+        stopped.args = (f"stopped; go on with: {journal.resuming(opened.directory)}",)
+        raise
+    except FileError as wrong:
+        raise FileError(f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}") from wrong
+    _show_report(opened.directory, asked.json)
 
 
 # check
@@ -83,29 +113,13 @@ def _check(asked: argparse.Namespace) -> None:
         return
     if (asked.policies, asked.steps) != arguments.FIDELITY:
         raise ConfigError("--policies and --steps are for --fidelity; write that, too")
-    from autoprune.command.check import facts
+    from autoprune.command.check import facts, lines
 
-    found = facts(_study(asked))
+    found = facts(_study(asked, anew=asked.calibrate))
     if asked.json:
         _print_json(found)
         return
-    print(f"{found['name']}: {len(found['choices'])} choices, {len(found['frozen'])} frozen\n")
-    words = ("name", "kind", "of", "lowest", "levels")
-    rows = [[choice[word] for word in words] + [terminal.shortened(choice["layers"])] for choice in found["choices"]]
-    _print_table(["choice", "kind", "units", "lowest", "levels", "layers"], rows)
-    if found["frozen"]:
-        print()
-        facts_of = ("name", "units", "params", "reason")
-        _print_table(
-            ["frozen", "units", "fixed params", "reason"], [[f[word] for word in facts_of] for f in found["frozen"]]
-        )
-    print()
-    costs = [[c["name"], c["dense"], c["smallest"], f"{c['smallest'] / c['dense']:.1%}"] for c in found["costs"]]
-    _print_table(["cost", "dense", "smallest reachable", "of dense"], costs)
-    for remark in found["remarks"]:
-        print(f"\n{remark}")
-    for what in found["unpriced"]:
-        print(f"\nMACs are not known: {what} reads weights, and how often it multiplies by them cannot be told")
+    print("\n".join(lines(found)))
 
 
 def _check_fidelity(asked: argparse.Namespace) -> None:
@@ -141,12 +155,14 @@ def _latency(asked: argparse.Namespace) -> None:
     facts = {"name": built.name, "target": dict(cost.target.key), "dense_ms": cost.dense, "layers_ms": layers}
     if asked.json:
         accuracy = {name: getattr(cost.accuracy, name) for name in cost.accuracy.__slots__}
-        _print_json({**facts, "blocks": cost.fit.work.blocks._asdict(), "build_seconds": cost.building, **accuracy})
+        learnt = {"blocks": cost.fit.work.blocks._asdict(), "build_seconds": cost.building, "margin": cost.margin}
+        _print_json({**facts, **learnt, **accuracy})
         return
     print(f"{built.name}, dense: {cost.dense:.4g} ms\n")
     rows = [[name or "whatever is pruned", ms, f"{ms / cost.dense:.1%}"] for name, ms in layers.items()]
     _print_table(["layer", "ms", "share"], rows)
     print(f"\n{cost.sentence()[0].upper()}{cost.sentence()[1:]}.")
+    print(f"A ceiling on it keeps policies to predictions that are {cost.margin:.1%} lower.")
     for note in cost.notes:
         print(note)
 
@@ -166,37 +182,50 @@ def _report(asked: argparse.Namespace) -> None:
 
 def _apply(asked: argparse.Namespace) -> None:
     from autoprune import plugins
-    from autoprune.files import export, policy_file
+    from autoprune.command.progress import Bars
     from autoprune.runs import apply
 
+    recipe = _recipe(asked)
     _refuse_unwritable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
     if asked.at:
-        _apply_point(asked, task, data)
+        with Bars() as bars:
+            options = {"data": data, "trust": asked.trust, "watch": bars.stage, **recipe}
+            point = apply.apply_point(asked.policy, _ceilings(asked.at), task, **options)
+        trial = point.trial
+        shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
+        facts = {"run": str(asked.policy), "trial": trial.number, "metric": point.metric, "shares": dict(point.shares)}
+        _show_applied(asked, point.applied, facts, f"trial {trial.number}: {shares}, {point.said} in the search\n")
         return
-    model = apply.apply_policy(asked.policy, task, data=data, trust=asked.trust)
-    export.save(model, asked.out, rebuild=policy_file.read(asked.policy).model.rebuild)
-    if asked.json:
-        _print_json({"policy": str(asked.policy), "model": str(asked.out)})
-    else:
-        print(asked.out)
+    with Bars() as bars:
+        made = apply.applied_policy(asked.policy, task, data=data, trust=asked.trust, watch=bars.stage, **recipe)
+    _show_applied(asked, made, {"policy": str(asked.policy)}, "")
 
 
-def _apply_point(asked: argparse.Namespace, task: Any, data: str) -> None:
-    """One point of a run's front, and what it is."""
+def _recipe(asked: argparse.Namespace) -> dict[str, Any]:
+    """How a network is to be finetuned, as `apply_policy` takes it."""
+    other = {key: value for key in ("epochs", "lr") if (value := getattr(asked, key)) is not None}
+    if asked.no_finetune and other:
+        raise ConfigError(f"--no-finetune and --{next(iter(other))}: one of them is right")
+    return {"finetune": not asked.no_finetune, "recipe": other}
+
+
+def _show_applied(asked: argparse.Namespace, made: Applied, facts: Mapping[str, Any], said: str) -> None:
+    """Write the network, and show what it is: `facts` as JSON, or what was `said` before the table."""
+    from autoprune.command import applied
     from autoprune.files import export
-    from autoprune.runs import apply
+    from autoprune.report import words
 
-    point = apply.apply_point(asked.policy, _ceilings(asked.at), task, data=data, trust=asked.trust)
-    export.save(point.model, asked.out, rebuild=point.rebuild)
-    trial = point.trial
+    export.save(made.model, asked.out, rebuild=made.rebuild)
     if asked.json:
-        facts = {"trial": trial.number, "metric": point.metric, "shares": dict(point.shares)}
-        _print_json({"run": str(asked.policy), "model": str(asked.out), **facts})
+        _print_json({**facts, "model": str(asked.out), **applied.facts(made)})
         return
-    shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
-    print(f"trial {trial.number + 1}: {shares}, {point.said}\n{asked.out}")
+    if said:
+        print(said)
+    head, *rows = applied.rows(made)
+    _print_table(head, rows)
+    print(f"\n{applied.sentence(made)}\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
 
 
 def _show_report(directory: Path, as_json: bool) -> None:
@@ -210,7 +239,7 @@ def _show_report(directory: Path, as_json: bool) -> None:
     head, *rows = words.table(found)
     print(f"{words.sentence(found)}\n")
     _print_table(head, rows)
-    if remarks := words.remarks(found):
+    if remarks := words.remarks(found, shlex.quote(str(directory))):
         print("\n" + "\n".join(remarks))
     files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
     print(f"\n{directory}/\n  " + "\n  ".join(files))
@@ -249,15 +278,15 @@ def _print_plugin(plugin: Any) -> None:
     if not plugin.settings:
         print("It has no settings.\n")
         return
-    rows = [[s.name, s.type, s.default, s.meaning] for s in plugin.settings]
-    _print_table(["setting", "type", "default", "meaning"], rows)
+    rows = [[s.name, s.type, s.range, s.default, s.meaning] for s in plugin.settings]
+    _print_table(["setting", "type", "range", "default", "meaning"], rows)
     print()
 
 
 # shared
 
 
-def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
+def _study(asked: argparse.Namespace, *, latency: bool = False, anew: bool = False) -> Study:
     from autoprune import config
     from autoprune.command.progress import Bars
     from autoprune.runs import study
@@ -267,6 +296,7 @@ def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
         for word, key in _OVER.items()
         if (value := getattr(asked, word, None)) is not None
     }
+    over |= dict(asked.set or ())
     if asked.data:
         over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
     if asked.budget:
@@ -274,10 +304,10 @@ def _study(asked: argparse.Namespace, *, latency: bool = False) -> Study:
     made = config.find(asked.space, over)
     controller = getattr(asked, "controller", None)
     if controller and controller != made.controller.use:
-        made = config.find(asked.space, {**over, "controller": {"use": controller}})
+        made = config.find(asked.space, {"controller": {"use": controller}, **over})
     extra = ("latency",) if latency else ()
     with Bars() as bars:
-        return study.build(made, watch=bars.stage, costs=extra)
+        return study.build(made, watch=bars.stage, costs=extra, anew=anew)
 
 
 def _ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:

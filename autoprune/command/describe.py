@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoprune import plugins
+from autoprune.values.ranges import ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,14 @@ class Setting:
     Attributes:
         name: as it is written in a file.
         type: as Python writes it.
+        range: of its numbers; "" for what is none, and where a plugin does not say it.
         default: as Python writes it; "required" where there is none.
         meaning: from the plugin's docstring; may be empty.
     """
 
     name: str
     type: str
+    range: str
     default: str
     meaning: str
 
@@ -43,10 +46,12 @@ def describe(kind: str, name: str) -> Description:
     make = plugins.load(kind, name)
     text = inspect.getdoc(make) or ""
     meanings, hints = _inherited(make), plugins.hints_of(make)
+    bounds = plugins.hints_of(make, ranges=True)
     settings = tuple(
         Setting(
             name=p.name,
             type=plugins.written(hints.get(p.name, Any)),
+            range=", ".join(str(one) for _, one in ranges(bounds.get(p.name)) if one),
             default="required" if p.default is p.empty else repr(p.default),
             meaning=meanings.get(p.name, ""),
         )

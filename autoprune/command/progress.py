@@ -1,30 +1,93 @@
-"""The progress bar on stderr: the current trial, the best reward, metric, cost, pace, and the time that is left."""
+"""The progress on stderr: the trial, the best reward, metric, cost, pace and the time left; in a file, as lines."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
 
-from autoprune.protocols import Trains
+from autoprune.protocols import SavesTime, Trains
 from autoprune.report import words
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
-from autoprune.values.trial import FIRST, Trial, policies_per_second, score_of_all
+from autoprune.values.trial import FIRST, Tally, Trial
 
 if TYPE_CHECKING:
     from typing import Self
 
+EVERY = 30  # seconds between two lines, at least
+_ONE = "{desc} {elapsed}"
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"
 
 
+class Shown(Protocol):
+    """How far one stage is, as it is shown; what `tqdm` has of it."""
+
+    n: float
+
+    def update(self, n: float, /) -> object:
+        """So much more is done."""
+        ...
+
+    def set_postfix_str(self, s: str, refresh: bool) -> None:
+        """What is to be said beside the numbers."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Lines:
+    """One stage in lines, where nobody watches: as it begins, every half minute at most, and as it ends.
+
+    One that is not counted is told as it ends, if it took so long.
+    """
+
+    def __init__(self, stage: str, total: int, done: int) -> None:
+        self.n: float = done
+        self._stage, self._total, self._said = stage, total, ""
+        self._begun = self._last = time.monotonic()
+        if total > 1:
+            self._print(f"{stage} {done}/{total}")
+
+    def update(self, n: float, /) -> None:
+        """As `Shown`."""
+        self.n += n
+        if time.monotonic() - self._last >= EVERY:
+            self._show()
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
+        """As `Shown`."""
+        self._said = f", {s}"
+
+    def close(self) -> None:
+        """As `Shown`."""
+        if self._total > 1:
+            self._show()
+        elif (spent := time.monotonic() - self._begun) >= EVERY:
+            self._print(f"{self._stage}, {words.duration(spent)}")
+
+    def _show(self) -> None:
+        self._last = time.monotonic()
+        spent = words.duration(self._last - self._begun)
+        self._print(f"{self._stage} {self.n:g}/{self._total}, {spent}{self._said}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
 class Bars:
-    """One bar for each stage of some work; the last one stays open until another stage begins."""
+    """One bar for each stage of some work; the last one stays open until another stage begins.
+
+    Where stderr is no terminal there are lines: a log file is not to be filled with bars that overwrite each other.
+    """
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
+        self._bar: Shown | None = None
         self._stage = ""
 
     def __enter__(self) -> Self:
@@ -44,15 +107,20 @@ class Bars:
         bar = self.show(what, of, 0)
         bar.update(done - bar.n)
 
-    def show(self, stage: str, total: int, done: int) -> tqdm[Any]:
+    def show(self, stage: str, total: int, done: int) -> Shown:
         """The bar of `stage`; a new one begins at `done`."""
         if self._bar is None or stage != self._stage:
             self.close()
-            self._stage = stage
-            self._bar = tqdm(
-                total=total, initial=done, desc=stage, bar_format=_BAR, file=sys.stderr, dynamic_ncols=True, leave=True
-            )
+            self._stage, self._bar = stage, _begun(stage, total, done)
         return self._bar
+
+
+def _begun(stage: str, total: int, done: int) -> Shown:
+    if not sys.stderr.isatty():
+        return Lines(stage, total, done)
+    form = _BAR if total > 1 else _ONE
+    bar: Shown = tqdm(total=total, initial=done, desc=stage, bar_format=form, file=sys.stderr, dynamic_ncols=True)
+    return bar
 
 
 class Progress:
@@ -60,14 +128,19 @@ class Progress:
 
     def __init__(self, study: Study, run: Run) -> None:
         self._study = study
-        self._run = run
         self._before = len(run)
+        self._all, self._new = Tally.of(run), Tally()  # trials; those of them that this process made
+        self._best = max((t.reward for t in run if t.reward is not None), default=None)
         self._cost = next(iter((*study.config.budget, *study.costs)))
         self._bars = Bars()
         self._warned = False
 
     def __enter__(self) -> Self:
-        if not isinstance(self._study.evaluator, Trains):  # that shows its training first
+        if isinstance(self._study.evaluator, Trains):
+            return self  # that shows its training first
+        if isinstance(self._study.evaluator, SavesTime):
+            self._bars.stage("the first trial, and what is prepared once for all of them", 0, 1)
+        else:
             self._bars.show("trial", self._study.config.search.trials, self._before)
         return self
 
@@ -76,21 +149,24 @@ class Progress:
 
     def trial(self, trial: Trial) -> None:
         """Show one more trial."""
+        self._all.add(trial)
+        self._new.add(trial)
+        if trial.reward is not None and (self._best is None or trial.reward > self._best):
+            self._best = trial.reward
         bar = self._bars.show("trial", self._study.config.search.trials, trial.number)
         bar.set_postfix_str(self._facts(trial), refresh=False)
         bar.update(trial.number + 1 - bar.n)
-        if not self._warned and (same := score_of_all(self._run)) is not None and len(self._run) >= FIRST:
+        if not self._warned and (same := self._all.same) is not None and trial.number + 1 >= FIRST:
             self._warned = True
-            bar.write(words.all_alike(self._study.task.judge, same), file=sys.stderr)
+            tqdm.write(words.all_alike(self._study.task.judge, same), file=sys.stderr)
 
     def stage(self, what: str, done: int, of: int) -> None:
         """Show how far the work called `what` has come."""
         self._bars.stage(what, done, of)
 
     def _facts(self, trial: Trial) -> str:
-        pace = policies_per_second(self._run.trials[self._before :])
-        shown = f", {words.rate(pace)}" if pace else ""
-        best = max((t.reward for t in self._run if t.reward is not None), default=None)
+        shown = f", {words.rate(self._new.pace)}" if self._new.pace else ""
+        best = self._best
         if best is None or trial.metric is None:
             return f"failed: {trial.error}{shown}"
         judge = self._study.task.judge

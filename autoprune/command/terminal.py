@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
+
+from autoprune.errors import harmless
+
+
+def show(*words: object, file: TextIO | None = None) -> None:
+    """As `print`, of words that may be a stranger's: what would move the cursor or the like is written out."""
+    print(*(harmless(str(word)) for word in words), file=file or sys.stdout)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:

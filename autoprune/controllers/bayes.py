@@ -8,8 +8,11 @@ from optuna.samplers import TPESampler
 
 from autoprune.controllers.optuna import ModelBased
 from autoprune.values.budget import Budget
+from autoprune.values.ranges import Few, Trials, require
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
+
+_MOST = 500  # trials in the estimator: about 30 ms an ask with 28 choices
 
 
 @dataclass
@@ -24,11 +27,12 @@ class Bayes:
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    startup: int = 10
-    candidates: int = 24
+    startup: Trials = 10
+    candidates: Few = 24
 
     def __post_init__(self) -> None:
-        self._model = ModelBased(self.space, self.budget, self.seed)
+        require(self)
+        self._model = ModelBased(self.space, self.budget, self.seed, most=_MOST)
 
     def ask(self) -> Policy:
         """The policy with the largest expected improvement, fitted to the budget."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 from cmaes import CMA
 
 from autoprune.controllers.optuna import seed_of
 from autoprune.controllers.rules import uniform
-from autoprune.errors import ConfigError
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
+from autoprune.values.ranges import Range, ShareAbove, require
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Floats
 from autoprune.values.trial import Trial
@@ -32,15 +33,12 @@ class CmaEs:
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    population: int = 10
-    sigma: float = 0.2
+    population: Annotated[int, Range(4, 10_000)] = 10
+    sigma: ShareAbove = 0.2
 
     def __post_init__(self) -> None:
+        require(self)
         self._asks, self._waiting = Asks(self.budget, self.seed), list[tuple[Floats, float]]()
-        if self.population < 4:
-            raise ConfigError(f"cmaes has a population of {self.population}; at least 4 is right")
-        if not 0 < self.sigma <= 1:
-            raise ConfigError(f"cmaes has a sigma of {self.sigma}; a number in (0, 1] is right")
 
     def ask(self) -> Policy:
         """A draw from the distribution, fitted to the budget."""

@@ -10,6 +10,7 @@ that matters more than any other setting. The step grows while children reach th
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +18,14 @@ from functools import cached_property
 import numpy as np
 
 from autoprune.controllers.rules import uniform
-from autoprune.errors import ConfigError
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
+from autoprune.values.ranges import Few, Share, Trials, require
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Floats
 from autoprune.values.trial import Trial
+
+Told = tuple[float, Floats]  # a reward, and where its policy lies in the cube
 
 _SCATTER = 0.25  # standard deviation of the first policies about the uniform one
 _SMALLEST_STEP = 0.02
@@ -48,22 +51,18 @@ class Evolution:
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    startup: int = 10
-    parents: int = 8
-    brood: int = 12
-    step: float = 0.15
-    mutate: float = 0.25
-    renew: float = 0.03
+    startup: Trials = 10
+    parents: Trials = 8
+    brood: Few = 12
+    step: Share = 0.15
+    mutate: Share = 0.25
+    renew: Share = 0.03
 
     def __post_init__(self) -> None:
+        require(self)
         self._asks, self._factor = Asks(self.budget, self.seed), 1.0
-        self._told = list[tuple[float, Floats]]()  # rewards, and where their policies lie in the cube
-        for name in ("startup", "parents", "brood"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evolution has {name} = {getattr(self, name)}; at least 1 is right")
-        for name in ("step", "mutate", "renew"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"evolution has {name} = {getattr(self, name)}; a number in [0, 1] is right")
+        self._scored = 0
+        self._best = list[Told]()  # of all that were scored, as many as are looked at; best first, ties to the earlier
 
     def ask(self) -> Policy:
         """The uniform policy first, then the startup population, then the best child of each brood."""
@@ -75,16 +74,18 @@ class Evolution:
         self._asks.tell(trial)
         if trial.reward is None:
             return
-        if len(self._told) >= self.startup:
-            success = trial.reward > self._elite()[-1][0]
+        if self._scored >= self.startup:
+            success = trial.reward > self._elite[-1][0]
             self._factor *= float(np.exp(_RISE * (success - _SUCCESS)))
             self._factor = float(np.clip(self._factor, _SMALLEST_STEP / max(self.step, _SMALLEST_STEP), 1.0))
-        self._told.append((trial.reward, self.space.cube.point(trial.policy)))
+        self._scored += 1
+        bisect.insort(self._best, (trial.reward, self.space.cube.point(trial.policy)), key=lambda told: -told[0])
+        del self._best[max(self.parents, _REMEMBERED) :]
 
     def _next(self, number: int, rng: np.random.Generator) -> Policy:
-        if len(self._told) < self.startup:
+        if self._scored < self.startup:
             return self._unseen(lambda: self._first(number, rng), 1)[0]
-        elite = self._elite()
+        elite = self._elite
         children = self._unseen(lambda: self._child(elite, rng), self.brood)
         if len(children) == 1:
             return children[0]
@@ -109,7 +110,7 @@ class Evolution:
             return self._fit(cube.point(self._uniform) + rng.normal(0.0, _SCATTER, len(cube)) / cube.reach)
         return self._fit(rng.random(len(cube)))
 
-    def _child(self, elite: list[tuple[float, Floats]], rng: np.random.Generator) -> Policy:
+    def _child(self, elite: list[Told], rng: np.random.Generator) -> Policy:
         axes, reach = len(self.space.cube), self.space.cube.reach
         chance = np.arange(len(elite), 0, -1.0)
         one, other = (elite[i][1] for i in rng.choice(len(elite), 2, p=chance / chance.sum()))
@@ -120,16 +121,14 @@ class Evolution:
         renewed = rng.random(axes) < self.renew
         return self._fit(np.where(renewed, rng.random(axes), child))
 
-    def _elite(self) -> list[tuple[float, Floats]]:
-        """The best trials told, best first; ties to the earlier."""
-        return self._best(self.parents)
-
-    def _best(self, count: int) -> list[tuple[float, Floats]]:
-        return sorted(self._told, key=lambda told: -told[0])[:count]
+    @property
+    def _elite(self) -> list[Told]:
+        """The trials that breed, best first."""
+        return self._best[: self.parents]
 
     def _promise(self, candidates: Floats) -> Floats:
         """What the regression expects of each row of `candidates`, on a scale of its own, shape (policies,)."""
-        best = self._best(_REMEMBERED)
+        best = self._best[:_REMEMBERED]
         rewards = np.array([reward for reward, _ in best])
         rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-12)
         features = _features(np.array([point for _, point in best]))

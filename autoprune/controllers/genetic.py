@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from autoprune.errors import BudgetError, ConfigError, Exhausted
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
+from autoprune.values.ranges import Range, ShareAbove, Trials, require
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
+Children = Annotated[int, Range(0, 1_000_000)]
 Genes = NDArray[np.int64]  # (axes,), which of its levels each has
 
 FEASIBLE = ("project", "redraw")
@@ -42,28 +45,27 @@ class Genetic:
             fits each to the budget, used up to the last unit, so that all of its genes move together.
     """
 
+    unadvised: ClassVar[bool] = True
+
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    population: int = 50
-    parents: int = 10
-    mutations: int = 25
-    crossovers: int = 25
-    mutate: float = 0.1
+    population: Trials = 50
+    parents: Annotated[int, Range(2, 1_000_000)] = 10
+    mutations: Children = 25
+    crossovers: Children = 25
+    mutate: ShareAbove = 0.1
     infeasible: str = "project"
 
     def __post_init__(self) -> None:
-        self._asks, self._told = Asks(self.budget, self.seed), list[Trial]()
-        for name, least in (("population", 1), ("parents", 2), ("mutations", 0), ("crossovers", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"genetic has {name} = {getattr(self, name)}; at least {least} is right")
+        require(self)
+        self._asks = Asks(self.budget, self.seed)
+        self._best, self._then = dict[Policy, float](), dict[Policy, float]()  # now; at the end of the last generation
         if self.mutations + self.crossovers > self.population:
             children = f"{self.mutations} mutations and {self.crossovers} crossovers"
             raise ConfigError(
                 f"genetic has {children} in a population of {self.population}; no more than that is right"
             )
-        if not 0 < self.mutate <= 1:
-            raise ConfigError(f"genetic has mutate = {self.mutate}; a number in (0, 1] is right")
         if self.infeasible not in FEASIBLE:
             allowed = " or ".join(map(repr, FEASIBLE))
             raise ConfigError(f"genetic has infeasible = {self.infeasible!r}; {allowed} is right")
@@ -72,7 +74,8 @@ class Genetic:
         """The next member of the generation. Raises Exhausted where all policies were proposed before."""
         number, rng = self._asks.asked, self._asks.dice()
         generation, member = divmod(number, self.population)
-        elite = self._elite(generation * self.population)
+        best = self._then if self._asks.told >= generation * self.population else self._best
+        elite = [np.array(self.space.cube.places(policy), dtype=np.int64) for policy in best]
         kinds: list[Callable[[], Genes]] = [lambda: self._random(rng)]
         if elite and member < self.mutations:
             kinds.insert(0, lambda: self._mutation(elite, rng))
@@ -87,16 +90,11 @@ class Genetic:
     def tell(self, trial: Trial) -> None:
         """Note what became of a policy, asked or not; a failed one has no children."""
         self._asks.tell(trial)
-        self._told.append(trial)
-
-    def _elite(self, before: int) -> list[Genes]:
-        """The best of the first `before` trials told, best first; ties to the earlier, and each policy once."""
-        best: dict[Policy, float] = {}
-        for trial in self._told[:before]:
-            if trial.reward is not None:
-                best.setdefault(trial.policy, trial.reward)
-        ordered = sorted(best, key=lambda policy: -best[policy])[: self.parents]
-        return [np.array(self.space.cube.places(policy), dtype=np.int64) for policy in ordered]
+        if trial.reward is not None and trial.policy not in self._best:
+            best = [*self._best.items(), (trial.policy, trial.reward)]
+            self._best = dict(sorted(best, key=lambda entry: -entry[1])[: self.parents])  # ties to the earlier
+        if self._asks.told % self.population == 0:
+            self._then = self._best
 
     def _drawn(self, kinds: list[Callable[[], Genes]]) -> Policy:
         """A policy within the budget that was not seen before, of the first kind that has one; else any."""

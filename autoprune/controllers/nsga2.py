@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 from optuna.samplers import NSGAIISampler
+from optuna.study import StudyDirection
 
-from autoprune.controllers.optuna import DOWN, UP, Told, seed_of
+from autoprune.controllers.optuna import DOWN, UP, Words, quiet, seed_of, study_of
 from autoprune.errors import ConfigError
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
+from autoprune.values.ranges import Range, require
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Outcome, Trial
 
+Told = tuple[Policy, tuple[float, ...]]  # and its values
+
 _SCATTER = 0.15  # of the first generation's points in the cube
 _GENERATION = "NSGAIISampler:generation"  # where Optuna notes to which generation a trial belongs
+_SURVIVORS, _LAST, _NEXT = range(3)  # of all generations before the last whole one, that one, and its children
 
 
 @dataclass
@@ -32,15 +39,17 @@ class Nsga2:
         population: trials in a generation.
     """
 
+    seeks_front: ClassVar[bool] = True
+
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    population: int = 20
+    population: Annotated[int, Range(2, 10_000)] = 20
 
     def __post_init__(self) -> None:
-        self._asks, self._told = Asks(self.budget, self.seed), Told(self.space, (UP, DOWN))
-        if self.population < 2:
-            raise ConfigError(f"nsga2 has a population of {self.population}; at least 2 is right")
+        require(self)
+        self._asks, self._words, self._study = Asks(self.budget, self.seed), Words(self.space), study_of(())
+        self._survivors, self._now = list[Told](), list[Told]()
 
     def ask(self) -> Policy:
         """A child of the last generation's survivors, fitted to the budget."""
@@ -48,17 +57,31 @@ class Nsga2:
         if number < self.population:
             scattered = self._asks.dice().normal(_evenly(number), _SCATTER, len(cube))
             return self._asks.fresh(self.budget.fit(cube.policy(np.clip(scattered, 0.0, 1.0))))
-        sampler = NSGAIISampler(population_size=self.population, seed=seed_of(self._asks.dice()))
-        return self._asks.fresh(self.budget.fit(self._told.sampled(sampler)))
+        sampler = self._sampler(seed_of(self._asks.dice()))
+        return self._asks.fresh(self.budget.fit(self._words.proposed(self._study, sampler)))
 
     def tell(self, trial: Trial) -> None:
         """Note the values of the executed policy; a failed trial is only counted."""
         self._asks.tell(trial)
-        if isinstance(trial.outcome, Outcome):
-            values, several = trial.outcome.values, len(trial.outcome.values) > 1
-            self._told.directions = (UP,) * len(values) if several else (UP, DOWN)
-            found = values if several else (*values, self._cost(trial))
-            self._told.add(trial.policy, found, {_GENERATION: len(self._told.trials) // self.population})
+        if not isinstance(trial.outcome, Outcome):
+            return
+        values, several = trial.outcome.values, len(trial.outcome.values) > 1
+        self._now.append((trial.policy, values if several else (*values, self._cost(trial))))
+        if len(self._now) == self.population:
+            self._select((UP,) * len(values) if several else (UP, DOWN))
+
+    def _select(self, directions: Sequence[StudyDirection]) -> None:
+        """End a generation: its best and those of all earlier ones are the next one's parents; others are forgotten."""
+        told = [*self._survivors, *self._now]
+        ages = [_SURVIVORS] * len(self._survivors) + [_LAST] * len(self._now)
+        trials = [self._words.trial(*one, {_GENERATION: age}) for one, age in zip(told, ages, strict=True)]
+        self._study = study_of(trials, directions)
+        with quiet():
+            parents = self._sampler(0).get_parent_population(self._study, _NEXT)  # and keeps them for the asks
+        self._survivors, self._now = [told[parent.number] for parent in parents], []
+
+    def _sampler(self, seed: int) -> NSGAIISampler:
+        return NSGAIISampler(population_size=self.population, seed=seed)
 
     def _cost(self, trial: Trial) -> float:
         name = self.budget.limits[0].name if self.budget.limits else "macs"

@@ -1,7 +1,7 @@
-"""What controllers on Optuna share: the trials that were told, in Optuna's words, and a proposal after them.
+"""What controllers on Optuna share: what was told, in Optuna's words, and a proposal after it.
 
 All are told the policies that were executed, after fitting to the budget, so any policy of the space can be told.
-Replay is exact because nothing remembers an ask: Optuna gets a new study and a new sampler for each.
+Replay is exact because nothing remembers an ask: Optuna gets a new sampler for each, and its trial is ended as failed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.controllers.rules import uniform
 from autoprune.values.asks import Asks
@@ -23,65 +23,87 @@ from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
 UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+BEST = 25  # as many as Optuna's Parzen estimator ever takes for good ones (a tenth of all, at most 25)
 
 
-@dataclass
-class Told:
-    """The trials of a search over the space's cube.
+class Words:
+    """A space's cube in Optuna's words."""
 
-    Attributes:
-        directions: of the values of each.
-    """
-
-    space: SearchSpace
-    directions: Sequence[StudyDirection] = (UP,)
-    trials: list[optuna.trial.FrozenTrial] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
         self._axes: dict[str, optuna.distributions.BaseDistribution] = {
-            str(axis[0]): optuna.distributions.FloatDistribution(0.0, 1.0) for axis in self.space.cube.axes
+            str(axis[0]): optuna.distributions.FloatDistribution(0.0, 1.0) for axis in space.cube.axes
         }
 
-    def add(self, policy: Policy, values: Sequence[float], attributes: Mapping[str, int] | None = None) -> None:
-        """Note what came of `policy`."""
-        params = dict(zip(self._axes, self.space.cube.point(policy).tolist(), strict=True))
-        self.trials.append(
-            optuna.create_trial(
-                params=params, distributions=self._axes, values=values, system_attrs=dict(attributes or {})
-            )
+    def trial(
+        self, policy: Policy, values: Sequence[float], attributes: Mapping[str, int] | None = None
+    ) -> FrozenTrial:
+        """What came of `policy`."""
+        params = dict(zip(self._axes, self._space.cube.point(policy).tolist(), strict=True))
+        return optuna.create_trial(
+            params=params, distributions=self._axes, values=values, system_attrs=dict(attributes or {})
         )
 
-    def sampled(self, sampler: BaseSampler) -> Policy:
-        """What `sampler` proposes after these trials."""
-        with _quiet():
-            study = optuna.create_study(sampler=sampler, directions=self.directions)
-            study.add_trials(self.trials)
-            drawn = study.ask(self._axes).params
-        return self.space.cube.policy([drawn[name] for name in self._axes])
+    def proposed(self, study: Study, sampler: BaseSampler) -> Policy:
+        """What `sampler` proposes after the trials of `study`, which does not remember it."""
+        with quiet():
+            study.sampler = sampler
+            trial = study.ask(self._axes)
+            study.tell(trial, state=TrialState.FAIL)
+        return self._space.cube.policy([trial.params[name] for name in self._axes])
 
 
 class ModelBased:
-    """What controllers share that model the reward: uniform first, then what a sampler makes of all trials."""
+    """What controllers share that model the reward: uniform first, then what a sampler makes of what was told.
 
-    def __init__(self, space: SearchSpace, budget: Budget, seed: int) -> None:
-        self._budget, self._asks, self._told = budget, Asks(budget, seed), Told(space)
+    The model sees no more than `most` trials, so that an ask costs the same however long a search goes on: whenever
+    there are as many, all but four fifths are forgotten. Kept are the `BEST` ones, which say where to look, and of the
+    others the latest, which lie where it looks now; older ones weigh little in Optuna's Parzen estimator, whose weights
+    fall with age (Bergstra 2013, https://proceedings.mlr.press/v28/bergstra13.html, "linear forgetting").
+    """
+
+    def __init__(self, space: SearchSpace, budget: Budget, seed: int, most: int) -> None:
+        self._budget, self._asks, self._words, self._most = budget, Asks(budget, seed), Words(space), most
+        self._told, self._study = list[tuple[Policy, float]](), study_of(())
+        self._studied = 0  # as many of the first ones told are in the study: a resumed run tells many before it asks
 
     def ask(self, sampler: Callable[[int], BaseSampler]) -> Policy:
         """What the sampler that `sampler` makes of a seed proposes, fitted to the budget."""
         first, seed = self._asks.asked == 0, seed_of(self._asks.dice())
         if first:
             return self._asks.fresh(uniform(self._budget.space, self._budget))
-        return self._asks.fresh(self._budget.fit(self._told.sampled(sampler(seed))))
+        self._study.add_trials([self._words.trial(policy, [reward]) for policy, reward in self._told[self._studied :]])
+        self._studied = len(self._told)
+        return self._asks.fresh(self._budget.fit(self._words.proposed(self._study, sampler(seed))))
 
     def tell(self, trial: Trial) -> None:
         """Note the reward of the executed policy; a failed trial is only counted."""
         self._asks.tell(trial)
-        if trial.reward is not None:
-            self._told.add(trial.policy, [trial.reward])
+        if trial.reward is None:
+            return
+        self._told.append((trial.policy, trial.reward))
+        if len(self._told) == self._most:
+            self._told = [self._told[at] for at in kept([reward for _, reward in self._told], self._most * 4 // 5)]
+            self._study, self._studied = study_of(()), 0
+
+
+def kept(rewards: Sequence[float], most: int) -> list[int]:
+    """Which of the trials with these `rewards` are not forgotten: the best, and the latest others, in their order."""
+    best = sorted(range(len(rewards)), key=lambda at: (-rewards[at], at))[:BEST]
+    others = [at for at in range(len(rewards)) if at not in set(best)]
+    return sorted([*best, *others[len(best) - most :]])
+
+
+def study_of(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection] = (UP,)) -> Study:
+    """A study of these trials, of values in these directions."""
+    with quiet():
+        study = optuna.create_study(directions=directions)
+        study.add_trials(trials)
+    return study
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna announces studies and experiments on stderr; not while this lasts."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

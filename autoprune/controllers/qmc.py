@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import qmc
@@ -17,6 +19,8 @@ from autoprune.values.trial import Trial
 class Qmc:
     """Scrambled Sobol points: covers the space more evenly than random search. Learns nothing."""
 
+    unadvised: ClassVar[bool] = True
+
     space: SearchSpace
     budget: Budget
     seed: int = 0
@@ -30,11 +34,14 @@ class Qmc:
         self._asks.dice()
         if not len(cube):
             return self.space.dense()
-        points = qmc.Sobol(len(cube), scramble=True, rng=np.random.default_rng(self.seed))
-        if number:  # scipy refuses to advance by 0
-            points.fast_forward(number)
-        return self._asks.fresh(self.budget.fit(cube.policy(points.random()[0])))
+        if ahead := number - self._points.num_generated:  # of a resumed run; scipy refuses to advance by 0
+            self._points.fast_forward(ahead)
+        return self._asks.fresh(self.budget.fit(cube.policy(self._points.random()[0])))
 
     def tell(self, trial: Trial) -> None:
         """Count the trial."""
         self._asks.tell(trial)
+
+    @cached_property
+    def _points(self) -> qmc.Sobol:
+        return qmc.Sobol(len(self.space.cube), scramble=True, rng=np.random.default_rng(self.seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
@@ -13,6 +14,8 @@ from autoprune.values.trial import Trial
 @dataclass
 class Random:
     """Draws each choice's sparsity uniformly, then fits the policy to the budget. Learns nothing."""
+
+    unadvised: ClassVar[bool] = True
 
     space: SearchSpace
     budget: Budget

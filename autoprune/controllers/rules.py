@@ -60,6 +60,7 @@ class Rule:
     """Proposes exactly one policy and is then exhausted. The seed is taken, as from every controller, and not used."""
 
     shape: ClassVar[staticmethod[[int], Floats]]
+    unadvised: ClassVar[bool] = True
 
     space: SearchSpace
     budget: Budget

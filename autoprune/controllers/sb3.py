@@ -20,7 +20,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -37,9 +37,13 @@ from autoprune.controllers.walk.walk import Observation, Walk
 from autoprune.errors import ConfigError
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
+from autoprune.values.ranges import Batch, Few, Range, Share, require
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
+Width = Annotated[int, Range(1, 4096)]
+AdamRate = Annotated[float, Range(0, 1)]
+Noise = Annotated[float, Range(0, 10)]
 _TRIES = 6  # walks for one ask, as long as they end at policies that were seen before
 _ANEW = 0.05  # least noise of a second walk, in shares; doubled for each further one
 
@@ -66,34 +70,33 @@ class ActorCritic:
         every_step: whether the reward is given to every step of a walk, or only to its last.
     """
 
+    unadvised: ClassVar[bool] = True
+
     name: ClassVar[str]
     learner: ClassVar[type[OffPolicyAlgorithm]]
 
     space: SearchSpace
     budget: Budget
     seed: int = 0
-    hidden: tuple[int, ...] = (300, 300)
-    actor_lr: float = 1e-4
-    critic_lr: float = 1e-3
-    tau: float = 0.01
-    gamma: float = 1.0
-    batch: int = 64
-    gradient_steps: int = 6
-    warmup: int = 100
-    noise: float = 0.5
-    noise_decay: float = 0.95
-    least_noise: float = 0.1
-    replay: int = 100
-    baseline: float = 0.5
+    hidden: tuple[Width, ...] = (300, 300)
+    actor_lr: AdamRate = 1e-4
+    critic_lr: AdamRate = 1e-3
+    tau: Share = 0.01
+    gamma: Share = 1.0
+    batch: Batch = 64
+    gradient_steps: Few = 6
+    warmup: Annotated[int, Range(0, 1_000_000)] = 100
+    noise: Noise = 0.5
+    noise_decay: Share = 0.95
+    least_noise: Noise = 0.1
+    replay: Annotated[int, Range(1, 100_000)] = 100
+    baseline: Share = 0.5
     every_step: bool = True
 
     def __post_init__(self) -> None:
-        it = self
-        at_least(it.name, 1, batch=it.batch, gradient_steps=it.gradient_steps, replay=it.replay)
-        at_least(it.name, 0, warmup=it.warmup, actor_lr=it.actor_lr, critic_lr=it.critic_lr)
-        at_least(it.name, 0, noise=it.noise, least_noise=it.least_noise)
-        at_least(it.name, 1, hidden=min(it.hidden, default=0))
-        within(it.name, 0, 1, tau=it.tau, gamma=it.gamma, baseline=it.baseline, noise_decay=it.noise_decay)
+        require(self)
+        if not self.hidden:
+            raise ConfigError(f"{self.name} has hidden = []: one width at least is right, such as [300, 300]")
         self.more: Mapping[str, Any] = {}  # what the learner takes besides
         self._walk, self._asks = Walk(self.space, self.budget), Asks(self.budget, self.seed)
 
@@ -272,20 +275,6 @@ def lent(*seed: int) -> Iterator[None]:
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
         torch.set_num_threads(threads)
-
-
-def at_least(controller: str, least: float, **settings: float) -> None:
-    """Refuse a setting below `least`."""
-    for name, value in settings.items():
-        if not value >= least:
-            raise ConfigError(f"{controller} has {name} = {value}; at least {least:g} is right")
-
-
-def within(controller: str, low: float, high: float, **settings: float) -> None:
-    """Refuse a setting outside [low, high]."""
-    for name, value in settings.items():
-        if not low <= value <= high:
-            raise ConfigError(f"{controller} has {name} = {value}; a number in [{low:g}, {high:g}] is right")
 
 
 def _unscored(policy: Policy) -> float:

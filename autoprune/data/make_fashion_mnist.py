@@ -25,7 +25,7 @@ def main(source: Path, target: Path = idx.EMBEDDED) -> None:
     for part, kept in (("train", TRAIN), ("t10k", TEST)):
         for kind in ("images-idx3", "labels-idx1"):
             name = f"{part}-{kind}-ubyte"
-            array = idx.read(source, name)[kept]
+            array = idx.read(source, name, 60_000 * 28 * 28)[kept]
             packed = lzma.compress(_bytes(array), preset=9 | lzma.PRESET_EXTREME)
             (target / f"{name}.xz").write_bytes(packed)
             print(f"{name}.xz: {array.shape}, {len(packed):,} bytes")

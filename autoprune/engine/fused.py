@@ -55,7 +55,7 @@ class Fuser:
     def __call__(self, model: nn.Module, precision: str) -> Fused:
         """`model` made ready; its weights are taken as they are now. Raises TrialFailed if one is not finite."""
         making = Making(self.fusion, dict(model.named_modules()), precision)
-        return Fused([(node, making.step(node), spent) for node, spent in self._order])
+        return self._fused(making)
 
     def settled(
         self, model: nn.Module, precision: str, inputs: Sequence[Tensor], settle: Settle, places: int = PLACES
@@ -80,7 +80,7 @@ class Fuser:
         norms = {str(node.target): making.norm(node) for node in self._norms}
         for layer, found in settle({layer: moments(norm) for layer, norm in norms.items()}).items():
             put(norms[layer], *found)
-        return Fused([(node, making.step(node), spent) for node, spent in self._order])
+        return self._fused(making)
 
     def settles(self, model: nn.Module) -> bool:
         """Whether `settled` gives statistics to every BatchNorm of `model` that has any."""
@@ -93,6 +93,10 @@ class Fuser:
         (images,) = (node for node in self.fusion.graph.nodes if node.op == "placeholder")
         only_read = all(any(user is chain.conv for chain in self.fusion.chains.values()) for user in images.users)
         return laid_out(encoded(inputs, self.fusion.codes[images]) if only_read else inputs)
+
+    def _fused(self, making: Making) -> Fused:
+        steps = [(node, making.step(node), spent) for node, spent in self._order]
+        return Fused(steps, making.precision, self.fusion.shapes[steps[0][0]][1:])
 
     @cached_property
     def _norms(self) -> list[fx.Node]:
@@ -112,15 +116,23 @@ class Fuser:
 
 
 class Fused(nn.Module):
-    """A network made ready. It can be called, and that is all.
+    """A network made ready. It can be called, and that is all: `engine.presented` makes more of it.
 
     Attributes:
+        precision: "fp32", "bf16" or "int8".
+        takes: the shape of a sample.
+        called: whether it was.
         finite: whether every output so far was.
     """
 
-    def __init__(self, steps: list[tuple[fx.Node, Step, tuple[fx.Node, ...]]]) -> None:
+    def __init__(
+        self, steps: list[tuple[fx.Node, Step, tuple[fx.Node, ...]]], precision: str, takes: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self._steps = steps
+        self.precision = precision
+        self.takes = takes
+        self.called = False
         self.finite = True
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -132,6 +144,7 @@ class Fused(nn.Module):
             for dead in spent:
                 del values[dead]
         outputs: Tensor = values[rest[-1][0]]
+        self.called = True
         self.finite = self.finite and bool(outputs.isfinite().all())
         return outputs
 

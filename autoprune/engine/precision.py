@@ -1,15 +1,17 @@
-"""In which precision a network is evaluated on this machine: measured, never assumed.
+"""In which precision networks are scored and trained: by rules, of which none looks at a clock.
 
-Some processors run bf16 several times faster than fp32, others twenty times slower; their names do not tell. Eight-bit
-integers are tried where bf16 has paid, and taken where they pay once more and the dense network's metric stays.
+A lower precision needs a processor with instructions for it and outputs of the dense network that stay what they are;
+eight-bit integers need its metric to stay, too. Training takes bf16 wherever that holds. Scores take what is faster as
+well, and by how much is told by `Gain`: what was timed on this machine once, and is kept (`runs.calibration`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,67 +20,97 @@ from autoprune.copies import copied
 from autoprune.engine.chains import Unfusable
 from autoprune.engine.fused import Fuser
 from autoprune.engine.memory import laid_out
+from autoprune.engine.presented import Plainly, presented
+from autoprune.errors import ConfigError, TrialFailed, first_line
 from autoprune.inputs import Inputs, call, first, nbytes, size, tensors
 
 Precision = Literal["fp32", "bf16", "int8"]
+Trained = Literal["fp32", "bf16"]
+Judge = Callable[[nn.Module], float]
+
 SPEEDUP = 1.2  # a precision must be this many times faster to be worth its rounding
 AGREEMENT = 0.02  # largest mean difference of the outputs in bf16, against their spread
 INT8_AGREEMENT = 0.1  # of those in int8
 INT8_METRIC = 0.002  # largest difference of the dense network's metric in int8, against its size
-AT_ONCE = 2**24  # bytes of inputs that are timed together: photographs are large, and a few tell as much as many
-_ROUNDS = 5
+AT_ONCE = 2**24  # bytes of inputs that are looked at together: photographs are large, and a few tell as much as many
+_IN_HARDWARE = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # x86 and ARM; emulated, bf16 is many times slower
 
 
-def choose(model: nn.Module, batch: Inputs, judge: Callable[[nn.Module], float] | None = None) -> Precision:
-    """The precision to evaluate `model` in, from a few forward passes of `batch` in each; `model` is only read.
+class Way(NamedTuple):
+    """A network and the precision that it runs in."""
+
+    model: nn.Module
+    precision: Precision
+
+
+Gain = Callable[[Way, Way, Inputs], float]  # how many times as fast the second takes a batch as the first
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """How numbers are held.
+
+    Attributes:
+        score: in scores.
+        training: in every training, the final finetune among them.
+        because: why scores take that, for people.
+    """
+
+    score: Precision
+    training: Trained
+    because: str
+
+
+def choose(model: nn.Module, batch: Inputs, gain: Gain, judge: Judge | None = None) -> Chosen:
+    """What to score and to train `model` in, which is only read, by what it makes of a `batch`.
 
     `judge` says the metric of a network; without it, int8 is not considered.
     """
-    twin = copied(model).eval()
-    batch = laid_out(first(batch, max(1, AT_ONCE // max(1, nbytes(first(batch, 1))))))
+    twin, batch = copied(model).eval(), _few(batch)
+    if fault := _not_bf16(twin, batch):
+        return Chosen("fp32", "fp32", fault)
     with torch.inference_mode():
-        if not _bf16_pays(twin, batch):
-            return "fp32"
-    return "int8" if judge is not None and _int8_pays(twin, batch, judge) else "bf16"
+        faster = gain(Way(twin, "fp32"), Way(twin, "bf16"), batch)
+    said = f"bf16 is {faster:.2f} times as fast as fp32"
+    if faster < SPEEDUP:
+        return Chosen("fp32", "bf16", f"{said}, and {SPEEDUP:g} times would pay")
+    if judge is None:
+        return Chosen("bf16", "bf16", said)
+    shorter, wrong = _int8(twin, batch, gain, judge)
+    return Chosen("bf16" if wrong else "int8", "bf16", f"{said}; int8 {wrong or shorter}")
 
 
-def training(precision: str) -> str:
-    """The precision to train in, where networks are scored in `precision`."""
-    return "fp32" if precision == "fp32" else "bf16"
+def pinned(asked: Precision, model: nn.Module, batch: Inputs) -> Chosen:
+    """What somebody `asked` for. Raises ConfigError where `model` does not run so."""
+    twin, batch = copied(model).eval(), _few(batch)
+    fault, gap = "", 0.0
+    if asked == "int8":
+        fuser = _fuser(twin, batch)
+        fault = fuser if isinstance(fuser, str) else ""
+    elif asked == "bf16" and math.isinf(gap := _gap(twin, batch)):
+        fault = "this network does not run in it"
+    if fault:
+        raise ConfigError(f"search.precision = {asked!r}: {fault}; 'auto' or 'fp32' is right")
+    said = f"; {_parted('bf16', gap)}" if gap > AGREEMENT else ""
+    return Chosen(asked, trained(asked), f"it was asked for{said}")
 
 
-def _bf16_pays(twin: nn.Module, batch: Inputs) -> bool:
-    try:
-        exact = _forward(twin, batch, "fp32")
-        sample = first(batch, 1)  # a machine that crawls is found out cheaply
-        rounded = _forward(twin, sample, "bf16")
-        one, all_exact = _timed(twin, sample, "bf16"), _timed(twin, batch, "fp32")
-        if not _agree(exact[:1], rounded, AGREEMENT) or one > all_exact:
-            return False
-        if not _agree(exact, _forward(twin, batch, "bf16"), AGREEMENT):
-            return False
-        return _pays((twin, "fp32"), (twin, "bf16"), batch)
-    except Exception:  # whatever a user's forward raises in bf16 or on one sample: then it is not evaluated so
-        return False
+def trained(score: str) -> Trained:
+    """The precision of training where that of scores was asked for, or was all that was chosen."""
+    return "fp32" if score == "fp32" else "bf16"
 
 
-def _int8_pays(twin: nn.Module, batch: Inputs, judge: Callable[[nn.Module], float]) -> bool:
-    if not isinstance(batch, Tensor) or batch.device.type != "cpu":
-        return False
-    try:
-        fuser = Fuser.of(twin, batch)
-        short, rounded = fuser(twin, "int8"), fuser(twin, "bf16")
-        with torch.inference_mode():
-            if not _agree(_forward(twin, batch, "fp32"), _forward(short, batch, "int8"), INT8_AGREEMENT):
-                return False
-            if not _pays((rounded, "bf16"), (short, "int8"), batch):
-                return False
-    except (Unfusable, RuntimeError):  # a graph that cannot be read, or an operator that this processor has not
-        return False
-    with running("int8", batch.device):
-        found = judge(short)
-    exact = judge(twin)
-    return abs(found - exact) <= INT8_METRIC * abs(exact)
+def trains(model: nn.Module, batch: Inputs) -> Trained:
+    """What `choose` would have `model` trained in."""
+    return "fp32" if _not_bf16(copied(model).eval(), _few(batch)) else "bf16"
+
+
+def in_hardware(device: torch.device) -> bool:
+    """Whether the processor, or the accelerator, has instructions for bf16, as far as torch tells."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    told: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.10 on
+    return any(told.get(name) for name in _IN_HARDWARE)
 
 
 @contextlib.contextmanager
@@ -88,10 +120,10 @@ def running(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _forward(model: nn.Module, batch: Inputs, precision: Precision) -> Tensor:
+def forward(way: Way, batch: Inputs) -> Tensor:
     """All that comes out and has a row a sample, (n, numbers). Raises RuntimeError where nothing has."""
-    with running(precision, tensors(batch)[0].device):
-        outputs = [tensor.float() for tensor in tensors(call(model, batch))]
+    with running(way.precision, tensors(batch)[0].device):
+        outputs = [tensor.float() for tensor in tensors(call(way.model, batch))]
     count = size(batch)
     rows = [out.reshape(count, -1) for out in outputs if out.shape[:1] == (count,)]
     if not rows:
@@ -99,19 +131,73 @@ def _forward(model: nn.Module, batch: Inputs, precision: Precision) -> Tensor:
     return torch.cat(rows, 1)
 
 
-def _timed(model: nn.Module, batch: Inputs, precision: Precision) -> float:
-    start = time.perf_counter()
-    _forward(model, batch, precision).cpu()  # waits for an accelerator
-    return time.perf_counter() - start
+def _not_bf16(twin: nn.Module, batch: Inputs) -> str:
+    """What speaks against bf16, however fast it is; "" if nothing does."""
+    if not in_hardware(tensors(batch)[0].device):
+        return "torch tells of no instructions for bf16 here"
+    gap = _gap(twin, batch)
+    return "" if gap <= AGREEMENT else _parted("bf16", gap)
 
 
-def _pays(old: tuple[nn.Module, Precision], new: tuple[nn.Module, Precision], batch: Inputs) -> bool:
-    """Whether the second is faster by `SPEEDUP`. They take turns, so that other work on the machine disturbs both."""
-    times = [(_timed(old[0], batch, old[1]), _timed(new[0], batch, new[1])) for _ in range(_ROUNDS)]
-    return min(after for _, after in times) * SPEEDUP <= min(before for before, _ in times)
+def _few(batch: Inputs) -> Inputs:
+    return laid_out(first(batch, max(1, AT_ONCE // max(1, nbytes(first(batch, 1))))))
 
 
-def _agree(exact: Tensor, rounded: Tensor, limit: float) -> bool:
-    spread = exact.std() if exact.numel() > 1 else exact.abs().mean()
-    difference = (exact - rounded).abs().mean()
-    return bool(difference.isfinite() and difference <= limit * spread + 1e-6)
+def _gap(twin: nn.Module, batch: Inputs) -> float:
+    """How far the outputs in bf16 are from those in fp32; infinite where the network does not run in bf16."""
+    try:
+        with torch.inference_mode():
+            return _difference(forward(Way(twin, "fp32"), batch), forward(Way(twin, "bf16"), batch))
+    except Exception:  # whatever a user's forward raises in bf16
+        return math.inf
+
+
+def _int8(twin: nn.Module, batch: Inputs, gain: Gain, judge: Judge) -> tuple[str, str]:
+    """What is to be said for eight bits, and what against them; one of the two is empty."""
+    fuser = _fuser(twin, batch)
+    if isinstance(fuser, str):
+        return "", f"is not for it: {fuser}"
+    fused = fuser(twin, "int8")
+    short, rounded = Way(fused, "int8"), Way(fuser(twin, "bf16"), "bf16")
+    with torch.inference_mode():
+        gap = _difference(forward(Way(twin, "fp32"), batch), forward(short, batch))
+        if not gap <= INT8_AGREEMENT:
+            return "", f"is not taken, since {_parted('int8', gap)}"
+        faster = gain(rounded, short, batch)
+    said = f"is {faster:.2f} times as fast again"
+    if faster < SPEEDUP:
+        return "", f"{said}, and {SPEEDUP:g} times would pay"
+    with running("int8", tensors(batch)[0].device), presented(twin, fused, Plainly()) as shown:
+        found = judge(shown)
+    exact = judge(twin)
+    if not abs(found - exact) <= INT8_METRIC * abs(exact):
+        return "", f"is not taken, since the dense network's metric moves from {exact:.4g} to {found:.4g}"
+    return said, ""
+
+
+def _fuser(twin: nn.Module, batch: Inputs) -> Fuser | str:
+    """What makes `twin` ready in eight bits; or why that cannot be."""
+    if not isinstance(batch, Tensor) or batch.device.type != "cpu":
+        return "only networks that take one tensor, on the CPU, are computed in eight bits"
+    try:
+        fuser = Fuser.of(twin, batch)
+        with torch.inference_mode():
+            forward(Way(fuser(twin, "int8"), "int8"), batch)
+    except (Unfusable, TrialFailed, RuntimeError) as wrong:  # a graph, or an operator that this processor has not
+        return f"the network cannot be computed in eight bits ({first_line(wrong)})"
+    return fuser
+
+
+def _difference(exact: Tensor, rounded: Tensor) -> float:
+    """The mean difference of two outputs against the spread of the exact ones; infinite where it is not finite."""
+    spread = float(exact.std() if exact.numel() > 1 else exact.abs().mean())
+    difference = float((exact - rounded).abs().mean())
+    if not math.isfinite(difference):
+        return math.inf
+    return max(0.0, difference - 1e-6) / spread if spread else (math.inf if difference > 1e-6 else 0.0)
+
+
+def _parted(precision: Precision, gap: float) -> str:
+    if math.isinf(gap):
+        return f"the network does not run in {precision}, or its outputs cannot be compared"
+    return f"its outputs in {precision} differ by {gap:.1%} of their spread"

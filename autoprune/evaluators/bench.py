@@ -31,6 +31,7 @@ class Bench:
         seed: of everything random.
         precision: "fp32", "bf16" or "int8", of the score.
         shortcuts: whether as many trials are planned as are needed for what takes half a minute to prepare to pay.
+        training: "fp32" or "bf16", of what an evaluator trains.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Bench:
     seed: int = 0
     precision: str = "fp32"
     shortcuts: bool = True
+    training: str = "fp32"
 
     def pruned(self, policy: Policy) -> Candidate:
         """The network of `policy`, a new one with the dense network's weights where they stay."""

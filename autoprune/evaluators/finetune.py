@@ -7,7 +7,6 @@ from functools import cached_property
 
 from torch import nn
 
-from autoprune.engine.precision import training
 from autoprune.evaluators.bench import Bench, Rebuilt
 from autoprune.evaluators.recovery.fast import Fast
 from autoprune.evaluators.recovery.recovery import Ready
@@ -15,6 +14,18 @@ from autoprune.evaluators.recovery.sampling import counting
 from autoprune.protocols import Score
 from autoprune.structure.prune import Candidate
 from autoprune.train import Recipe, teacher_of, thaw, train
+from autoprune.values.ranges import (
+    Batch,
+    Decay,
+    LearningRate,
+    Norm,
+    Samples,
+    Share,
+    ShareBelow,
+    Steps,
+    Temperature,
+    require,
+)
 from autoprune.values.space import Policy
 
 
@@ -29,29 +40,30 @@ class Finetune(Rebuilt):
         batch: training images a step.
         lr: peak learning rate; it rises over the first `warmup` share of the steps and falls along a cosine to zero.
         weight_decay: on weights of two dimensions and more only.
-        warmup: share of the steps in which the learning rate rises, in [0, 1).
-        label_smoothing: in [0, 1); cross-entropy only.
-        distill: weight of the dense network's softened outputs in the loss, in [0, 1]. Hinton et al. 2015.
-        temperature: of that softening, > 0.
+        warmup: share of the steps in which the learning rate rises.
+        label_smoothing: of the labels, in a cross-entropy only.
+        distill: weight of the dense network's softened outputs in the loss. Hinton et al. 2015.
+        temperature: of that softening.
         clip: largest gradient norm.
         images: training images that statistics are estimated on.
         holdout: holdout images, drawn by the seed, that score a trial; 0 takes them all.
     """
 
     bench: Bench
-    steps: int = 50
-    batch: int = 128
-    lr: float = 0.02
-    weight_decay: float = 5e-4
-    warmup: float = 0.2
-    label_smoothing: float = 0.0
-    distill: float = 0.0
-    temperature: float = 4.0
-    clip: float = 5.0
-    images: int = 128
-    holdout: int = 0
+    steps: Steps = 50
+    batch: Batch = 128
+    lr: LearningRate = 0.02
+    weight_decay: Decay = 5e-4
+    warmup: ShareBelow = 0.2
+    label_smoothing: ShareBelow = 0.0
+    distill: Share = 0.0
+    temperature: Temperature = 4.0
+    clip: Norm = 5.0
+    images: Samples = 128
+    holdout: Samples = 0
 
     def __post_init__(self) -> None:
+        require(self)
         self._fast = Fast(self.bench, counting(self.images, self.holdout), self.realise)
 
     def realise(self, policy: Policy) -> Candidate:
@@ -78,7 +90,7 @@ class Finetune(Rebuilt):
 
     @cached_property
     def _recipe(self) -> Recipe:
-        return Recipe.of(self, steps=self.steps, precision=training(self.bench.precision))
+        return Recipe.of(self, steps=self.steps, precision=self.bench.training)
 
     @cached_property
     def _teacher(self) -> nn.Module | None:

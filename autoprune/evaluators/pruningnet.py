@@ -12,20 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.engine.precision import running
-from autoprune.errors import ConfigError
 from autoprune.evaluators.shared.shared_weights import OneShot, blended
 from autoprune.evaluators.shared.subnets import Weights
 from autoprune.inputs import Inputs, call, moved
 from autoprune.structure.prune import Units
 from autoprune.structure.trace import Trace
 from autoprune.train import teacher_of
+from autoprune.values.ranges import Range
 from autoprune.values.space import SearchSpace
 
 Groups = tuple[int, ...]  # positions in the space
@@ -96,12 +96,7 @@ class PruningNet(OneShot):
 
     name: ClassVar[str] = "pruningnet"
 
-    hidden: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hidden < 1:
-            raise ConfigError(f"hidden={self.hidden}; at least 1 is needed")
+    hidden: Annotated[int, Range(1, 4096)] = 32
 
     @property
     def about(self) -> dict[str, object]:

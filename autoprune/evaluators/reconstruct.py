@@ -24,7 +24,7 @@ from autoprune.evaluators.recovery import columns, least_squares
 from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.columns import Moments, Reader
 from autoprune.evaluators.recovery.fast import Fast
-from autoprune.evaluators.recovery.least_squares import Leading, Solution
+from autoprune.evaluators.recovery.least_squares import Columns, Leading, Positions, Ridge, Solution
 from autoprune.evaluators.recovery.recovery import Ready
 from autoprune.evaluators.recovery.replay import drawn
 from autoprune.evaluators.recovery.sampling import Sampling
@@ -32,6 +32,7 @@ from autoprune.protocols import Score
 from autoprune.structure.edits import Slice
 from autoprune.structure.prune import Candidate
 from autoprune.train import forked
+from autoprune.values.ranges import Samples, SomeSamples, require
 from autoprune.values.space import Policy
 
 HELD = 2**28  # bytes of solutions that are remembered
@@ -53,27 +54,24 @@ class Reconstruct(Rebuilt, Sampling):
     Attributes:
         images: training images on which the layers' inputs are looked at, once.
         positions: random output positions of each image that are looked at, in each layer.
-        ridge: strength of the pull towards the dense weights, relative to an input's mean square; > 0.
+        ridge: strength of the pull towards the dense weights, relative to an input's mean square.
         columns: most columns of a layer that are solved for exactly.
         recalibrate: training images that a trial's BatchNorm statistics are re-estimated on; 0 leaves them.
         batch: images a step of both, and of a score that looks at a panel.
     """
 
     bench: Bench = field(kw_only=False)
-    images: int = 1024
-    positions: int = 16
-    ridge: float = 1e-2
-    columns: int = 4608
-    recalibrate: int = 100
+    images: SomeSamples = 1024
+    positions: Positions = 16
+    ridge: Ridge = 1e-2
+    columns: Columns = 4608
+    recalibrate: Samples = 100
 
     def __post_init__(self) -> None:
-        if not (self.images >= self.batch >= 2 and (self.recalibrate >= self.batch or self.recalibrate == 0)):
+        require(self)
+        if not (self.images >= self.batch and (self.recalibrate >= self.batch or self.recalibrate == 0)):
             given = f"images={self.images}, recalibrate={self.recalibrate}, batch={self.batch}"
-            raise ConfigError(f"{given}: images and recalibrate >= batch >= 2 are needed, or recalibrate = 0")
-        if self.positions < 1 or self.columns < 1:
-            raise ConfigError(f"positions={self.positions}, columns={self.columns}: at least 1 is needed")
-        if not self.ridge > 0:
-            raise ConfigError(f"ridge={self.ridge}: a number above 0 is needed, such as 0.01")
+            raise ConfigError(f"{given}: images and recalibrate >= batch are needed, or recalibrate = 0")
         rest = {name: getattr(self, name) for name in ("batch", "reference", "holdout", "panel", "probes")}
         self._fast = Fast(self.bench, Sampling(images=self.recalibrate, **rest), self.realise)
         self._remembered = _Remembered()

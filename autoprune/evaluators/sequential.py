@@ -22,17 +22,19 @@ from torch import Tensor, nn
 from autoprune.copies import copied
 from autoprune.engine.memory import laid_out
 from autoprune.engine.precision import running
-from autoprune.errors import ConfigError, TrialFailed
+from autoprune.errors import TrialFailed
 from autoprune.evaluators.bench import Bench, Rebuilt
 from autoprune.evaluators.recovery import columns
 from autoprune.evaluators.recovery.batchnorm import reestimating
 from autoprune.evaluators.recovery.fast import Fast
+from autoprune.evaluators.recovery.least_squares import Columns, Positions, Ridge
 from autoprune.evaluators.recovery.recovery import Ready
 from autoprune.evaluators.recovery.sampling import counting
 from autoprune.inputs import Inputs, call, device_of, moved
 from autoprune.protocols import Score
 from autoprune.structure.prune import Candidate, Stay
 from autoprune.train import forked
+from autoprune.values.ranges import Samples, SomeSamples, require
 from autoprune.values.space import Policy
 
 Rows = Mapping[str, Tensor]  # by layer, which of its dense outputs stay
@@ -52,24 +54,20 @@ class ReconstructSequential(Rebuilt):
     Attributes:
         images: training images that the layers are fitted and statistics estimated on.
         positions: random output positions of each image that a layer is fitted on.
-        ridge: strength of the pull towards the pruned layer's weights, relative to an input's mean square; > 0.
+        ridge: strength of the pull towards the pruned layer's weights, relative to an input's mean square.
         columns: most columns of a layer that is fitted.
         holdout: holdout images, drawn by the seed, that score a trial; 0 takes them all.
     """
 
     bench: Bench
-    images: int = 512
-    positions: int = 16
-    ridge: float = 1e-2
-    columns: int = 4608
-    holdout: int = 0
+    images: SomeSamples = 512
+    positions: Positions = 16
+    ridge: Ridge = 1e-2
+    columns: Columns = 4608
+    holdout: Samples = 0
 
     def __post_init__(self) -> None:
-        if self.images < 2 or self.positions < 1 or self.columns < 1:
-            given = f"images={self.images}, positions={self.positions}, columns={self.columns}"
-            raise ConfigError(f"{given}: at least 2, 1 and 1 are needed")
-        if not self.ridge > 0:
-            raise ConfigError(f"ridge={self.ridge}: a number above 0 is needed, such as 0.01")
+        require(self)
         self._fast = Fast(self.bench, counting(0, self.holdout), self.realise)
 
     def realise(self, policy: Policy) -> Candidate:

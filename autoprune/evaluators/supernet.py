@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ConfigError
 from autoprune.evaluators.shared.shared_weights import OneShot, blended
 from autoprune.evaluators.shared.subnets import Weights
 from autoprune.inputs import Inputs, mapped
 from autoprune.structure.prune import Units
 from autoprune.task import loss_of
+from autoprune.values.ranges import LearningRate, Range, Share
 
 
 class Slimmable(Weights):
@@ -45,15 +45,10 @@ class Supernet(OneShot):
 
     name: ClassVar[str] = "supernet"
 
-    epochs: float = 3.0
-    lr: float = 0.05
-    distill: float = 1.0
-    drawn: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.drawn < 0:
-            raise ConfigError(f"drawn={self.drawn}; at least 0 is needed")
+    epochs: Annotated[float, Range(0, 10_000, above=True)] = 3.0
+    lr: LearningRate = 0.05
+    distill: Share = 1.0
+    drawn: Annotated[int, Range(0, 100)] = 2
 
     @property
     def lessons(self) -> dict[str, object]:

@@ -35,17 +35,17 @@ class Exported:
     images: int
 
 
-def compare(model: nn.Module, other: Run, path: Path, images: Inputs, file: Path | None = None) -> Exported:
+def compare(model: nn.Module, other: Run, path: Path, images: Inputs, nbytes: int) -> Exported:
     """Run both on `images`, whole and one by itself, and measure how far they differ.
 
-    `file` is what was written for `path`, if that has no name yet. Raises ModelError where outputs are not alike.
+    `nbytes` are the size of what `path` holds, or will hold. Raises ModelError where outputs are not alike.
     """
     model.eval()
     worst = max(_apart_on(model, other, inputs) for inputs in (images, first(images, 1)))
     if not worst <= TOLERANCE:
         found = f"its outputs differ by {worst:.2g} of the largest, on {size(images)} inputs; {TOLERANCE:g} is allowed"
         raise ModelError(f"{path.name} does not compute what the pruned network does: {found}")
-    return Exported(path.name, (file or path).stat().st_size, worst, size(images))
+    return Exported(path.name, nbytes, worst, size(images))
 
 
 def _apart_on(model: nn.Module, other: Run, inputs: Inputs) -> float:

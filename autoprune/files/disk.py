@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import shutil
 import stat
 import tempfile
 import zlib
@@ -13,9 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import AutopruneError, RunError
+from autoprune import bounded
+from autoprune.errors import AutopruneError, FileError, RunError
 
 Json = Mapping[str, Any]
+MOST = 1024 * bounded.MIB  # of a journal, or whatever else a run keeps
 _MARK = b', "crc": "'
 
 
@@ -38,9 +42,8 @@ def require_regular(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a regular file holds. Raises OSError."""
-    with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
-        return file.read()
+    """What a regular file holds, of at most `MOST` bytes. Raises OSError."""
+    return bounded.read(path, MOST)
 
 
 def cut(path: Path, size: int) -> None:
@@ -53,45 +56,97 @@ def cut(path: Path, size: int) -> None:
 
 
 def write_json(path: Path, value: Json) -> None:
-    """Write `value` so that `path` holds all of it or what it held before."""
+    """As `write_bytes`."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds all of it or what it held before."""
+    """As `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds all of it or what it held before."""
+    """Write `content` so that `path` holds all of it or what it held before, whoever else writes it meanwhile.
+
+    Raises FileError.
+    """
+    with refused(path, len(content)):
+        part, file = _part(path)
+        with os.fdopen(file, "wb") as opened:
+            try:
+                opened.write(content)
+                opened.flush()
+                os.fsync(file)
+                part.replace(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        sync_folder(path.parent)
+
+
+def _part(path: Path) -> tuple[Path, int]:
+    """An empty file beside `path`, open and locked: of writers of one file one waits for the other.
+
+    One that a killed process left is taken; a link, a pipe, or whatever else somebody put there is removed.
+    """
     part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody put there
+    while True:
+        try:
+            file = opened(part, os.O_WRONLY | os.O_CREAT)
+        except OSError:
+            if not part.is_symlink() and (part.is_file() or part.is_dir() or not part.exists()):
+                raise
+            part.unlink(missing_ok=True)
+            continue
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(file, part):
+            os.ftruncate(file, 0)
+            return part, file
+        os.close(file)  # another writer gave it its name meanwhile
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one of that name, and has no other name."""
     try:
-        with os.fdopen(opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    if os.path.samestat(there, os.fstat(file)):
+        if there.st_nlink == 1:
+            return True
+        path.unlink(missing_ok=True)
+    return False
+
+
+def clear(folder: Path) -> None:
+    """Remove what a killed process left in `folder`, which is this process's: files and folders half written.
+
+    Nothing is followed out of it. Raises FileError.
+    """
+    with refused(folder):
+        for left in [*folder.glob("*.part"), *folder.glob(".part-*")]:
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """As `write_bytes`, in a folder that is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with refused(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
 
 
 def append_to(path: Path, content: bytes) -> None:
-    """As `append`, to a file by its name, in a folder that is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        append(file, content)
-    finally:
-        os.close(file)
+    """As `append`, to a file by its name, in a folder that is made where there is none. Raises FileError."""
+    with refused(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            append(file, content)
+        finally:
+            os.close(file)
 
 
 def set_aside(path: Path) -> None:
@@ -107,7 +162,7 @@ def append(file: int, content: bytes) -> None:
         while written < len(content):
             written += os.write(file, content[written:])
         os.fsync(file)
-    except OSError:
+    except BaseException:
         os.ftruncate(file, size)
         raise
 
@@ -122,40 +177,43 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def renamed(path: Path) -> Iterator[Path]:
-    """A path to write to; renamed to `path` where the block ends well, and gone where it does not."""
-    with refused(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-        part = Path(folder) / path.name
-        yield part
-        part.replace(path)
-
-
-@contextlib.contextmanager
 def scratch(name: str, content: bytes) -> Iterator[Path]:
-    """A file of that name in a folder of its own, gone when the block ends."""
+    """A file of that name in a folder of its own, gone when the block ends. Raises FileError."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        path.write_bytes(content)
+        with refused(path, len(content)):
+            path.write_bytes(content)
         yield path
 
 
 @contextlib.contextmanager
-def refused(place: Path) -> Iterator[None]:
-    """Inside, what the operating system refuses becomes a RunError that names `place`."""
+def refused(place: Path, size: int = 0) -> Iterator[None]:
+    """Inside, what the system refuses becomes a FileError that names `place`, why, and the room for `size` bytes."""
     try:
         yield
     except AutopruneError:
         raise
     except OSError as wrong:
-        raise RunError(f"{place} cannot be written: {wrong.strerror or wrong}") from wrong
+        why = wrong.strerror or str(wrong)
+        raise FileError(f"{place} cannot be written: {why}{_missing(place, size, wrong)}") from wrong
+
+
+def _missing(place: Path, size: int, wrong: OSError) -> str:
+    """How much room a file needs and how much there is, where that is why it cannot be written."""
+    if wrong.errno not in (errno.ENOSPC, errno.EDQUOT) or not size:
+        return ""
+    with contextlib.suppress(OSError):
+        free = os.statvfs(place.parent)
+        return f" ({size / 2**20:.2g} MiB are needed, {free.f_bavail * free.f_frsize / 2**20:.2g} MiB are free)"
+    return ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError where it cannot be read, and RunError where it holds something else."""
     text = read_bytes(path)
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as wrong:
+        found = bounded.parsed(text)
+    except ValueError as wrong:
         raise RunError(f"{path} is damaged ({wrong}); it should hold one JSON object") from None
     if not isinstance(found, dict):
         raise RunError(f"{path} is damaged; it should hold one JSON object")
@@ -173,5 +231,19 @@ def unsealed(line: bytes) -> dict[str, Any]:
     body, mark, rest = line.rstrip(b"\n").rpartition(_MARK)
     if not mark or rest != b'%08x"}' % zlib.crc32(body):
         raise ValueError("its checksum does not fit")
-    found: dict[str, Any] = json.loads(body + b"}")
+    return parsed(body + b"}")
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """The JSON object in `text`, every key of it once. Raises ValueError, or RecursionError where it nests too deep."""
+    found = json.loads(text, object_pairs_hook=_once)
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it says something twice")
     return found

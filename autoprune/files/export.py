@@ -12,18 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from autoprune import bounded
 from autoprune.copies import copied
-from autoprune.errors import ModelError
-from autoprune.files import layout
+from autoprune.errors import ModelError, one_line
+from autoprune.files import disk, layout, tensors
 from autoprune.files.compared import Exported, compare
-from autoprune.files.disk import renamed
 from autoprune.inputs import Inputs
 from autoprune.models import build
-from autoprune.models.weights import read
+from autoprune.models.weights import not_finite, read
 from autoprune.structure import recurrent
 from autoprune.wrappers import bare
 
@@ -33,10 +34,17 @@ SIZES = (
     "num_groups", "num_channels", "num_parameters", "embedding_dim", "input_size", "hidden_size", "proj_size",
     "nx", "nf",
 )  # fmt: skip
+_STRICT = pydantic.ConfigDict(strict=True)
+_NAMES = pydantic.TypeAdapter(list[str], config=_STRICT)  # what metadata say
+_TIES = pydantic.TypeAdapter(dict[str, str], config=_STRICT)
+_OF_LAYERS = pydantic.TypeAdapter(dict[str, dict[str, Any]], config=_STRICT)
 
 
 def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> None:
-    """Write the weights and the layers' sizes. `rebuild` ("task:model") lets `load` do without the dense network."""
+    """Write the weights and the layers' sizes. `rebuild` ("task:model") lets `load` do without the dense network.
+
+    Raises FileError.
+    """
     state, ties = _distinct(bare(model))
     about = {
         "format": "autoprune",
@@ -47,8 +55,7 @@ def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> 
         "ties": json.dumps(ties, sort_keys=True),
         "channels_last": json.dumps(layout.channels_last(bare(model))),
     }
-    with renamed(path) as part:
-        part.write_bytes(safetensors.torch.save(state, metadata=about))
+    disk.write_bytes(path, tensors.written(state, about))
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -67,16 +74,17 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise ModelError(f"{path} holds no built-in network; hand over the dense one: load(path, model=...)")
     dense = copied(bare(dense)).float()
     with _belongs(path):
-        tensors |= {name: layout.last(tensors[name]) for name in json.loads(about.get("channels_last", "[]"))}
-        _resize(dense, json.loads(about["sizes"]))
-        _fill(dense, {**tensors, **{copied: tensors[first] for copied, first in json.loads(about["ties"]).items()}})
+        tensors |= {name: layout.last(tensors[name]) for name in _NAMES.validate_python(_said(about, "channels_last"))}
+        _resize(dense, _OF_LAYERS.validate_python(_said(about, "sizes")))
+        ties = _TIES.validate_python(_said(about, "ties"))
+        _fill(dense, {**tensors, **{copied: tensors[first] for copied, first in ties.items()}})
     return dense.eval()
 
 
 def check_saved(model: nn.Module, path: Path, images: Inputs, dense: nn.Module | None = None) -> Exported:
     """Load `path` back and compare; where that fails the file is removed and ModelError raised."""
     try:
-        return compare(model, load(path, dense), path, images)
+        return compare(model, load(path, dense), path, images, path.stat().st_size)
     except ModelError:
         path.unlink(missing_ok=True)
         raise
@@ -117,9 +125,17 @@ def _resize(model: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> None:
             there = "no layer of that name" if module is None else f"a {type(module).__name__} there"
             raise ModelError(f"it has the {wanted['class']} {name!r}, but the dense network has {there}")
         for word in set(wanted) - {"class"}:
-            size = wanted[word]
-            listed = isinstance(size, list) and not isinstance(getattr(module, word, None), list)
-            setattr(module, word, tuple(size) if listed else size)
+            size, own = wanted[word], vars(module).get(word)
+            if word not in SIZES or not _smaller(size, own, least=word == "groups"):
+                raise ModelError(f"it says {word} = {size!r} of the layer {name!r}, the dense network's is {own!r}")
+            setattr(module, word, tuple(size) if isinstance(own, tuple) and isinstance(size, list) else size)
+
+
+def _smaller(size: object, own: object, least: int) -> bool:
+    """Whether `size` may be what pruning made of `own`: no larger, not below `least`, and of as many numbers."""
+    if isinstance(size, list) and isinstance(own, tuple | list):
+        return len(size) == len(own) and all(map(_smaller, size, own, [least] * len(size)))
+    return isinstance(size, int) and isinstance(own, int) and least <= size <= own
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -132,6 +148,8 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     made: dict[int, nn.Parameter] = {}
     for name, tensor in tensors.items():
         _require_part(name, tensor, dense[name])
+        if (fault := not_finite(name, tensor)) and not not_finite(name, dense[name]):
+            raise ModelError(fault)
         owner, _, word = name.rpartition(".")
         module = model.get_submodule(owner)
         if word in module._parameters:
@@ -190,6 +208,10 @@ def _distinct(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return state, ties
 
 
+def _said(about: Mapping[str, str], word: str) -> Any:
+    return bounded.parsed(about[word] if word in about or word != "channels_last" else "[]")
+
+
 def _about(path: Path) -> dict[str, str]:
     with safetensors.safe_open(path, "pt") as file:
         about: dict[str, str] = file.metadata() or {}
@@ -206,4 +228,4 @@ def _belongs(path: Path) -> Iterator[None]:
     except ModelError as wrong:
         raise ModelError(f"{path} does not belong to this network: {wrong}") from None
     except (KeyError, TypeError, ValueError) as wrong:
-        raise ModelError(f"{path} has damaged metadata ({wrong}); export the network again") from None
+        raise ModelError(f"{path} has damaged metadata ({one_line(wrong)}); export the network again") from None

@@ -12,24 +12,27 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
 from torch import nn
 
-from autoprune.errors import PolicyError
+from autoprune import bounded
+from autoprune.errors import PolicyError, dotted, one_line, reason
 from autoprune.files import disk
+from autoprune.values.ranges import Range, Seed, Share
 from autoprune.values.space import Choice, Policy, SearchSpace
 
 NAME = "policy.json"
+MOST = 64 * bounded.MIB  # of a file; a thousand choices take one
 SCHEMA = 2
 
 
 class Table(pydantic.BaseModel):
     """A JSON object whose keys are all known."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ChoiceEntry(Table):
@@ -38,9 +41,9 @@ class ChoiceEntry(Table):
     name: str
     kind: str = "channel"
     layers: tuple[str, ...]
-    kept: pydantic.NonNegativeInt
-    of: pydantic.PositiveInt
-    sparsity: float
+    kept: Annotated[int, Range(0, 10**9)]
+    of: Annotated[int, Range(1, 10**9)]
+    sparsity: Share
     role: tuple[float, ...] = ()
 
     @pydantic.model_validator(mode="after")
@@ -83,7 +86,10 @@ class LimitEntry(Table):
 
 
 class PolicyFile(Table):
-    """Everything that is needed to prune the same way again."""
+    """Everything that is needed to prune the same way again, and to finetune as the search did.
+
+    `finetune` is empty in files of versions that did not write it.
+    """
 
     schema_version: Literal[2] = 2
     task: dict[str, Any]
@@ -93,11 +99,19 @@ class PolicyFile(Table):
     criterion: dict[str, Any]
     evaluator: dict[str, Any]
     operator: tuple[dict[str, Any], ...] = ()
+    finetune: dict[str, Any] = {}
     budget: dict[str, LimitEntry]
     costs: dict[str, CostEntry]
     metric: float | None = None
-    seed: int
+    seed: Seed
     versions: dict[str, str]
+
+    @pydantic.model_validator(mode="after")
+    def _says_each_once(self) -> PolicyFile:
+        names = [entry.name for entry in self.choices]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"it has the choice {twice[0]!r} twice; each once is right")
+        return self
 
     def policy(self, choices: Sequence[Choice]) -> Policy:
         """The policy, in the order of `choices`. Raises PolicyError naming what does not fit."""
@@ -157,26 +171,24 @@ def read(path: str | Path) -> PolicyFile:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     try:
-        text = disk.read_bytes(path).decode()
-    except (OSError, UnicodeDecodeError) as wrong:
-        reason = getattr(wrong, "strerror", None) or "it is no text"
-        raise PolicyError(f"{path} cannot be read ({reason}); a {NAME} that a search wrote is needed there") from None
+        text = bounded.read(path, MOST)
+    except OSError as wrong:
+        what = f"{path} cannot be read ({reason(wrong)})"
+        raise PolicyError(f"{what}; a {NAME} that a search wrote is needed there") from None
     try:
-        return PolicyFile.model_validate_json(_upgraded(text))
+        return PolicyFile.model_validate_json(json.dumps(_upgraded(bounded.parsed(text))))
     except pydantic.ValidationError as wrong:
         raise PolicyError(f"{path} is no policy file of schema version {SCHEMA}: {_fault(wrong)}") from None
+    except ValueError as wrong:
+        raise PolicyError(f"{path} is no policy file of schema version {SCHEMA}: {one_line(wrong)}") from None
 
 
-def _upgraded(text: str) -> str:
+def _upgraded(found: Any) -> Any:
     """A file of version 1 as one of version 2; any other as it is."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
     if not isinstance(found, dict) or found.get("schema_version") != 1 or "choices" in found:
-        return text
-    choices = found.pop("groups", None)
-    return json.dumps({**found, "schema_version": SCHEMA, "choices": choices})
+        return found
+    return {**{word: value for word, value in found.items() if word != "groups"}, "schema_version": SCHEMA,
+            "choices": found.get("groups")}  # fmt: skip
 
 
 def require_same(file: PolicyFile, model: nn.Module, *, weights: bool) -> None:
@@ -198,6 +210,6 @@ def _difference(absent: int, extra: int) -> str:
 
 def _fault(wrong: pydantic.ValidationError) -> str:
     first = wrong.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    where = dotted(first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message

@@ -1,8 +1,8 @@
 """A pruned network as programs that need no autoprune: torch.export's and ONNX.
 
 The number of samples is free, and so is the length of token ids, inputs of whole numbers (n, length), where the network
-takes other lengths. Each program is loaded back, run on real inputs and compared with the network before the file gets
-its name; where lengths are free, on shorter inputs, too.
+takes other lengths. Each program is made in memory, loaded back, run on real inputs and compared with the network
+before it is written; where lengths are free, on shorter inputs, too. (PyTorch's writer aborts on a full disk.)
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError, first_line
+from autoprune.files import disk
 from autoprune.files.compared import Exported, Run, compare
-from autoprune.files.disk import renamed
 from autoprune.files.graphs import Free, Frees, graph_of, inputs_by_name, portable
 from autoprune.inputs import Inputs, arguments, first, in_use, mapped, moved, plain, repeated, size, tensors
 
@@ -34,10 +34,11 @@ _MOST = 65_536  # samples in a batch
 def export_program(model: nn.Module, path: Path, images: Inputs) -> Exported:
     """Write `model` for torch.export.load, with a free batch size. Where it fails: ModelError, and no file is left.
 
-    The program takes what the network takes, without labels, and gives tuples, lists and dicts of tensors.
+    The program takes what the network takes, without labels, and gives tuples, lists and dicts of tensors. Raises
+    FileError where it cannot be written.
     """
 
-    def write(part: Path, inputs: Inputs, frees: Frees) -> None:
+    def made(inputs: Inputs, frees: Frees) -> bytes:
         network = portable(model)
         nested = network.forward
         network.forward = functools.wraps(nested)(lambda *placed, **named: plain(nested(*placed, **named)))
@@ -45,35 +46,38 @@ def export_program(model: nn.Module, path: Path, images: Inputs) -> Exported:
         bound = inspect.signature(nested).bind(*placed, **named).arguments
         program = torch.export.export(network, placed, named, dynamic_shapes=_shapes(dict(bound), frees))
         program.example_inputs = None  # they would be written, too: samples of the user's
-        torch.export.save(program, part)
+        held = io.BytesIO()
+        torch.export.save(program, held)
+        return held.getvalue()
 
-    def back(part: Path) -> Run:
-        return cast(Run, torch.export.load(part).module())
+    def back(content: bytes) -> Run:
+        return cast(Run, torch.export.load(io.BytesIO(content)).module())
 
-    return _checked(model, path, images, write, back)
+    return _checked(model, path, images, made, back)
 
 
 def export_onnx(model: nn.Module, path: Path, images: Inputs) -> Exported:
     """Write `model` as one ONNX file, with a free batch size. Where it fails: ModelError, and no file is left.
 
-    Inputs and outputs are named as `files.graphs` says.
+    Raises FileError where the file cannot be written. Inputs and outputs are named as `files.graphs` says.
     """
 
-    def write(part: Path, inputs: Inputs, frees: Frees) -> None:
-        part.write_bytes(graph_of(model, inputs, frees).SerializeToString())
+    def made(inputs: Inputs, frees: Frees) -> bytes:
+        content: bytes = graph_of(model, inputs, frees).SerializeToString()
+        return content
 
-    def back(part: Path) -> Run:
-        return _session(model, part)
+    def back(content: bytes) -> Run:
+        return _session(model, content)
 
-    return _checked(model, path, images, write, back)
+    return _checked(model, path, images, made, back)
 
 
-def _session(model: nn.Module, path: Path) -> Run:
+def _session(model: nn.Module, content: bytes) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
 
     def run(*placed: Any, **named: Any) -> dict[str, Tensor]:
@@ -88,25 +92,38 @@ def _checked(
     model: nn.Module,
     path: Path,
     images: Inputs,
-    write: Callable[[Path, Inputs, Frees], None],
-    back: Callable[[Path], Run],
+    made: Callable[[Inputs, Frees], bytes],
+    back: Callable[[bytes], Run],
 ) -> Exported:
-    """Write beside `path`, load, compare, and only then give the file its name; free lengths first, where there are."""
+    """Make, load, compare, and only then write the file."""
     images = moved(in_use(model, images), "cpu")
+    with quiet():
+        content, found = _like(model, path, images, made, back)
+    disk.write_bytes(path, content)
+    return found
+
+
+def _like(
+    model: nn.Module,
+    path: Path,
+    images: Inputs,
+    made: Callable[[Inputs, Frees], bytes],
+    back: Callable[[bytes], Run],
+) -> tuple[bytes, Exported]:
+    """A program that computes what the network does, and how far it differs; with free lengths, if that can be."""
     two = repeated(images, 2) if size(images) == 1 else first(images, 2)
-    with renamed(path) as part, quiet():
-        if any(map(_is_text, tensors(images))):
-            with contextlib.suppress(Exception):  # exporters raise whatever they like; and networks, on other lengths
-                write(part, two, _batch_and_length)
-                compare(model, back(part), path, mapped(images, _shortened), part)
-                return compare(model, back(part), path, images, part)
-        try:
-            write(part, two, _batch)
-            return compare(model, back(part), path, images, part)
-        except ModelError:
-            raise
-        except Exception as wrong:
-            raise ModelError(f"{path.name} cannot be written for this network: {reason(wrong)}") from wrong
+    if any(map(_is_text, tensors(images))):
+        with contextlib.suppress(Exception):  # exporters raise whatever they like; and networks, on other lengths
+            content = made(two, _batch_and_length)
+            compare(model, back(content), path, mapped(images, _shortened), len(content))
+            return content, compare(model, back(content), path, images, len(content))
+    try:
+        content = made(two, _batch)
+        return content, compare(model, back(content), path, images, len(content))
+    except ModelError:
+        raise
+    except Exception as wrong:
+        raise ModelError(f"{path.name} cannot be written for this network: {reason(wrong)}") from wrong
 
 
 def _is_text(tensor: Tensor) -> bool:

@@ -9,18 +9,20 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from autoprune.errors import ModelError
+from autoprune import bounded
+from autoprune.errors import ModelError, reason
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors in `path`. Raises ModelError where it is missing or no safetensors file."""
     try:
+        bounded.require_regular(path)
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist; a safetensors file of weights is needed there") from None
-    except (safetensors.SafetensorError, OSError) as wrong:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as wrong:
         raise ModelError(
-            f"{path} is no safetensors file ({wrong}); save weights with safetensors.torch.save_file"
+            f"{path} is no safetensors file ({reason(wrong)}); save weights with safetensors.torch.save_file"
         ) from None
 
 
@@ -36,6 +38,12 @@ def load_trained(model: nn.Module, path: Path, hint: str) -> None:
     load_weights(model, path)
 
 
+def not_finite(name: str, tensor: Tensor) -> str:
+    """What is said of a tensor that holds NaN or infinity; "" of others."""
+    bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() or tensor.is_complex() else 0
+    return f"{name!r} holds NaN or infinity ({bad} of {tensor.numel()} numbers)" if bad else ""
+
+
 def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
     """Copy `found`, tensors that were read from `path`, into `model`. Raises as `load_weights`."""
     wanted = model.state_dict()
@@ -48,6 +56,6 @@ def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
         if tensor.shape != wanted[name].shape:
             shapes = f"{tuple(tensor.shape)}, the network's is {tuple(wanted[name].shape)}"
             raise ModelError(f"{path}: {name!r} has shape {shapes}")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModelError(f"{path}: {name!r} holds NaN or infinity; train again or choose another checkpoint")
+        if fault := not_finite(name, tensor):
+            raise ModelError(f"{path}: {fault}; train again or choose another checkpoint")
     model.load_state_dict(found, strict=False)

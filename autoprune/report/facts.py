@@ -6,6 +6,7 @@ Format 2 is written; format 1, which had networks in a list and choices under "g
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from autoprune.errors import RunError
+from autoprune.errors import RunError, dotted
 from autoprune.files import disk
 from autoprune.files.compared import Exported
 from autoprune.values.trial import front
@@ -22,7 +23,7 @@ from autoprune.values.trial import front
 FACTS = "report.json"
 SCHEMA = 2
 SEARCHING = "search: "  # before the phases of a trial, among all seconds
-_TRADE = 0.02  # of the dense cost, the least that a front must span to be one
+_TRADE = 0.05  # of the dense cost, the least that a front must span to be one
 _PHASES = ("ask", "prune", "recover", "score", "journal", "tell")
 
 Role = Literal["dense", "ours", "uniform", "random"]
@@ -33,16 +34,16 @@ class Network:
     """One row of the comparison. All pruned networks were finetuned, or trained anew, with the same recipe and seed.
 
     Attributes:
-        searched: metric on the holdout as the search saw it, before the final finetune.
-        holdout, test: metric after the final finetune; of the dense network, as it is.
+        searched: metric on the holdout as the search saw it, before the final finetune; None where it failed since.
+        holdout, test: metric after the final finetune; of the dense network, as it is; None where there is none.
         costs: counted on the network itself, by name of the cost.
         bytes: size of its weights.
         kept: the level of each choice, in the order of the report's choices.
     """
 
-    searched: float
-    holdout: float
-    test: float
+    searched: float | None
+    holdout: float | None
+    test: float | None
     costs: Mapping[str, float]
     bytes: int
     kept: tuple[int, ...]
@@ -55,8 +56,10 @@ class Limit:
     Attributes:
         predicted: of the policy, by arithmetic or by a fit.
         counted: on the pruned network, or measured.
-        spread: standard error of a measurement, as a share of it; 0 of a count.
+        spread: standard deviation of the measurements at several moments, as a share of their mean; 0 of a count.
         about: of a cost that is measured: where, and how well it is predicted.
+        moments: what was measured at each moment; `counted` is their mean.
+        said: the ceiling, and below which prediction policies were kept, in words.
     """
 
     cost: str
@@ -68,6 +71,24 @@ class Limit:
     counted: float
     spread: float = 0.0
     about: str = ""
+    moments: tuple[float, ...] = ()
+    said: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether what was counted, or measured on average, is within the ceiling."""
+        return self.counted <= self.most
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was met and, of what was measured, how surely."""
+        said = "met" if self.met else "exceeded"
+        if len(self.moments) < 2:
+            return said
+        over = sum(moment > self.most for moment in self.moments)
+        low, high = (f"{end / self.dense:.1%}" for end in (min(self.moments), max(self.moments)))
+        but = f", but not at {over} of them" if self.met and over else ""
+        return f"{said}: {low} to {high} of dense at {len(self.moments)} moments, ± {self.spread:.1%}{but}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,15 @@ class TrialFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many trials of the search, how many failed ones among them, and random ones are not listed: see `thin`."""
+
+    trials: int = 0
+    failed: int = 0
+    random: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """How far one score puts policies in the order of another.
 
@@ -133,7 +163,9 @@ class Report:
         images: samples in each split.
         units: of each cost, by its name.
         networks: by role: dense first, then ours, then the baselines that there are.
-        random_trials: what the random baseline was chosen from.
+        trials: of the search; of very many not all, see `left_out`.
+        random_trials: what the random baseline was chosen from; of very many not all.
+        left_out: how many trials are not listed here.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -143,6 +175,7 @@ class Report:
         fidelity: the search's score against the slow one; None where there is none, or it was not asked for.
         lower_is_better: whether the metric is better when it is lower.
         in_percent: whether the metric is a share, to be shown in percent.
+        traded: the cost that is weighed against quality where there is no budget; "" where it is not known.
     """
 
     name: str
@@ -172,6 +205,8 @@ class Report:
     fidelity: Agreement | None = None
     lower_is_better: bool = False
     in_percent: bool = False
+    traded: str = ""
+    left_out: LeftOut = LeftOut()
     schema_version: int = field(default=SCHEMA)
 
     @property
@@ -185,14 +220,29 @@ class Report:
         return self.networks["dense"]
 
     @property
+    def tried(self) -> int:
+        """How many trials the search had, listed or not."""
+        return len(self.trials) + self.left_out.trials
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return sum(trial.metric is None for trial in self.trials) + self.left_out.failed
+
+    @property
     def headline_cost(self) -> str:
-        """The cost to speak of first: the budget's, else MACs, else parameters."""
-        return self.limits[0].cost if self.limits else next(iter(self.units), "macs")
+        """The cost to speak of first: the budget's, else the one that was weighed against quality."""
+        return self.limits[0].cost if self.limits else self.traded or next(iter(self.units), "macs")
 
     @property
     def taught(self) -> str:
         """What pruned networks went through in the end: a finetune, or training from scratch."""
         return "training" if self.finetune.get("start") == "scratch" else "finetune"
+
+    @property
+    def trained(self) -> bool:
+        """Whether pruned networks were trained at all in the end."""
+        return self.finetune.get("steps") != 0
 
     @property
     def sign(self) -> int:
@@ -212,6 +262,12 @@ class Report:
         wanted = np.linspace(costs[0], costs[-1], most)
         nearest = np.abs(costs - wanted[:, None]).argmin(1)
         return [found[at] for at in np.unique(nearest)]
+
+    def front_and_best(self, cost: str, most: int) -> list[TrialFacts]:
+        """As `front`, with the trial that was taken among them, by rising cost."""
+        found = {t.number: t for t in self.front(cost, most)}
+        found |= {t.number: t for t in self.trials if t.number == self.best}
+        return sorted(found.values(), key=lambda t: t.costs[cost])
 
     def trades(self, cost: str) -> bool:
         """Whether the front trades quality for this cost; where a budget is filled, every trial costs the same."""
@@ -243,11 +299,20 @@ def read(directory: Path) -> Report:
     except OSError:
         raise RunError(f"{directory} is no run: it has no {FACTS}") from None
     try:
-        return pydantic.TypeAdapter(Report).validate_python(_upgraded(found))
-    except pydantic.ValidationError as wrong:
+        return pydantic.TypeAdapter(Report).validate_json(json.dumps(_upgraded(found)), strict=True)
+    except (AttributeError, TypeError, ValueError) as wrong:
+        if not isinstance(wrong, pydantic.ValidationError):
+            raise RunError(f"{path} is damaged; it should hold the facts of a report of format 1 or {SCHEMA}") from None
         first = wrong.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "its beginning"
+        place = dotted(first["loc"]) or "its beginning"
         raise RunError(f"{path} is damaged at {place}: {first['msg']}") from None
+
+
+def tried(found: Mapping[str, Any]) -> int:
+    """As `Report.tried`, of facts as JSON holds them, whatever their format."""
+    left = found.get("left_out")
+    more = left.get("trials") if isinstance(left, dict) else 0
+    return len(found.get("trials", ())) + (more if isinstance(more, int) else 0)
 
 
 def _upgraded(found: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from autoprune.files import disk
 from autoprune.report import plots, words
 from autoprune.report.facts import FACTS, Report, read
+from autoprune.report.thin import thinned
 
 PAGE = "report.html"
 
@@ -25,7 +26,7 @@ def write(report: Report, directory: Path) -> None:
 
 def write_html(directory: Path) -> Path:
     """Make the page again from the facts; returns where it lies."""
-    disk.write_text(directory / PAGE, render(read(directory)))
+    disk.write_text(directory / PAGE, render(thinned(read(directory))))
     return directory / PAGE
 
 

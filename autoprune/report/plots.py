@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from autoprune.report.facts import Report, TrialFacts
-from autoprune.report.words import label, metric
+from autoprune.report.words import counts, heading, metric, used
 
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
@@ -50,16 +51,16 @@ def progress(report: Report) -> str:
         direct = report.plugins.get("reward") == "metric"
         scale = _scale(report) * report.sign if direct else 1  # rewards are better when higher; metrics may not be
         done = [t for t in report.trials if t.reward is not None]
-        numbers = [t.number + 1 for t in done]
+        numbers = [t.number for t in done]
         rewards = [scale * (t.reward or 0.0) for t in done]
         axes.scatter(numbers, rewards, s=16, color=TRIAL, linewidths=0, label="trial", zorder=2)
         if len(report.random_trials) > 1:
             _staircase(axes, report.random_trials, scale, RANDOM, "random, best so far", dashed=True)
-        _staircase(axes, report.trials, scale, OURS, f"{report.plugins.get('controller', 'search')}, best so far")
+        _staircase(axes, report.trials, scale, OURS, f"{used(report, 'controller')}, best so far")
         _mark_failed(axes, report.trials)
         best = next(t for t in report.trials if t.number == report.best)
         axes.scatter(
-            [best.number + 1],
+            [best.number],
             [scale * (best.reward or 0.0)],
             s=75,
             color=OURS,
@@ -70,7 +71,7 @@ def progress(report: Report) -> str:
         _focus(axes, rewards, report.sign if direct else 1)
         axes.set_xlabel("trial")
         axes.set_ylabel(_axis(report) if direct else "reward")
-        axes.set_xlim(0.2, max(len(report.trials), 2) + 0.8)
+        axes.set_xlim(-0.8, max(report.tried, 2) - 0.2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=4, handletextpad=0.5)
         return _svg(figure, "Reward of every trial, and the best so far")
@@ -81,7 +82,7 @@ def tradeoff(report: Report) -> str:
     names = list(dict.fromkeys([report.headline_cost, "macs", "params"]))
     names = [n for n in names if n in report.units and not (n == "macs" and report.headline_cost == "flops")][:2]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.6), layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         for axes, name in zip(panels, names, strict=True):
             _tradeoff_panel(axes, report, name)
@@ -133,6 +134,8 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
         colour, marker, area = MARKERS[role]
         style: Any = {"s": area, "color": colour, "marker": marker, "edgecolors": PAPER, "linewidths": 1.0}
         name = {"ours": "ours", "dense": "dense"}.get(role, f"{role} baseline")
+        if network.searched is None:
+            continue
         axes.scatter(
             [network.costs[cost]], [scale * network.searched], label=name, zorder=4 + (role == "ours"), **style
         )
@@ -143,14 +146,19 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
             "budget", (ceiling.most, 1), xycoords=("data", "axes fraction"), xytext=(4, -3),
             textcoords="offset points", va="top", fontsize=8.5, color=MUTED,
         )  # fmt: skip
-    _focus(axes, [*points[:, 1], *(scale * n.searched for n in report.networks.values())], report.sign)
+    _focus(
+        axes,
+        [*points[:, 1], *(scale * n.searched for n in report.networks.values() if n.searched is not None)],
+        report.sign,
+    )
     left = min(points[:, 0].min(), *(n.costs[cost] for n in report.networks.values()))
     right = max(points[:, 0].max(), *(n.costs[cost] for n in report.networks.values()))
     margin = 0.06 * (right - left) or 0.06 * right
     axes.set_xlim(left - margin, right + margin)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.set_xlabel(label(cost))
+    if counts(report.units[cost]):  # thousands and millions; of anything else the unit stands in the label
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.set_xlabel(heading(cost, report.units[cost]))
 
 
 def _staircase(
@@ -159,7 +167,7 @@ def _staircase(
     rewards = np.array([-np.inf if t.reward is None else t.reward for t in trials])
     best = scale * np.maximum.accumulate(rewards)
     seen = np.isfinite(best)
-    numbers = np.arange(1, len(trials) + 1)[seen]
+    numbers = np.array([t.number for t in trials])[seen]
     line = (0, (4, 2)) if dashed else "-"
     axes.step(
         numbers,
@@ -174,7 +182,7 @@ def _staircase(
 
 
 def _mark_failed(axes: Axes, trials: Iterable[TrialFacts]) -> None:
-    failed = [t.number + 1 for t in trials if t.reward is None]
+    failed = [t.number for t in trials if t.reward is None]
     if failed:
         bottom = axes.get_xaxis_transform()
         axes.scatter(failed, [0.03] * len(failed), marker="x", s=22, color=MUTED, label="failed", transform=bottom)

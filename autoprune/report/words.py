@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 from autoprune.metrics import Judge
 from autoprune.report.facts import Agreement, Report, Role
 
+FINETUNE = "The finetune "  # how notes begin that the summary shows, too
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
+_ROOM = 1.1  # of a ceiling on a time, over the time of the trial that it is to take
 
 
 def sentence(r: Report) -> str:
     """The result in one sentence."""
     cost, ours, dense = r.headline_cost, r.ours, r.dense
-    share = ours.costs[cost] / dense.costs[cost]
-    unit = "" if r.units[cost] in _COUNTED else f" {r.units[cost]}"
-    lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {quantity(dense.costs[cost])}{unit})"
+    share, unit = ours.costs[cost] / dense.costs[cost], r.units[cost]
+    lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {valued(dense.costs[cost], unit)})"
     lower = ", lower is better" if r.lower_is_better else ""
     quality = f"test {r.metric_name} {shown(r, ours.test)}{lower}, dense {shown(r, dense.test)}"
     uniform = r.networks.get("uniform")
     training = "training" if r.taught == "training" else "finetuning"
-    against = f", uniform pruning at equal {training} {shown(r, uniform.test)}" if uniform else ""
-    return f"{lead}: {quality} ({gap(r, ours.test - dense.test)}){against}."
+    equal = f" at equal {training}" if r.trained else ", not finetuned either,"
+    against = f", uniform pruning{equal} {shown(r, uniform.test)}" if uniform else ""
+    return f"{lead}: {quality} ({gap(r, less(ours.test, dense.test))}){against}."
 
 
 def table(r: Report) -> list[list[str]]:
     """The comparison as rows of text, the head first."""
-    heads = [label(c) if unit in _COUNTED else f"{label(c)}, {unit}" for c, unit in r.units.items()]
+    heads = [heading(c, unit) for c, unit in r.units.items()]
     rows = [["network", f"test {metric(r)}", f"holdout {metric(r)}", *heads, "weights"]]
     for role, n in r.networks.items():
         costs = [f"{quantity(n.costs[c])} ({n.costs[c] / r.dense.costs[c]:.1%})" for c in r.units]
@@ -32,25 +36,37 @@ def table(r: Report) -> list[list[str]]:
     return rows
 
 
-def remarks(r: Report) -> list[str]:
-    """What the summary says below the table: how true the search's score is, if that is known, and where time went."""
+def remarks(r: Report, run: str = "RUN") -> list[str]:
+    """What the summary says below the table: how true the search's score is, if that is known, and where time went.
+
+    `run` is the run's directory as a command names it.
+    """
     spent = r.searching
     total = sum(spent.values())
     shares = ", ".join(f"{phase} {duration(s)} ({s / (total or 1):.0%})" for phase, s in spent.items())
-    said = [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
+    said = [note for note in r.notes if note.startswith(FINETUNE)]
+    said += [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
     pace = f", {rate(r.policies_per_second)}" if r.policies_per_second else ""
-    said += [f"{label(x.cost).capitalize()} {x.about}." for x in r.limits if x.about]
+    said += [f"{_listed([label(x.cost)])} {x.about}." for x in r.limits if x.about]
+    said += [f"{x.said[:1].upper()}{x.said[1:]}; {x.verdict}." for x in r.limits if x.about and x.said]
     said += [f"{searched(r)}."] if r.scored else []
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
-    return [*said, _front(r)] if r.trades(r.headline_cost) else said
+    return [*said, _front(r, run)] if r.trades(r.headline_cost) else said
 
 
 def searched(r: Report) -> str:
     """How many different networks the trials of the search scored, and how many got no score."""
-    failed = sum(t.metric is None for t in r.trials)
-    lost = f", {failed} failed" if failed else ""
-    trials, networks = counted(len(r.trials), "trial"), counted(r.scored, "different network")
-    return f"{trials} by {r.plugins['controller']} scored {networks}{lost}"
+    lost = f", {r.failed} failed" if r.failed else ""
+    trials, networks = counted(r.tried, "trial"), counted(r.scored, "different network")
+    return f"{trials} by {used(r, 'controller')} scored {networks}{lost}"
+
+
+def drawn(r: Report) -> str:
+    """How many trials the page shows, where that is not all; "" where it is."""
+    if not r.left_out.trials:
+        return ""
+    kept = "the front, every best so far, the winner, and an even sample of the rest"
+    return f"{len(r.trials):,} of {r.tried:,} trials are shown: {kept}."
 
 
 def counted(number: int, what: str) -> str:
@@ -58,20 +74,38 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _front(r: Report) -> str:
+def _front(r: Report, run: str) -> str:
     """What the front spans, and how to take a point of it."""
     cost = r.headline_cost
     ends = r.front(cost)
     low, high = (f"{t.costs[cost] / r.dense.costs[cost]:.0%}" for t in (ends[0], ends[-1]))
     worst, best = (shown(r, t.metric) for t in (ends[0], ends[-1]))
     between = f"{worst} at {low} of the {label(cost)} and {best} at {high}"
-    return f"The front has {len(ends)} points between {between}; `autoprune apply RUN --at {cost}=40%` takes any."
+    taken = f"`autoprune apply {run} {advised(r)}` takes one, as other ceilings take others"
+    return f"The front has {len(ends)} points between {between}; {taken}."
+
+
+def advised(r: Report) -> str:
+    """What to add to `autoprune apply RUN` for the middle of the front: a ceiling that a trial of the run meets.
+
+    A cost that is measured is given more room, since its ceilings may be kept away from.
+    """
+    cost, found = r.headline_cost, r.front(r.headline_cost)
+    shares = [t.costs[cost] / r.dense.costs[cost] for t in found]
+    middle = min(shares, key=lambda share: abs(share - (shares[0] + shares[-1]) / 2))
+    room = _ROOM if r.units[cost] == "ms" else 1.0
+    return f"--at {cost}={min(100, math.ceil(100 * middle * room))}%"
 
 
 def title(r: Report, role: Role) -> str:
     """What a network is called in tables."""
-    ours, random = r.plugins.get("controller", "search"), f"best of {len(r.random_trials)} random"
+    ours, random = used(r, "controller"), f"best of {len(r.random_trials) + r.left_out.random} random"
     return {"dense": "dense", "ours": f"found by {ours}", "uniform": "uniform", "random": random}[role]
+
+
+def used(r: Report, kind: str) -> str:
+    """The plugin of that kind, as a person names it: of an address, the file without its folders."""
+    return r.plugins.get(kind, "search").rpartition("/")[2]
 
 
 def metric(r: Report) -> str:
@@ -86,7 +120,7 @@ def shown(r: Report, metric: float | None) -> str:
 
 def number(metric: float, *, percent: bool) -> str:
     """A metric as people read it: shares in percent, all else with four digits."""
-    return f"{100 * metric:.2f} %" if percent else f"{metric:.4g}"
+    return f"{100 * metric:.2f} %" if percent else f"{metric:#.4g}".rstrip(".")
 
 
 def all_alike(judge: Judge, metric: float) -> str:
@@ -95,12 +129,22 @@ def all_alike(judge: Judge, metric: float) -> str:
     return f"The first networks all have the same {judge.name}, {said}: does the metric see what pruning changes?"
 
 
-def gap(r: Report, difference: float) -> str:
+def less(one: float | None, other: float | None) -> float | None:
+    """The difference of two metrics; None where one is not known."""
+    return None if one is None or other is None else one - other
+
+
+def gap(r: Report, difference: float | None) -> str:
     """A difference of metrics as people read it."""
-    size = 100 * difference if r.in_percent else difference
-    sign = "+" if size > 0 else "−" if size < 0 else "±"  # noqa: RUF001 - a minus sign, not a hyphen
-    number = f"{abs(size):.2f}" if r.in_percent else f"{abs(size):.4g}"
-    return f"{sign}{number} points" if r.in_percent else f"{sign}{number}"
+    if difference is None:
+        return "-"
+    size = 100 * abs(difference) if r.in_percent else abs(difference)
+    if not size:
+        return "no difference"
+    number = f"{size:.2f} points" if r.in_percent else f"{size:#.3g}".rstrip(".")
+    if r.in_percent and size < 0.005:  # it would be written as none
+        return "within 0.01 points"
+    return f"{'+' if difference > 0 else '−'}{number}"  # noqa: RUF001 - a minus sign, not a hyphen
 
 
 def agreement(found: Agreement) -> str:
@@ -124,7 +168,7 @@ def interval(found: Agreement) -> str:
 
 def amount(value: float, unit: str) -> str:
     """A cost in full: whole numbers of what is counted, four digits of what is measured."""
-    return f"{value:,.0f}" if unit in _COUNTED else f"{value:.4g} {unit}"
+    return f"{value:,.0f}" if counts(unit) else f"{quantity(value)} {unit}"
 
 
 def label(cost: str) -> str:
@@ -132,12 +176,56 @@ def label(cost: str) -> str:
     return {"macs": "MACs", "flops": "FLOPs", "params": "parameters"}.get(cost, cost)
 
 
+def counts(unit: str) -> bool:
+    """Whether costs in that unit are whole numbers of what the cost's name says."""
+    return unit in _COUNTED
+
+
+def heading(cost: str, unit: str) -> str:
+    """A cost's name with its unit, where that says more."""
+    return label(cost) if counts(unit) else f"{label(cost)}, {unit}"
+
+
+def valued(value: float, unit: str) -> str:
+    """A cost in three or four digits, with its unit where its name does not say it."""
+    return quantity(value) if counts(unit) else f"{quantity(value)} {unit}"
+
+
+def lessened(r: Report) -> str:
+    """What there is less of, and how much: fewer MACs: 40 M → 20 M; less latency: 3 → 2 ms."""
+    cost, unit = r.headline_cost, r.units[r.headline_cost]
+    less = f"{'fewer' if counts(unit) else 'less'} {label(cost)}"
+    return f"{less}: {quantity(r.dense.costs[cost])} → {valued(r.ours.costs[cost], unit)}"
+
+
+def predicted(r: Report) -> str:
+    """How the costs of the budget were predicted, and how they were found in the end."""
+    counted = [label(x.cost) for x in r.limits if counts(x.unit)]
+    reckoned = [label(x.cost) for x in r.limits if not counts(x.unit) and not x.about]
+    said = []
+    if counted:
+        said.append(f"{_listed(counted)}: predicted by arithmetic, counted on the pruned network itself.")
+    if reckoned:
+        said.append(f"{_listed(reckoned)}: predicted by arithmetic, reckoned anew from the pruned network.")
+    for x in (x for x in r.limits if x.about):
+        error = f" at {len(x.moments)} moments, which differ by {x.spread:.1%}" if len(x.moments) > 1 else ""
+        said.append(f"{_listed([label(x.cost)])} {x.about}; the pruned network itself was measured{error}.")
+        said.append(f"{_listed([x.said])}." if x.said else "")
+    return " ".join(filter(None, said))
+
+
+def _listed(names: list[str]) -> str:
+    """Names as a sentence begins with them."""
+    text = " and ".join(names)
+    return text[0].upper() + text[1:]
+
+
 def quantity(value: float) -> str:
     """A large number with three or four digits and a prefix: 20.46 M."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:#.4g}".rstrip(".") + f" {letter}"
-    return f"{value:.4g}"
+    return f"{value:.4g}" if float(value).is_integer() else f"{value:#.4g}".rstrip(".")
 
 
 def size(count: float) -> str:

@@ -6,29 +6,71 @@ A policy file is enough, unless the evaluator made networks from weights that it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
+from autoprune.copies import copied
 from autoprune.errors import ConfigError, PolicyError
 from autoprune.evaluators.recovery.scorer import first_images, refuse_nonfinite
 from autoprune.files import policy_file
 from autoprune.files.policy_file import PolicyFile
-from autoprune.protocols import SavesTime, Trains
+from autoprune.metrics import Judge
+from autoprune.protocols import SavesTime, Trains, Watch, silent
 from autoprune.report import words
-from autoprune.runs import journal, study
+from autoprune.runs import journal, machine, study
+from autoprune.runs.compare import taught
+from autoprune.runs.rules import Rules
 from autoprune.runs.study import Study
 from autoprune.task import Task
+from autoprune.train import Recipe
 from autoprune.trust import restored
 from autoprune.values import budget
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
+Settings = Mapping[str, Any]
+NOTHING: Settings = MappingProxyType({})
 
-def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "", trust: Sequence[str] = ()) -> nn.Module:
-    """The pruned network that a policy file (or a run's directory) describes, recovered but not finetuned.
+
+@dataclass(frozen=True)
+class Applied:
+    """The network of a policy, what it costs, and how good it is on the holdout.
+
+    Attributes:
+        policy: what stays of each choice.
+        model: the pruned network, recovered and finetuned.
+        rebuild: the built-in architecture that it is of, as `Task.rebuild`.
+        judge: what the metric is called and how its numbers are shown; they are here as the metric gives them.
+        dense, before, after: the metric of the dense network, of the pruned one as it has recovered, and of `model`.
+        taught: how it was trained; no steps where it was not.
+        costs: by name of the cost: its unit, of the dense network, of the pruned one as it is predicted.
+    """
+
+    policy: Policy
+    model: nn.Module
+    rebuild: str
+    judge: Judge
+    dense: float
+    before: float
+    after: float
+    taught: Recipe
+    costs: Mapping[str, tuple[str, float, float]]
+
+
+def apply_policy(
+    path: str | Path,
+    task: Task | None = None,
+    *,
+    data: str = "",
+    trust: Sequence[str] = (),
+    finetune: bool = True,
+    recipe: Settings = NOTHING,
+) -> nn.Module:
+    """The pruned network that a policy file (or a run's directory) describes, recovered and finetuned.
 
     Args:
         path: of the file, or of the directory that holds it.
@@ -36,17 +78,40 @@ def apply_policy(path: str | Path, task: Task | None = None, *, data: str = "", 
             weights may be others, and are then ranked anew, unless the evaluator trained weights of its own for them.
         data: where the data set of the file's task lies, if elsewhere than the file says.
         trust: addresses of code in the file that may be run, from now on.
+        finetune: whether the network is trained as the search trained its winner, by the recipe in the file. So it is
+            unless that is switched off.
+        recipe: what is to be different there, by the keys of [finetune]: {"lr": 0.01, "epochs": 2}.
 
-    Raises PolicyError naming what differs where the policy is for another network, ModelError where the evaluator
-    trained weights of its own and they do not lie beside the policy, and Untrusted where the file names code that was
-    not allowed.
+    Raises PolicyError naming what differs where the policy is for another network, or where the file holds no recipe
+    (earlier versions wrote none) and `recipe` says no epochs; ModelError where the evaluator trained weights of its own
+    and they do not lie beside the policy, and Untrusted where the file names code that was not allowed.
     """
+    return applied_policy(path, task, data=data, trust=trust, finetune=finetune, recipe=recipe).model
+
+
+def applied_policy(
+    path: str | Path,
+    task: Task | None = None,
+    *,
+    data: str = "",
+    trust: Sequence[str] = (),
+    finetune: bool = True,
+    recipe: Settings = NOTHING,
+    watch: Watch = silent,
+) -> Applied:
+    """As `apply_policy`, with what the network costs and how good it is."""
     file = policy_file.read(path)
-    asked = restored(_tables(file, task, data), str(path), trust=trust)
-    built = study.build(asked, task=task, found={"precision": "fp32"})
+    asked = restored(_tables(file, task, data), str(path), _over(recipe), trust=trust)
+    built = study.build(asked, task=task, found={"precision": "fp32"}, watch=watch)
+    if finetune and not file.finetune and "epochs" not in recipe:
+        raise PolicyError(
+            f"{path} holds no recipe of a finetune, as policies of earlier versions do not; "
+            "--epochs N finetunes with the usual one (in Python: recipe), --no-finetune does without (finetune=False)"
+        )
     policy_file.require_same(file, built.task.model, weights=task is None)
     policy = file.policy(built.space.choices)
-    return _recovered(built, policy, Path(path) if Path(path).is_dir() else Path(path).parent)
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return _applied(built, policy, folder, file.model.rebuild, finetune, watch)
 
 
 @dataclass(frozen=True)
@@ -55,18 +120,21 @@ class Point:
 
     Attributes:
         trial: its policy, its costs.
-        metric: on the holdout, as the task's metric gives it; `said` is the same in words.
+        metric: on the holdout as the search saw it, as the task's metric gives it; `said` is the same in words.
         shares: the costs that were asked for, as shares of the dense network.
-        model: the pruned network, recovered but not finetuned.
-        rebuild: the built-in architecture that it is of, as `Task.rebuild`.
+        applied: the network, and how good it is.
     """
 
     trial: Trial
     metric: float
     said: str
     shares: Mapping[str, float]
-    model: nn.Module
-    rebuild: str
+    applied: Applied
+
+    @property
+    def model(self) -> nn.Module:
+        """The pruned network, recovered and finetuned."""
+        return self.applied.model
 
 
 def apply_point(
@@ -76,6 +144,9 @@ def apply_point(
     *,
     data: str = "",
     trust: Sequence[str] = (),
+    finetune: bool = True,
+    recipe: Settings = NOTHING,
+    watch: Watch = silent,
 ) -> Point:
     """The network of the trial in a run with the best metric among those that cost at most what `at` says.
 
@@ -85,26 +156,51 @@ def apply_point(
         task: the network and its images, where the run was begun with a Task from Python.
         data: where the data set lies, if elsewhere than the run says.
         trust: addresses of code in the run's files that may be run, from now on.
+        finetune, recipe: as of `apply_policy`; the recipe is the run's.
+        watch: hears how far the work has come.
 
     Raises PolicyError where no trial is as cheap, naming the cheapest, and Untrusted as `apply_policy`.
     """
     directory = Path(directory)
     if not at:
         raise ConfigError('at = {}: a ceiling is needed, such as {"macs": "40%"}')
-    over = {"search.device": "cpu", **({"task.data": data} if data else {})}
+    over = {"search.device": "cpu", **({"task.data": data} if data else {}), **_over(recipe)}
     asked = restored(journal.stored(directory, "config.json"), str(directory / "config.json"), over, trust=trust)
     if task is None and asked.task.use == study.GIVEN:
         raise PolicyError(f"{directory} is of a Task from Python; hand it over: apply_point(directory, at, task=...)")
-    machine = journal.stored(directory, "machine.json")
-    built = study.build(asked, task=task, found={**machine, "precision": "fp32"}, costs=list(at))
+    found = machine.read(directory)
+    built = study.build(asked, task=task, found={**found, "precision": "fp32"}, watch=watch, costs=list(at))
     journal.require_same(directory, built.space)
-    trial = _cheap_enough(built, journal.trials(directory, built.space), at, directory)
-    model = _recovered(built, trial.policy, directory)
+    rules = Rules(built.space, built.costs, built.budget.limits, optional=frozenset(at))
+    trial = _cheap_enough(built, journal.trials(directory, rules), at, directory)
+    made = _applied(built, trial.policy, directory, built.task.rebuild, finetune, watch)
     shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
     judge = built.task.judge
     metric = judge.known(trial.metric or 0.0)
     said = f"holdout {judge.name} {words.number(metric, percent=judge.percent)}"
-    return Point(trial, metric, said, shares, model, built.task.rebuild)
+    return Point(trial, metric, said, shares, made)
+
+
+def _over(recipe: Settings) -> dict[str, Any]:
+    """What a config takes to have another recipe of the finetune."""
+    return {f"finetune.{key}": value for key, value in recipe.items()}
+
+
+def _applied(built: Study, policy: Policy, folder: Path, rebuild: str, finetune: bool, watch: Watch) -> Applied:
+    """The network of `policy`, trained as the winner of a search is, and what is to be said of it."""
+    task, judge = built.task, built.task.judge
+    if finetune:
+        built.require_loss()
+    watch("recovering", 0, 1)
+    model = _recovered(built, policy, folder)
+    watch("recovering", 1, 1)
+    dense, before = (judge.known(task.quality(one, task.holdout)) for one in (copied(task.model).eval(), model))
+    recipe = built.finetune if finetune else replace(built.finetune, steps=0)
+    if recipe.steps:
+        taught(built, model, "finetuning", watch)
+    after = judge.known(task.quality(model, task.holdout)) if recipe.steps else before
+    costs = {name: (cost.unit, built.dense[name], cost.predict(policy)) for name, cost in built.costs.items()}
+    return Applied(policy, model, rebuild, judge, dense, before, after, recipe, costs)
 
 
 def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:
@@ -129,7 +225,10 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
         least = {name: min(of.values()) / built.dense[name] for name, of in prices.items()}
         said = ", ".join(f"{name}={share:.1%}" for name, share in least.items())
         wanted = ", ".join(f"{name}={value}" for name, value in at.items())
-        raise PolicyError(f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense")
+        kept = "".join(f"; {limit.sentence()}" for limit in limits if limit.margin)
+        raise PolicyError(
+            f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense{kept}"
+        )
     first = limits[0].name
     return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
 
@@ -148,4 +247,5 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
         "evaluator": file.evaluator,
         "operator": file.operator,
         "search": {"seed": file.seed},
+        "finetune": file.finetune,
     }

@@ -8,26 +8,32 @@ each network, when everything is decided.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from torch import nn
 
+from autoprune.addresses import failing
 from autoprune.copies import copied
-from autoprune.errors import Exhausted, TrialFailed
+from autoprune.errors import Exhausted, TrialFailed, one_line
 from autoprune.files import export
 from autoprune.protocols import SavesTime, Watch
+from autoprune.report import words
 from autoprune.report.facts import Agreement, Network, Role
-from autoprune.runs import fidelity, loop
+from autoprune.report.words import label
+from autoprune.runs import fidelity, journal, loop
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
 from autoprune.train import restart, train
+from autoprune.values.budget import Budget, Limit
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
+
+SAMPLING = "scoring random policies, to compare with"
 
 
 @dataclass
@@ -88,27 +94,34 @@ def compare(study: Study, run: Run, watch: Watch) -> Comparison:
         if agreed is None:
             few = f"fewer than {fidelity.FEWEST} random policies have a slow score"
             notes.append(f"How true the score of the search is was not measured: {few}.")
-    networks, model, left_out = _networks(study, _chosen(study, best, random, notes), verifier, clock, watch)
-    return Comparison(best, networks, model, random, agreed, verifier, [*notes, *left_out], clock)
+    again = f"`{journal.resuming(run.directory)} --lr {study.finetune.lr / 10:g}`"
+    networks, model, said_of = _networks(study, _chosen(study, best, random, notes), verifier, clock, watch, again)
+    return Comparison(best, networks, model, random, agreed, verifier, [*notes, *said_of], clock)
 
 
 def _sampled(study: Study, run: Run, watch: Watch) -> list[Trial]:
-    """Random policies, asked and attempted; none is told, since random does not learn."""
+    """As many random policies as were searched, unless others are asked for, attempted; what is known is not scored.
+
+    None is told, since random does not learn.
+    """
     controller, found = study.controller("random"), list[Trial]()
-    attempt = loop.remembering(study.attempt, run)
-    for number in range(study.random_trials):
-        watch("random baseline", number, study.random_trials)
+    attempt, most = loop.remembering(study.attempt, run), study.config.report.random_trials or len(run)
+    for number in range(most):
+        watch(SAMPLING, number, most)
         try:
             found.append(attempt(number, controller.ask()))
         except Exhausted:
             break
-    watch("random baseline", study.random_trials, study.random_trials)
+    watch(SAMPLING, most, most)
     return found
 
 
 def _chosen(study: Study, best: Trial, random: Sequence[Trial], notes: list[str]) -> dict[Role, Policy]:
     """The policies to compare, by role; what is left out is noted."""
     chosen: dict[Role, Policy] = {"ours": best.policy}
+    if not study.budget.limits or not study.budget.fill:
+        study, shares = _at_the_cost_of(study, best.policy)
+        notes.append(f"The search need not use a budget up: uniform is taken at the winner's cost, {shares}.")
     try:
         chosen["uniform"] = study.controller("uniform").ask()
     except Exhausted as wrong:
@@ -118,57 +131,146 @@ def _chosen(study: Study, best: Trial, random: Sequence[Trial], notes: list[str]
     return chosen
 
 
-def _networks(
-    study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch
-) -> tuple[dict[Role, Network], nn.Module, list[str]]:
-    """The dense network and, finetuned, each chosen one, by role; the winner itself; and what was left out.
+def _at_the_cost_of(study: Study, policy: Policy) -> tuple[Study, str]:
+    """The study with a budget that `policy` just meets, and its costs as shares of the dense network, in words."""
+    names = [limit.name for limit in study.budget.limits] or [study.traded]
+    limits = tuple(Limit(name, study.costs[name], study.costs[name].predict(policy)) for name in names)
+    shares = ", ".join(f"{limit.most / study.dense[limit.name]:.1%} of the {label(limit.name)}" for limit in limits)
+    return replace(study, budget=Budget(study.space, limits)), shares
 
-    Equal policies are trained once.
+
+def _networks(
+    study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch, again: str
+) -> tuple[dict[Role, Network], nn.Module, list[str]]:
+    """The dense network and, finetuned, each chosen one, by role; the winner itself; and what is to be said of them.
+
+    Equal policies are trained once. `again` is the command that finetunes once more, at another rate.
     """
-    task, notes = study.task, list[str]()
-    dense = copied(task.model).eval()
-    with clock("test"):
-        holdout, test = _judged(task, dense)
+    judged, notes = _Judged(study.task, clock), list[str]()
+    dense = copied(study.task.model).eval()
+    holdout, test = judged("dense", dense)
     size, levels = export.state_bytes(dense), study.space.dense().levels
     rows: dict[Role, Network] = {"dense": Network(holdout, holdout, test, dict(study.dense), size, levels)}
     made: dict[Policy, tuple[Network, nn.Module]] = {}
     for role, policy in chosen.items():
         try:
             if policy not in made:
-                model, searched = _finetuned(study, role, policy, dense, clock, watch)
-                with clock("test"):
-                    row = Network(searched, *_judged(task, model), {}, 0, ())
-                costs = {name: verifier.measured(name, policy, model) for name in study.costs}
-                made[policy] = replace(row, costs=costs, bytes=export.state_bytes(model), kept=policy.levels), model
+                found = _finetuned(study, role, policy, clock, watch)
+                row = Network(found.searched, *judged(role, found.model), {}, 0, ())
+                costs = {name: verifier.measured(name, policy, found.model) for name in study.costs}
+                size = export.state_bytes(found.model)
+                made[policy] = replace(row, costs=costs, bytes=size, kept=policy.levels), found.model
+                notes += _said_of(study, role, found, row.holdout, again, watch)
             rows[role] = made[policy][0]
         except TrialFailed as wrong:
             if role == "ours":
                 raise
             notes.append(f"The {role} baseline was left out: {wrong}.")
-    return rows, made[chosen["ours"]][1], notes
+    return rows, made[chosen["ours"]][1], [*notes, *judged.notes]
 
 
-def _judged(task: Task, model: nn.Module) -> tuple[float, float]:
-    """How good `model` is on holdout and test."""
-    return task.quality(model, task.holdout), task.quality(model, task.test)
+@dataclass
+class _Judged:
+    """How good networks are on holdout and test; None where the metric fails, which must not lose all else."""
+
+    task: Task
+    clock: Clock
+    failed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def __call__(self, role: str, model: nn.Module) -> tuple[float | None, float | None]:
+        """Of `model`, on holdout and test."""
+        with self.clock("test"):
+            return self._quality(role, model, "holdout"), self._quality(role, model, "test")
+
+    def _quality(self, role: str, model: nn.Module, split: str) -> float | None:
+        try:
+            with failing():
+                return self.task.quality(model, getattr(self.task, split))
+        except TrialFailed as wrong:
+            self.failed.setdefault((split, one_line(wrong)), []).append(role)
+            return None
+
+    @property
+    def notes(self) -> list[str]:
+        """Whose metric is not known, and why."""
+        name = self.task.judge.name
+        return [f"No {split} {name} of {', '.join(roles)}: {why}." for (split, why), roles in self.failed.items()]
 
 
-def _finetuned(
-    study: Study, role: str, policy: Policy, dense: nn.Module, clock: Clock, watch: Watch
-) -> tuple[nn.Module, float]:
-    """The network of `policy`, pruned, recovered and finetuned; and its metric as the search saw it."""
-    task, recipe, it = study.task, study.finetune, study.evaluator
-    anew = study.config.finetune.start == "scratch"
+@dataclass(frozen=True)
+class _Finetuned:
+    """A network that was pruned, recovered and finetuned.
+
+    Attributes:
+        model: the network; as it recovered, where its finetune failed.
+        searched: its metric as the search sees it; None where that fails now.
+        before: on the holdout, before the finetune; None where that is not known.
+        failed: why its finetune failed; "" where it did not.
+    """
+
+    model: nn.Module
+    searched: float | None
+    before: float | None
+    failed: str
+
+
+def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Watch) -> _Finetuned:
+    """The network of `policy`, pruned, recovered and finetuned. Raises TrialFailed where it cannot be had at all."""
+    it, anew = study.evaluator, study.config.finetune.start == "scratch"
     name = f"{'train' if anew else 'finetune'} {role}"
     with clock("training" if anew else "finetune"):
-        watch(name, 0, max(recipe.steps, 1))
-        candidate = it.recover(it.realise(policy))
-        searched = it.score(candidate).metric
-        if anew:
-            restart(candidate.model, study.seed)
+        watch(name, 0, max(study.finetune.steps, 1))
+        with failing():
+            candidate = it.recover(it.realise(policy))
+        searched = _attempted(lambda: it.score(candidate).metric)
+        kept, before = copied(candidate.model).eval(), None
+        if role == "ours" and study.finetune.steps and not anew:
+            before = _attempted(lambda: study.task.quality(kept, study.task.holdout))
+        try:
+            with failing():
+                taught(study, candidate.model, name, watch)
+        except TrialFailed as wrong:
+            return _Finetuned(kept, searched, before, one_line(wrong))
+    return _Finetuned(candidate.model, searched, before, "")
 
-        def step(done: int, loss: float) -> None:
-            watch(name, done, recipe.steps)
 
-        train(candidate.model, task.train, task.loss, recipe, seed=study.seed, teacher=dense, watch=step)
-    return candidate.model, searched
+def _attempted(metric: Callable[[], float]) -> float | None:
+    """What `metric` gives; None where it fails."""
+    try:
+        with failing():
+            return metric()
+    except TrialFailed:
+        return None
+
+
+def _said_of(
+    study: Study, role: Role, found: _Finetuned, after: float | None, again: str, watch: Watch
+) -> Iterator[str]:
+    """What a reader must know of a finetune: that it failed, or that it did harm; the winner's is told at once, too."""
+    whose = "the network that was found" if role == "ours" else f"the {role} baseline"
+    if found.failed:
+        why = f"of {whose} failed ({found.failed}): it is here without one"
+        yield f"{words.FINETUNE}{why}. {again} finetunes once more."
+        watch(f"the finetune of {whose} failed", 1, 1)
+    elif found.before is not None and after is not None and after < found.before:
+        judge = study.task.judge
+        shown = (words.number(judge.known(one), percent=judge.percent) for one in (found.before, after))
+        harm = f"made the holdout {judge.name} of {whose} worse, {' -> '.join(shown)}"
+        yield f"{words.FINETUNE}{harm}. {again} finetunes once more, at a lower rate."
+        watch(f"the finetune {harm}", 1, 1)
+
+
+def taught(study: Study, model: nn.Module, name: str, watch: Watch) -> None:
+    """Train a pruned network that is kept, in place, by the study's recipe: the one way that there is.
+
+    `watch` hears how far what is called `name` has come. Raises TrialFailed where the loss is not finite.
+    """
+    task, recipe = study.task, study.finetune
+    if study.config.finetune.start == "scratch":
+        restart(model, study.seed)
+
+    def step(done: int, loss: float) -> None:
+        watch(name, done, recipe.steps)
+
+    dense = copied(task.model).eval()
+    train(model, task.train, task.loss, recipe, seed=study.seed, teacher=dense, watch=step)

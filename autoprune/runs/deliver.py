@@ -8,15 +8,18 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from autoprune import config
 from autoprune.copies import copied
 from autoprune.errors import ModelError
 from autoprune.files import export, policy_file, programs
 from autoprune.files.compared import Exported
-from autoprune.inputs import moved
+from autoprune.inputs import Inputs, moved
 from autoprune.protocols import Explains, PredictiveCost, SaysHowWell, Trains, Watch, silent
 from autoprune.report import page, words
 from autoprune.report.facts import (
@@ -31,14 +34,18 @@ from autoprune.report.facts import (
     Role,
     TrialFacts,
     read,
+    tried,
 )  # fmt: skip
-from autoprune.runs.compare import Comparison, compare
+from autoprune.report.thin import thinned
+from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
+from autoprune.runs.verify import Verifier
 from autoprune.splits import draw
+from autoprune.structure.prune import Candidate
 from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
-from autoprune.values.trial import Trial, policies_per_second, score_of_all, scored
+from autoprune.values.trial import Outcome, Trial, policies_per_second, score_of_all, scored
 
 COMPARED = 32  # holdout samples on which every written file is compared
 _DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
@@ -49,16 +56,16 @@ def finished(run: Run) -> Report | None:
     if not (run.directory / FACTS).exists():
         return None
     written = stored(run.directory, FACTS)
-    if written.get("schema_version") not in (1, SCHEMA) or len(written.get("trials", ())) != len(run):
+    if written.get("schema_version") not in (1, SCHEMA) or tried(written) != len(run):
         return None
     found = read(run.directory)
     files = [policy_file.NAME, page.PAGE, *(e.file for e in found.exports)]
     return found if all((run.directory / name).exists() for name in files) else None
 
 
-def finish(study: Study, run: Run, watch: Watch = silent) -> Report:
-    """Compare and deliver, unless that was done with the same trials: the test split is read once."""
-    return finished(run) or deliver(study, run, compare(study, run, watch), watch)
+def finish(study: Study, run: Run, watch: Watch = silent, *, again: bool = False) -> Report:
+    """Compare and deliver, unless that was done with the same trials: the test split is read once, if not `again`."""
+    return (None if again else finished(run)) or deliver(study, run, compare(study, run, watch), watch)
 
 
 def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
@@ -66,30 +73,59 @@ def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
     policy_file.write(run.directory / policy_file.NAME, _policy(study, done))
     with done.clock("export"):
         exports, refused = _exported(study, run, done, watch)
-    report = _report(study, run, done, exports, refused)
+    report = thinned(_report(study, run, done, exports, refused))
     page.write(report, run.directory)
     return report
 
 
+def written(study: Study, folder: Path, candidate: Candidate, metric: float) -> None:
+    """Write into `folder` what a run would leave that had found just this candidate, but for programs: a rehearsal.
+
+    Nothing is measured but `metric`, which stands for all qualities.
+    """
+    policy, costs = candidate.policy, {name: float(c.predict(candidate.policy)) for name, c in study.costs.items()}
+    trial = Trial(0, policy, Outcome(metric, (metric,), costs))
+    size = export.state_bytes(candidate.model)
+    rows: dict[Role, Network] = {
+        "dense": Network(metric, metric, metric, dict(study.dense), size, study.space.dense().levels),
+        "ours": Network(metric, metric, metric, costs, size, policy.levels),
+    }
+    done = Comparison(trial, rows, candidate.model, [trial], None, Verifier(study), [], Clock())
+    with Run(folder, study.config.plain(), study.space) as run:
+        run.append(trial)
+        policy_file.write(folder / policy_file.NAME, _policy(study, done))
+        exported = _weights(study, folder, candidate.model)
+        page.write(_report(study, run, done, (exported,), []), folder)
+
+
+def _compared(study: Study) -> Inputs:
+    """Samples on which every written file is compared."""
+    images, _ = next(iter(draw(study.task.holdout, COMPARED, study.seed).batches(COMPARED)))
+    return moved(images, "cpu")
+
+
+def _weights(study: Study, directory: Path, model: nn.Module) -> Exported:
+    """Write the weights and read them back."""
+    task, path = study.task, directory / export.WEIGHTS
+    export.save(model, path, rebuild=task.rebuild, task=task.name)
+    return export.check_saved(model, path, _compared(study), None if task.rebuild else copied(task.model))
+
+
 def _exported(study: Study, run: Run, done: Comparison, watch: Watch) -> tuple[tuple[Exported, ...], list[str]]:
     """Write the network in every format; and say which could not be written."""
-    task, model, directory, refused = study.task, done.model, run.directory, list[str]()
-    images, _ = next(iter(draw(task.holdout, COMPARED, study.seed).batches(COMPARED)))
-    images = moved(images, "cpu")
+    model, directory, refused = done.model, run.directory, list[str]()
     watch("export", 0, 3)
-    path = directory / export.WEIGHTS
-    export.save(model, path, rebuild=task.rebuild, task=task.name)
-    written = [export.check_saved(model, path, images, None if task.rebuild else copied(task.model))]
+    found, images = [_weights(study, directory, model)], _compared(study)
     formats = ((programs.export_program, programs.PROGRAM), (programs.export_onnx, programs.ONNX))
     for number, (write, name) in enumerate(formats, start=1):
         watch("export", number, 3)
         (directory / name).unlink(missing_ok=True)
         try:
-            written.append(write(model, directory / name, images))
+            found.append(write(model, directory / name, images))
         except ModelError as wrong:
             refused.append(f"{wrong}.")
     watch("export", 3, 3)
-    return tuple(written), refused
+    return tuple(found), refused
 
 
 def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, ...], refused: list[str]) -> Report:
@@ -124,6 +160,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         fidelity=done.fidelity,
         lower_is_better=study.task.judge.lower_is_better,
         in_percent=study.task.judge.percent,
+        traded=study.traded,
     )
 
 
@@ -136,6 +173,8 @@ def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> 
         found.append("There is no training split: nothing was trained, and what needs inputs looked at the holdout's.")
     if (same := score_of_all(run)) is not None:
         found.append(words.all_alike(study.task.judge, same))
+    if errors := [trial.error for trial in run if trial.error]:
+        found.append(f"{words.counted(len(errors), 'trial')} failed, the first with: {errors[0]}.")
     found += [*study.remarks, *done.notes, *refused]
     found += [f"MACs are not counted: those of {what} are not known." for what in study.space.unpriced[:1]]
     if len(run) < config.search.trials:
@@ -154,9 +193,11 @@ def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
         asked=limit.asked,
         most=limit.most,
         dense=study.dense[limit.name],
-        predicted=cost.predict(policy),
+        predicted=float(cost.predict(policy)),
         counted=done.networks["ours"].costs[limit.name],
-        spread=done.verifier.spread(limit.name, policy),
+        moments=(moments := done.verifier.at_moments(limit.name, policy)),
+        spread=done.verifier.figure(limit.name, policy).spread if moments else 0.0,
+        said=limit.sentence(),
         about=cost.sentence() if isinstance(cost, SaysHowWell) else "",
     )
 
@@ -171,12 +212,13 @@ def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
         criterion=config.criterion.settings,
         evaluator=config.evaluator.settings,
         operator=tuple(one.settings for one in config.operator),
+        finetune=config.finetune.model_dump(mode="json"),
         budget={x.name: policy_file.LimitEntry(asked=x.asked, most=x.most) for x in study.budget.limits},
         costs={
             name: policy_file.CostEntry(
                 unit=cost.unit,
                 dense=study.dense[name],
-                predicted=cost.predict(best.policy),
+                predicted=float(cost.predict(best.policy)),
                 counted=done.networks["ours"].costs[name],
             )
             for name, cost in study.costs.items()
@@ -189,7 +231,7 @@ def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
 
 def alike(networks: Mapping[Role, Network], costs: Mapping[str, PredictiveCost]) -> list[str]:
     """Which networks cost the same, as far as measuring can tell, a sentence for each pair."""
-    noises = {name: cost.margin for name, cost in costs.items() if isinstance(cost, KeepsAway)}
+    noises = {name: cost.noise for name, cost in costs.items() if isinstance(cost, KeepsAway)}
     rows = list(networks.items())
     pairs = [(a, b) for at, a in enumerate(rows) for b in rows[at + 1 :] if a[1].kept != b[1].kept]
     return [
@@ -218,7 +260,8 @@ def _facts(study: Study, trial: Trial) -> TrialFacts:
 def _known(study: Study, network: Network) -> Network:
     """`network` with its metrics as the user knows them."""
     numbers = {field: getattr(network, field) for field in ("searched", "holdout", "test")}
-    known: dict[str, Any] = {field: study.task.judge.known(number) for field, number in numbers.items()}
+    judge = study.task.judge
+    known: dict[str, Any] = {field: n if n is None else judge.known(n) for field, n in numbers.items()}
     return dataclasses.replace(network, **known)
 
 
@@ -248,25 +291,25 @@ def _versions() -> dict[str, str]:
 
 
 def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
-    """Where it ran; the versions in the run's own record are left to `_versions`."""
+    """Where it ran; versions in the run's own record are left to `_versions`, what costs learnt to `machine.json`."""
     facts = {
         "processor": processor_name(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         **of_run,
     }
-    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python")}
+    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python", "costs")}
 
 
 def _command(study: Study) -> str:
     """The command line that makes a like run, where one can."""
-    config = study.config
-    task = config.task.use
+    asked = study.config
+    task, seed, trials = asked.task.use, study.seed, asked.search.trials
     if task == GIVEN:
         return "autoprune.search(task, ...) in Python"
-    source = task if config.name == task.rpartition(":")[2] else f"{study.name}.toml"
-    words = ["autoprune", "search", source, "--controller", config.controller.use]
-    for name, asked in config.budget.items():
-        words += ["--budget", f"{name}={asked}"]
-    words += ["--trials", str(config.search.trials), "--seed", str(study.seed)]
-    return shlex.join(words)
+    over = {"budget": dict(asked.budget), "controller": {"use": asked.controller.use}, "search.trials": trials}
+    usual = config.find(task, {**over, "search.seed": seed}).plain() == asked.plain()  # nothing else was asked for
+    words = ["autoprune", "search", task if usual else f"{study.name}.toml", "--controller", asked.controller.use]
+    for name, ceiling in asked.budget.items():
+        words += ["--budget", f"{name}={ceiling}"]
+    return shlex.join([*words, "--trials", str(trials), "--seed", str(seed)])

@@ -21,20 +21,23 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from autoprune.errors import PolicyError, RunError, SearchFailed
 from autoprune.files import disk
 from autoprune.files.disk import Json
 from autoprune.runs import lines
+from autoprune.runs.rules import Rules
+from autoprune.values.budget import Limit, Predicts
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
+_NONE: Mapping[str, Predicts] = MappingProxyType({})
 _FREE = ("search.trials", "report.fidelity", "task.data")  # of the config, what a continued run may have otherwise
 
 
@@ -51,8 +54,10 @@ def stored(directory: Path, name: str) -> dict[str, Any]:
     """The JSON object in a run's file, such as "config.json". Raises RunError where there is none."""
     try:
         return disk.read_json(directory / name)
-    except OSError:
+    except FileNotFoundError:
         raise RunError(f"{directory} is no run: it has no {name}") from None
+    except OSError as wrong:
+        raise RunError(f"{directory} is no run: its {name} cannot be read ({wrong.strerror})") from None
 
 
 def resuming(directory: Path) -> str:
@@ -67,22 +72,19 @@ def require_same(directory: Path, space: SearchSpace) -> None:
         raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
 
 
-def trials(directory: Path, space: SearchSpace) -> list[Trial]:
-    """The trials of a run whose space is `space`; the run is left as it is, even while it goes on.
+def trials(directory: Path, rules: Rules) -> list[Trial]:
+    """The trials of a run, which are as `rules` say; the run is left as it is, even while it goes on.
 
     Raises RunError where there is no journal, or a damaged one.
     """
-    journal = directory / JOURNAL
-    try:
-        return lines.read(journal, disk.read_bytes(journal), space).trials
-    except OSError as wrong:
-        raise RunError(f"{directory} has no trials that can be read ({wrong.strerror})") from None
+    found = lines.read(directory / JOURNAL, _content(directory), rules)
+    _require_facts(directory, found)
+    return found.trials
 
 
 def count(directory: Path) -> int:
     """How many trials a run's journal holds, by its lines; 0 where there is none."""
-    journal = directory / JOURNAL
-    return lines.count(disk.read_bytes(journal)) if journal.exists() else 0
+    return lines.count(_content(directory)) if (directory / JOURNAL).exists() else 0
 
 
 class Run:
@@ -101,18 +103,23 @@ class Run:
         machine: Json | None = None,
         *,
         compared: Json | None = None,
+        costs: Mapping[str, Predicts] = _NONE,
+        limits: Sequence[Limit] = (),
     ) -> None:
         """Begin a run in `directory`, or continue the one that is there. Raises RunError where that cannot be.
 
         `compared` is the part of `config` that the run was begun with, if there are settings now that there were not.
+        Trials are held to `costs` and `limits` as `Rules` says.
         """
         self.directory = directory
         self._space = space
+        self._rules = Rules(space, costs, limits)
         self._journal = -1
         with contextlib.ExitStack() as opened:
             with disk.refused(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.callback(os.close, _lock(directory))
+                disk.clear(directory)
                 self._describe(config, machine or {}, compared or config)
                 self.machine: Json = stored(directory, "machine.json")
                 self._trials = self._recovered()
@@ -142,19 +149,17 @@ class Run:
 
     @property
     def trials(self) -> Sequence[Trial]:
-        """Every trial, by number."""
-        return tuple(self._trials)
+        """Every trial, by number: a view that grows with the run, since whoever looks at the last one needs no copy."""
+        return self._trials
 
     def require(self, policy: Policy) -> None:
-        """Raise PolicyError where `policy` is not of whole numbers, one a choice, that the network can have."""
-        levels = policy.levels
-        if len(levels) != len(self._space) or not all(type(level) is int for level in levels):
-            few = ", ".join(map(str, levels[:4]))
-            right = f"{len(self._space)} whole numbers, the levels of {self._space.name}'s choices, are right"
+        """Raise PolicyError where `policy`, as a controller proposed it, is none of the space or exceeds the budget."""
+        if wrong := self._rules.of_policy(policy):
             raise PolicyError(
-                f"the controller proposed ({few} ...); {right}: space.snap(sparsities) makes such a policy"
+                f"the controller proposed no policy of the space: {wrong}; space.snap(sparsities) makes such a policy"
             )
-        self._space.require(policy)
+        if wrong := self._rules.over(policy):
+            raise PolicyError(f"the controller proposed what {wrong}; budget.fit(policy) makes it meet the budget")
 
     def append(self, trial: Trial) -> Trial:
         """Write `trial` to the journal; when this returns it is on the disk."""
@@ -203,12 +208,9 @@ class Run:
         the new one.
         """
         journal = self.directory / JOURNAL
-        whole = disk.read_bytes(journal) if journal.exists() else b""
-        facts = _hashed(self.directory)
-        found = lines.read(journal, whole, self._space)
-        if found.facts not in ("", facts):
-            what = "config.json, space.json or machine.json was changed since the run began"
-            raise RunError(f"{self.directory}: {what}; restore them, or begin a new run")
+        whole = _content(self.directory) if journal.exists() else b""
+        found = lines.read(journal, whole, self._rules)
+        _require_facts(self.directory, found)
         if found.facts:
             if found.end < len(whole):
                 disk.cut(journal, found.end)
@@ -216,8 +218,7 @@ class Run:
         if found.trials:
             disk.write_bytes(self.directory / _OLD, whole)
             disk.write_text(self.directory / "space.json", lines.space_text(self._space))
-            facts = _hashed(self.directory)
-        disk.write_bytes(journal, lines.head(facts) + b"".join(map(lines.line, found.trials)))
+        disk.write_bytes(journal, lines.head(_hashed(self.directory)) + b"".join(map(lines.line, found.trials)))
         return found.trials
 
     def _write_best(self) -> None:
@@ -250,6 +251,21 @@ def _lock(directory: Path) -> int:
     os.ftruncate(file, 0)
     os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     return file
+
+
+def _content(directory: Path) -> bytes:
+    """What a run's journal holds, whole lines or not. Raises RunError where it cannot be read."""
+    try:
+        return disk.read_bytes(directory / JOURNAL)
+    except OSError as wrong:
+        raise RunError(f"{directory / JOURNAL} cannot be read ({wrong.strerror}); a run's journal is needed") from None
+
+
+def _require_facts(directory: Path, held: lines.Held) -> None:
+    """Raise RunError where the run's files are not those that its journal was begun with."""
+    if held.facts not in ("", _hashed(directory)):
+        what = "config.json, space.json or machine.json was changed since the run began"
+        raise RunError(f"{directory}: {what}; restore them, or begin a new run")
 
 
 def _hashed(directory: Path) -> str:

@@ -20,9 +20,10 @@ from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
 from autoprune.report.facts import Report
-from autoprune.runs import journal, loop, study
+from autoprune.runs import firsts, journal, loop, machine, study
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
+from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
@@ -84,55 +85,90 @@ def search(
         return complete(built, opened)
 
 
-def resume(directory: str | Path, *, trials: int = 0, task: Task | None = None, trust: Sequence[str] = ()) -> Result:
+def resume(
+    directory: str | Path,
+    *,
+    trials: int = 0,
+    task: Task | None = None,
+    trust: Sequence[str] = (),
+    lr: float = 0.0,
+) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
 
+    With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
     the run was begun by this user.
     """
-    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust)
+    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust, lr=lr)
     with opened:
-        return complete(built, opened)
+        return complete(built, opened, again=lr > 0)
 
 
 def begin(built: Study, root: Path) -> Run:
     """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
-    built.rehearse()
+    built.require_end()
+    rehearse(built)
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    return Run(directory, asked.plain(), built.space, _machine(built))
+    found, limits = {**_machine(built), firsts.KEY: [list(p.levels) for p in firsts.found(built)]}, built.budget.limits
+    return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=limits)
 
 
 def reopen(
-    directory: Path, *, trials: int = 0, task: Task | None = None, watch: Watch = silent, trust: Sequence[str] = ()
+    directory: Path,
+    *,
+    trials: int = 0,
+    task: Task | None = None,
+    watch: Watch = silent,
+    trust: Sequence[str] = (),
+    lr: float = 0.0,
 ) -> tuple[Study, Run]:
-    """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with."""
+    """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with.
+
+    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is.
+    """
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
         raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
     over = {"search.trials": trials} if trials else {}
     written = journal.stored(directory, "config.json")
     asked = restored(written, source, over, trust=trust)
-    machine = journal.stored(directory, "machine.json")
-    if isinstance(threads := machine.get("threads"), int) and threads > 0:
-        torch.set_num_threads(threads)
-    built = study.build(asked, task=task, found=machine, watch=watch)
+    found = machine.read(directory)
+    if "threads" in found:
+        torch.set_num_threads(found["threads"])
+    rated = restored(written, source, {**over, "finetune.lr": lr}, trust=trust) if lr else asked
+    built = study.build(rated, task=task, found=found, watch=watch)
     now = asked.plain()
-    return built, Run(directory, now, built.space, compared=_as_written(written, now))
+    compared, limits = _as_written(written, now), built.budget.limits
+    return built, Run(directory, now, built.space, compared=compared, costs=built.costs, limits=limits)
 
 
-def complete(built: Study, opened: Run, *, watch: loop.Watch = lambda trial: None, stage: Watch = silent) -> Result:
-    """Search until the run holds what was asked for, then finetune, export and report.
+def complete(
+    built: Study,
+    opened: Run,
+    *,
+    watch: loop.Watch = lambda trial: None,
+    stage: Watch = silent,
+    again: bool = False,
+) -> Result:
+    """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
     `watch` sees every trial; `stage` hears how far the work before and after the search has come.
     """
-    if len(opened) < built.config.search.trials or finished(opened) is None:
+    if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
-    loop.search(built.controller(), attempt, opened, trials=built.config.search.trials, watch=watch)
+    loop.search(
+        built.controller(),
+        attempt,
+        opened,
+        trials=built.config.search.trials,
+        watch=watch,
+        first=firsts.known(opened.machine),
+    )
     with disk.refused(opened.directory):
-        report = finish(built, opened, stage)
+        report = finish(built, opened, stage, again=again)
     best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
 
@@ -150,7 +186,9 @@ def _machine(built: Study) -> dict[str, Any]:
     """What a resumed run goes on with, and what a reader wants to know."""
     versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
     return {
-        "precision": built.precision,
+        "precision": built.arithmetic.score,
+        "training": built.arithmetic.training,
+        "because": built.arithmetic.because,
         "step": built.step,
         "shortcuts": built.shortcuts,
         "draws": "stratified",

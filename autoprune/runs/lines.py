@@ -15,19 +15,20 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from autoprune.errors import RunError
-from autoprune.files.disk import Json, sealed, unsealed
+import pydantic
+
+from autoprune.errors import RunError, one_line
+from autoprune.files.disk import Json, parsed, sealed, unsealed
+from autoprune.runs.rules import Rules
 from autoprune.values.space import Choice, Policy, SearchSpace, levels_of
 from autoprune.values.trial import Failure, Outcome, Trial
 
 FORMAT = 2
 _AROUND = {"ask", "journal", "tell"}  # phases of every trial of format 1; one with others was evaluated
-_WHOLE, _WORDS = ("repeats", "rung", "asked", "told", "attempt"), ("worker", "note")
-_KEYS = {"number", "policy", "metric", "values", "costs", "error", "seconds", *_WHOLE, *_WORDS}
 
 
 class Held(NamedTuple):
@@ -59,28 +60,34 @@ def line(trial: Trial) -> bytes:
     return sealed({**entry, "costs": dict(it.costs), "seconds": dict(trial.seconds)})
 
 
-def read(journal: Path, whole: bytes, space: SearchSpace) -> Held:
+def read(journal: Path, whole: bytes, rules: Rules) -> Held:
     """What `whole`, the content of `journal`, holds, without a last line that was cut short.
 
-    Raises RunError naming the first line that is damaged.
+    Raises RunError naming the first line that is damaged, or says what cannot be by `rules`.
     """
     end = whole.rfind(b"\n") + 1
     found = whole[:end].split(b"\n")[:-1]
+    with _named(journal, len(found) + 1):
+        _require_torn(whole[end:])
     if not found:
         return Held("", [], 0)
+    facts, first = "", 0
+    if b'"format"' in found[0]:
+        first = 1
+        with _named(journal, 1):
+            facts = _facts(found[0])
     trials: list[Trial] = []
-    if b'"format"' not in found[0]:
-        for number, text in enumerate(found, start=1):
-            with _named(journal, number):
-                trials.append(_first_format(text, trials, space))
-        return Held("", trials, end)
-    with _named(journal, 1):
-        facts = _facts(found[0])
-    for number, text in enumerate(found[1:], start=2):
+    at: list[int] = []  # the line of each
+    known: dict[Policy, int] = {}  # the first trial that succeeded of each policy, of format 1
+    for number, text in enumerate(found[first:], start=first + 1):
         with _named(journal, number):
-            entry = _entry(text)
-            if "metric" in entry or "error" in entry:
-                trials.append(_trial(entry, len(trials), space))
+            trial = _trial(text, trials, rules) if facts else _first_format(text, trials, known, rules)
+            if trial is not None:
+                trials.append(trial)
+                at.append(number)
+    for place, fault in sorted(rules.faults(trials).items()):
+        with _named(journal, at[place]):
+            raise ValueError(fault)
     return Held(facts, trials, end)
 
 
@@ -130,73 +137,141 @@ def _named(journal: Path, number: int) -> Iterator[None]:
     """Inside, what a line does not hold as it should becomes a RunError that names the line."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
+    except (ValueError, OverflowError, RecursionError) as wrong:
+        reason = _fault(wrong) if isinstance(wrong, pydantic.ValidationError) else one_line(wrong)
         raise RunError(
-            f"{journal}, line {number} is damaged ({wrong}); restore it, or cut the file before that line"
+            f"{journal}, line {number} is damaged ({reason}); restore it, or cut the file before that line"
         ) from None
+
+
+def _fault(wrong: pydantic.ValidationError) -> str:
+    first = wrong.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _require_torn(tail: bytes) -> None:
+    """Raise ValueError where what stands behind the last line break is not what a crash leaves of a line.
+
+    The break is written last: a whole line with anything in its place was changed.
+    """
+    text = tail.decode(errors="replace")
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return
+    if text.startswith("{") and end < len(text):
+        raise ValueError("its line break was changed")
 
 
 def _facts(text: bytes) -> str:
     entry = unsealed(text)
-    if entry.get("format") != FORMAT or not isinstance(entry.get("facts"), str):
+    if entry.get("format") != FORMAT:
         raise ValueError(f"its format is {entry.get('format')!r}; this version reads 1 and {FORMAT}")
-    return str(entry["facts"])
+    return _Head.model_validate(entry).facts
 
 
-def _entry(text: bytes) -> dict[str, Any]:
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Head(_Strict):
+    format: int
+    facts: Annotated[str, pydantic.Field(min_length=1)]
+
+
+class _Asked(_Strict):
+    """A line of format 2; by itself, an ask whose outcome is not known."""
+
+    number: pydantic.NonNegativeInt
+    policy: list[pydantic.NonNegativeInt]
+    repeats: pydantic.NonNegativeInt | None = None
+    rung: pydantic.NonNegativeInt = 0
+    asked: pydantic.NonNegativeInt = 0
+    told: pydantic.NonNegativeInt = 0
+    attempt: pydantic.NonNegativeInt = 0
+    worker: str = ""
+    note: str = ""
+
+
+class _Told(_Asked):
+    costs: dict[str, float]
+    seconds: dict[str, float]
+
+
+class _Scored(_Told):
+    metric: float
+    values: Annotated[list[float], pydantic.Field(min_length=1)]
+
+
+class _Failed(_Told):
+    error: Annotated[str, pydantic.Field(min_length=1)]
+
+
+class _First(_Strict):
+    """A line of format 1."""
+
+    number: pydantic.NonNegativeInt
+    policy: list[Annotated[float, pydantic.Field(ge=0, lt=1)]]
+    status: Literal["ok", "failed"]
+    metric: float | None
+    reward: float | None
+    costs: dict[str, float]
+    seconds: dict[str, float]
+    error: str
+
+
+def _trial(text: bytes, before: Sequence[Trial], rules: Rules) -> Trial | None:
+    """The trial in a line of format 2; None where it is an ask whose outcome is not known."""
     entry = unsealed(text)
-    if unknown := sorted(set(entry) - _KEYS):
-        raise ValueError(f"it has an unknown field {unknown[0]!r}")
-    whole = all(isinstance(entry.get(word, 0), int) and entry.get(word, 0) >= 0 for word in _WHOLE)
-    if not whole or not all(isinstance(entry.get(word, ""), str) for word in (*_WORDS, "error")):
-        raise ValueError("one of its fields is of a wrong type")
-    return entry
+    if not {"metric", "error"} & entry.keys():
+        _Asked.model_validate(entry)
+        return None
+    found = (_Scored if "metric" in entry else _Failed).model_validate(entry)
+    outcome: Outcome | Failure
+    if isinstance(found, _Scored):
+        outcome = Outcome(found.metric, tuple(found.values), found.costs)
+    else:
+        assert isinstance(found, _Failed)
+        outcome = Failure(found.error, found.costs)
+    policy = Policy(tuple(found.policy))
+    trial = Trial(found.number, policy, outcome, found.seconds, found.rung, found.repeats, found.worker)
+    _require(trial, before, rules)
+    return trial
 
 
-def _trial(entry: Json, number: int, space: SearchSpace) -> Trial:
-    policy = Policy(tuple(entry["policy"]))
-    if entry["number"] != number:
-        raise ValueError(f"it is of trial {entry['number']}, not {number}")
-    if not all(type(level) is int for level in policy.levels):
-        raise ValueError("its policy is not of whole numbers")
-    space.require(policy)
-    costs, seconds = _numbers(entry["costs"]), _numbers(entry["seconds"])
-    outcome: Outcome | Failure = Failure(entry.get("error", ""), costs)
-    if "metric" in entry:
-        outcome = Outcome(_finite(entry["metric"]), tuple(map(_finite, entry["values"])), costs)
-        if not outcome.values:
-            raise ValueError("it has no values")
-    repeats, rung, worker = entry.get("repeats"), entry.get("rung", 0), entry.get("worker", "")
-    return Trial(number, policy, outcome, seconds, rung, repeats, worker)
+def _first_format(text: bytes, before: Sequence[Trial], known: dict[Policy, int], rules: Rules) -> Trial:
+    found = _First.model_validate(parsed(text))
+    if len(found.policy) != len(rules.space):
+        raise ValueError(f"its policy is not {len(rules.space)} sparsities in [0, 1)")
+    kept = [choice.dense * (1 - sparsity) for choice, sparsity in zip(rules.space, found.policy)]
+    if not all(math.isclose(units, round(units), abs_tol=1e-6) for units in kept):
+        raise ValueError("its policy keeps no whole number of units")
+    policy, repeats = Policy(tuple(map(round, kept))), None
+    outcome: Outcome | Failure
+    if found.status == "ok" and found.metric is not None and found.reward is not None:
+        outcome = Outcome(found.metric, (found.reward,), found.costs)
+        same = known.setdefault(policy, found.number)
+        repeats = same if same != found.number and found.seconds.keys() <= _AROUND else None
+    elif found.status == "failed" and found.metric is None and found.reward is None and found.error:
+        outcome = Failure(found.error, found.costs)
+    else:
+        said = f"metric {found.metric!r}, reward {found.reward!r} and error {found.error!r}"
+        raise ValueError(f"status {found.status!r} with {said}")
+    trial = Trial(found.number, policy, outcome, found.seconds, repeats=repeats)
+    _require(trial, before, rules)
+    return trial
 
 
-def _first_format(text: bytes, before: Sequence[Trial], space: SearchSpace) -> Trial:
-    entry = json.loads(text)
-    sparsities, costs = [float(s) for s in entry["policy"]], _numbers(entry["costs"])
-    if entry["number"] != len(before):
-        raise ValueError(f"it is of trial {entry['number']}, not {len(before)}")
-    if len(sparsities) != len(space) or not all(0 <= s < 1 for s in sparsities):
-        raise ValueError(f"its policy is not {len(space)} sparsities in [0, 1)")
-    policy = Policy(tuple(c.dense - round(s * c.dense) for c, s in zip(space, sparsities)))
-    seconds, status = _numbers(entry["seconds"]), entry["status"]
-    if status == "failed" and entry["metric"] is None and entry["reward"] is None:
-        return Trial(len(before), policy, Failure(str(entry["error"]), costs), seconds)
-    if status != "ok":
-        said = f"metric {entry['metric']!r} and reward {entry['reward']!r}"
-        raise ValueError(f"status {status!r} with {said}")
-    same = next((t.number for t in before if t.policy == policy and t.metric is not None), None)
-    repeats = same if seconds.keys() <= _AROUND else None
-    outcome = Outcome(_finite(entry["metric"]), (_finite(entry["reward"]),), costs)
-    return Trial(len(before), policy, outcome, seconds, repeats=repeats)
-
-
-def _numbers(found: Any) -> Mapping[str, float]:
-    if not isinstance(found, dict):
-        raise TypeError("its costs or seconds are no object of numbers")
-    return {str(name): _finite(value) for name, value in found.items()}
-
-
-def _finite(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
+def _require(trial: Trial, before: Sequence[Trial], rules: Rules) -> None:
+    """Raise ValueError where `trial` cannot follow `before`, or its policy cannot be."""
+    if trial.number != len(before):
+        raise ValueError(f"it is of trial {trial.number}, not {len(before)}")
+    if wrong := rules.of_policy(trial.policy):
+        raise ValueError(wrong)
+    if trial.repeats is None:
+        return
+    if trial.repeats >= len(before):
+        raise ValueError(f"it repeats trial {trial.repeats}, which does not come before it")
+    first = before[trial.repeats]
+    if (first.policy, first.metric, first.reward) != (trial.policy, trial.metric, trial.reward):
+        raise ValueError(f"it repeats trial {trial.repeats}, which has another policy, metric or reward")

@@ -8,16 +8,18 @@ matter: without one it is this process, one policy after the other. (The file is
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
+from autoprune.addresses import failing
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed, one_line
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
 from autoprune.runs.journal import Run
+from autoprune.values.plain import measured
 from autoprune.values.space import Policy
 from autoprune.values.trial import Failure, Outcome, Trial
 
@@ -26,7 +28,6 @@ Attempt = Callable[[int, Policy], Trial]
 Watch = Callable[[Trial], None]
 
 HOPELESS = 10  # so many failures in a row end the search
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 class Here(Executor):
@@ -54,10 +55,12 @@ def search(
     watch: Watch = lambda trial: None,
     executor: Executor = HERE,
     window: int = 1,
+    first: Sequence[Policy] = (),
 ) -> Trial:
     """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
 
-    The policy of trial k is asked for when trial k - `window` was told; trials are written down and told in that order.
+    The first trials are of the policies in `first`; the policy of any other, k, is asked for when trial k - `window`
+    was told. Trials are written down and told in order.
     `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
     """
     for trial in run:
@@ -69,13 +72,14 @@ def search(
         while not exhausted and len(pending) < window and len(run) + len(pending) < trials:
             begun = time.perf_counter()
             try:
-                policy = controller.ask()
+                number = len(run) + len(pending)
+                policy = first[number] if number < len(first) else controller.ask()
             except Exhausted:
                 exhausted = True
                 break
             run.require(policy)
             asked = time.perf_counter() - begun
-            pending.append((asked, executor.submit(attempt, len(run) + len(pending), policy)))
+            pending.append((asked, executor.submit(attempt, number, policy)))
         if not pending:
             break
         asked, future = pending.popleft()
@@ -94,26 +98,30 @@ def search(
 def attempting(
     evaluator: Evaluator, costs: Mapping[str, PredictiveCost], reward: Reward, dense: Mapping[str, float]
 ) -> Attempt:
-    """An attempt that prunes, evaluates and prices a policy; what goes wrong with one policy fails one trial."""
+    """An attempt that prunes, evaluates and prices a policy; what goes wrong with one policy fails one trial.
+
+    That is what a user's network, data, metric, loss, evaluator or reward raises, whatever it is, and memory that is
+    not there. A mistake of ours is none of these, and stops the search.
+    """
 
     def attempt(number: int, policy: Policy) -> Trial:
         spent: dict[str, float] = {}
-        priced = {name: cost.predict(policy) for name, cost in costs.items()}
+        priced = {name: float(cost.predict(policy)) for name, cost in costs.items()}
         try:
-            candidate = _timed(spent, "prune", lambda: evaluator.realise(policy))
-            recovered = _timed(spent, "recover", lambda: evaluator.recover(candidate))
-            score = _timed(spent, "score", lambda: evaluator.score(recovered))
-            metric = _finite("metric", score.metric)
+            with failing():
+                candidate = _timed(spent, "prune", lambda: evaluator.realise(policy))
+                recovered = _timed(spent, "recover", lambda: evaluator.recover(candidate))
+                score = _timed(spent, "score", lambda: evaluator.score(recovered))
+                earned = reward(metric := measured("the metric", score.metric), priced, dense)
             spent["score"] -= sum(score.seconds.values())
             for phase, seconds in score.seconds.items():
                 spent[phase] = spent.get(phase, 0.0) + seconds
-            earned = reward(metric, priced, dense)
-            values = tuple(_finite("reward", v) for v in (earned if isinstance(earned, tuple | list) else (earned,)))
+            values = tuple(
+                measured("the reward", v) for v in (earned if isinstance(earned, tuple | list) else (earned,))
+            )
             if not values:
                 raise ConfigError("the reward is (); one number, or several, are right")
-        except (TrialFailed, MemoryError, RuntimeError) as failure:
-            if not _belongs_to_the_trial(failure):
-                raise
+        except TrialFailed as failure:
             return Trial(number, policy, Failure(one_line(failure), priced), spent)
         return Trial(number, policy, Outcome(metric, values, priced), spent)
 
@@ -136,9 +144,9 @@ def remembering(attempt: Attempt, run: Run) -> Attempt:
 
 
 def _stop_if_hopeless(run: Run) -> None:
-    last = run.trials[-HOPELESS:]
-    if len(last) == HOPELESS and all(trial.error for trial in last):
-        raise SearchFailed(f"{HOPELESS} trials in a row failed, the last with: {last[-1].error}")
+    row = list(itertools.takewhile(lambda trial: trial.error, reversed(run.trials)))
+    if len(row) >= HOPELESS:
+        raise SearchFailed(f"{len(row)} trials in a row failed, the first with: {row[-1].error}")
 
 
 def _timed(spent: dict[str, float], phase: str, work: Callable[[], T]) -> T:
@@ -147,16 +155,3 @@ def _timed(spent: dict[str, float], phase: str, work: Callable[[], T]) -> T:
         return work()
     finally:
         spent[phase] = time.perf_counter() - begun
-
-
-def _finite(what: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise TrialFailed(f"the {what} is {value}; it should be a finite number")
-    return float(value)
-
-
-def _belongs_to_the_trial(failure: Exception) -> bool:
-    """Whether the policy is to blame (or the memory it needs), rather than a mistake in the program."""
-    if isinstance(failure, TrialFailed | MemoryError):
-        return True
-    return any(words in str(failure).lower() for words in _OUT_OF_MEMORY)

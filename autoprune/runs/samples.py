@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from autoprune import inputs
+from autoprune.addresses import told
 from autoprune.copies import copied
-from autoprune.errors import ConfigError, ModelError, TrialFailed, first_line
+from autoprune.errors import ConfigError, ModelError, TrialFailed
 from autoprune.inputs import Inputs
 from autoprune.metrics import seen
 from autoprune.splits import Batch, Nothing, Split, draw
@@ -37,7 +38,7 @@ def looked_at(task: Task) -> Task:
     if task.trains:
         look(task, "train")
     look(task, "holdout")
-    _judge(task)
+    judged(task)
     return task
 
 
@@ -49,8 +50,8 @@ def look(task: Task, name: str) -> Batch:
     place = f"task {task.name}: its split {name!r}"
     try:
         batch: Any = next(iter(getattr(task, name).batches(_FEW)))
-    except Exception as wrong:  # whatever a user's data set or collation raises
-        raise ConfigError(f"{place} gives no batch of {_FEW} ({first_line(wrong)})") from wrong
+    except (Exception, SystemExit) as wrong:  # whatever a user's data set or collation raises
+        raise ConfigError(f"{place} gives no batch of {_FEW} ({told(wrong)})") from wrong
     if not (isinstance(batch, tuple | list) and len(batch) == 2):
         raise ConfigError(f"{place} gives {seen(batch)}; a pair (inputs, targets) is right, None for no targets")
     given, _ = batch
@@ -59,14 +60,27 @@ def look(task: Task, name: str) -> Batch:
     return batch[0], batch[1]
 
 
-def _judge(task: Task) -> None:
-    """Look at what the metric says of the dense network: of few samples, or of all, where few are too few for it."""
+def judged(task: Task) -> float:
+    """What the metric says of the dense network: of few samples, or of all, where few are too few for it.
+
+    Raises ConfigError where it says nothing, and where it changes the network, which would be finetuned so.
+    """
     model = copied(task.model).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = _judged(task, model)
+    for name, tensor in model.state_dict().items():
+        if name not in before or not torch.equal(tensor, before[name].to(tensor.device)):
+            what = f"task {task.name}: the metric {task.judge.name!r} changes the network that it judges ({name!r})"
+            raise ConfigError(f"{what}; a metric that works on copy.deepcopy(model) is right")
+    return found
+
+
+def _judged(task: Task, model: nn.Module) -> float:
     try:
-        task.quality(model, draw(task.holdout, _JUDGED, 0))
+        return task.quality(model, draw(task.holdout, _JUDGED, 0))
     except TrialFailed:
         try:
-            task.quality(model, task.holdout)
+            return task.quality(model, task.holdout)
         except TrialFailed as wrong:
             raise ConfigError(f"task {task.name}: {wrong}, for the dense network on the holdout") from wrong
 
@@ -83,13 +97,15 @@ def require_loss(task: Task, asking: str) -> None:
     try:
         outputs = inputs.call(model, inputs.moved(given, device))
         found: Any = loss_of(task.loss, outputs, inputs.moved(targets, device))
-    except Exception as wrong:  # whatever a user's loss raises
-        reason = first_line(wrong)
+    except (Exception, SystemExit) as wrong:  # whatever a user's loss raises
+        reason = told(wrong)
         raise ConfigError(
             f"{place} has targets {seen(targets)}, on which the loss fails ({reason}); give Task(loss=...)"
         ) from wrong
     if not (isinstance(found, torch.Tensor) and found.numel() == 1 and found.requires_grad):
         raise ConfigError(f"task {task.name}: its loss gives {seen(found)}; one number that has a gradient is right")
+    if not bool(found.isfinite()):
+        raise ConfigError(f"{place}: the loss of the dense network is {found.item()}; a finite number is right")
 
 
 def run_once(model: nn.Module, given: Inputs, what: str) -> None:
@@ -97,8 +113,8 @@ def run_once(model: nn.Module, given: Inputs, what: str) -> None:
     try:
         with torch.inference_mode(), inputs.evaluating(model):
             inputs.call(model, given)
-    except Exception as wrong:  # whatever a user's forward raises
-        raise ModelError(f"{what} ({first_line(wrong)})") from wrong
+    except (Exception, SystemExit) as wrong:  # whatever a user's forward raises
+        raise ModelError(f"{what} ({told(wrong)})") from wrong
 
 
 def as_begun(task: Task, found: Mapping[str, Any]) -> Task:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from autoprune import inputs, plugins
 from autoprune.config import Config
 from autoprune.criteria import needed
 from autoprune.engine import precision
-from autoprune.errors import BudgetError, ConfigError, Exhausted, ModelError
+from autoprune.engine.precision import Chosen
+from autoprune.errors import BudgetError, ConfigError, Exhausted, ModelError, RunError
 from autoprune.evaluators.bench import Bench
 from autoprune.inputs import Inputs
 from autoprune.protocols import (
@@ -30,6 +31,7 @@ from autoprune.protocols import (
     NeedsLoss,
     PredictiveCost,
     Reward,
+    SeeksFront,
     Target,
     Trains,
     Watch,
@@ -38,7 +40,9 @@ from autoprune.protocols import (
 from autoprune.rewards import require_fit, uses_costs, uses_dense_metric
 from autoprune.runs import loop, samples
 from autoprune.runs.adapted import adapted, changes
+from autoprune.runs.calibration import Calibration
 from autoprune.splits import draw
+from autoprune.structure.prune import Candidate
 from autoprune.structure.trace import Trace, trace
 from autoprune.task import Task
 from autoprune.train import Recipe, restart
@@ -68,10 +72,10 @@ class Study:
         budget: the ceilings.
         evaluator: makes and judges pruned networks.
         reward: makes one number of metric and costs.
-        precision: "fp32", "bf16" or "int8", of scores; chosen once a run.
+        arithmetic: in which precision networks are scored and trained; chosen once a run.
         step: the multiple of channels that was found for step = "auto"; 1 where none was asked for.
         shortcuts: whether so many trials were planned that what fast scores prepare pays; decided once a run.
-        notes: what was done to the user's network before anything else.
+        notes: what was done to the user's network before anything else, and what is to be known of its costs.
     """
 
     config: Config
@@ -83,7 +87,7 @@ class Study:
     budget: Budget
     evaluator: Evaluator
     reward: Reward
-    precision: str
+    arithmetic: Chosen
     step: int
     shortcuts: bool
     notes: tuple[str, ...] = ()
@@ -104,14 +108,31 @@ class Study:
         return self.config.search.seed
 
     @property
-    def random_trials(self) -> int:
-        """How many random policies the report's baseline is chosen from."""
-        return self.config.report.random_trials
+    def precision(self) -> str:
+        """Of scores: "fp32", "bf16" or "int8"."""
+        return self.arithmetic.score
+
+    @property
+    def traded(self) -> str:
+        """The cost that is weighed against quality where no budget says: the reward's, else MACs."""
+        named = self.reward.cost if isinstance(self.reward, NamesCost) else "macs"
+        return named if named in self.costs else next(iter(self.costs))
+
+    def require_end(self) -> None:
+        """Raise ConfigError where nothing keeps a search from the dense network, than which little is better."""
+        maker = self.controller()
+        front = isinstance(maker, SeeksFront) and maker.seeks_front
+        if not (self.budget.limits or uses_costs(self.reward) or front):
+            raise ConfigError(
+                "there is no budget, without which the dense network itself would be found: write [budget] "
+                'macs = "50%" (--budget macs=50%; in Python budget={"macs": 0.5}), or take a reward that trades cost '
+                "for quality (guaranteed, mnasnet, r_flops, r_param, r_latency), or controller nsga2 for a whole front"
+            )
 
     @property
     def finetune(self) -> Recipe:
         """How the winner and the baselines are trained at the end."""
-        return self.config.finetune.recipe(len(self.task.train), precision.training(self.precision))
+        return self.config.finetune.recipe(len(self.task.train), self.arithmetic.training)
 
     def controller(self, name: str = "") -> Controller:
         """The config's controller, or the one called `name` with its default settings."""
@@ -131,10 +152,10 @@ class Study:
         it = self.evaluator
         return {**self.dense, "metric": it.score(it.recover(it.realise(self.space.dense()))).metric}
 
-    def rehearse(self) -> None:
+    def rehearse(self) -> Candidate:
         """Make the thinnest network once, so that what can never work is refused before a run is begun.
 
-        Nothing is trained for that.
+        Nothing is trained for that. Returns it, not recovered.
         """
         with contextlib.suppress(Exhausted):
             self.controller().ask()
@@ -145,6 +166,11 @@ class Study:
         if self.config.finetune.start == "scratch":
             restart(candidate.model, self.seed)
         samples.look(self.task, "test")
+        self.require_loss()
+        return candidate
+
+    def require_loss(self) -> None:
+        """Raise ConfigError where something needs the task's loss on training samples and cannot have it."""
         if asking := self._asks_for_the_loss():
             samples.require_loss(self.task, asking)
 
@@ -172,17 +198,20 @@ def build(
     found: Facts = NOTHING,
     watch: Watch = silent,
     costs: Sequence[str] = (),
+    anew: bool = False,
 ) -> Study:
     """The study of `config`.
 
     `task` stands in for the config's. `found` is what was found when the run that is resumed began, and is not looked
-    for again: precision, what costs had learnt, step, short cuts. `watch` hears how far a cost that must measure has
-    come. `costs` are wanted besides those that are needed.
+    for again: precision, what costs had learnt, step, short cuts. `watch` hears what is being done. `costs` are wanted
+    besides those that are needed. With `anew`, it is measured again which precision pays.
     """
     _check_plugins(config)
+    watch("loading the task", 0, 1)
     given, seed = task or _task(config), config.search.seed
     task = samples.as_begun(samples.looked_at(adapted(given, config.search.device)), found)
     task = dataclasses.replace(task, example=inputs.in_use(task.model, task.example))
+    watch("tracing the network", 0, 1)
     traced = trace(task.model, task.example, [plugins.build("operator", one.settings) for one in config.operator])
     if not traced.choices:
         raise ModelError(f"no group of {task.name} can be pruned; `autoprune check` names what is frozen and why")
@@ -199,26 +228,25 @@ def build(
     for one in ceilings:
         if fault := one.unmet(space):
             raise BudgetError(fault + config.space.blamed(traced.choices, step, one.cost.predict))
-    chosen = str(found.get("precision", "")) or precision.choose(
-        task.model, _probe(task, seed), lambda model: task.quality(model, draw(task.holdout, _JUDGED, seed))
-    )
+    watch("choosing the precision", 0, 1)
+    arithmetic, noted = _arithmetic(config, task, found, anew)
     shortcuts = bool(found.get("shortcuts", True)) if found else config.search.trials >= PAYS
     criterion = plugins.build("criterion", config.criterion.settings)
-    bench = Bench(task, traced, space, criterion, seed, chosen, shortcuts)
+    bench = Bench(task, traced, space, criterion, seed, arithmetic.score, shortcuts, arithmetic.training)
     return Study(
         config=config,
         task=task,
         trace=traced,
         space=space,
         costs=priced,
-        dense={name: cost.predict(space.dense()) for name, cost in priced.items()},
+        dense={name: float(cost.predict(space.dense())) for name, cost in priced.items()},
         budget=Budget(space, ceilings, fill=not uses_costs(reward)),
         evaluator=plugins.build("evaluator", config.evaluator.settings, bench=bench),
         reward=reward,
-        precision=chosen,
+        arithmetic=arithmetic,
         step=step,
         shortcuts=shortcuts,
-        notes=changes(given.model),
+        notes=(*changes(given.model), *traced.notes, *noted),
     )
 
 
@@ -226,7 +254,7 @@ def _space(config: Config, task: Task, traced: Trace, step: int = 1) -> SearchSp
     """What may be decided, within the limits of [space], where `step` is the multiple that was found."""
     name, ties = config.name or task.name, config.space.tied(traced.choices)
     choices = config.choices(traced.choices, step)
-    return SearchSpace(name, choices, traced.ops, traced.parameters, ties, traced.unpriced)
+    return SearchSpace(name, choices, traced.ops, traced.parameters, ties)
 
 
 def _found_step(config: Config, traced: Trace, task: Task, watch: Watch) -> int:
@@ -276,6 +304,24 @@ def _costs(
         )
         for name in dict.fromkeys(wanted)
     }
+
+
+def _arithmetic(config: Config, task: Task, found: Facts, anew: bool) -> tuple[Chosen, Sequence[str]]:
+    """The precision of scores and of training, and what a reader must know of that; what was `found` stays."""
+    seed, asked = config.search.seed, config.search.precision
+    if "precision" in found:
+        score, of_run = found["precision"], "torch" in found
+        if score not in get_args(precision.Precision):
+            raise RunError(f"machine.json: precision = {score!r}; 'fp32', 'bf16' or 'int8' is right")
+        default = precision.trained(score) if of_run else precision.trains(task.model, _probe(task, seed))
+        because = str(found.get("because", "it was chosen when the run began" if of_run else "it is exact"))
+        return Chosen(score, found.get("training", default), because), ()
+    if asked != "auto":
+        return precision.pinned(asked, task.model, _probe(task, seed)), ()
+    kept = Calibration(task.model, anew)
+    judge = draw(task.holdout, _JUDGED, seed)
+    chosen = precision.choose(task.model, _probe(task, seed), kept, lambda model: task.quality(model, judge))
+    return chosen, kept.notes
 
 
 def _probe(task: Task, seed: int) -> Inputs:

@@ -1,15 +1,19 @@
-"""What is predicted with an error is measured in the end: the best policy that really meets the budget is taken."""
+"""What is predicted with an error is measured in the end: the best policy that really meets the budget is taken.
+
+A machine is not the same from one moment to another, so that the one that is taken is measured at several, and must
+meet the ceiling with the spread of its moments on top.
+"""
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 from torch import nn
 
-from autoprune.protocols import Times, Watch
+from autoprune.protocols import Proves, Times, Watch
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.values.budget import Limit
@@ -18,19 +22,20 @@ from autoprune.values.terms import Figure
 from autoprune.values.trial import Trial
 
 MOST, TOGETHER = 40, 5  # of the best policies, how many are measured at most, and how many together
+CONFIRMED = 3  # more moments at which one is measured before it is taken
 
 
 @dataclass
 class Verifier:
-    """Measures what of `study` must be measured, each policy once.
+    """Measures what of `study` must be measured.
 
     Attributes:
         study: whose budget is to be met.
-        figures: what was measured, by policy and name of the cost.
+        moments: what was measured, one figure a moment, by policy and name of the cost.
     """
 
     study: Study
-    figures: dict[tuple[Policy, str], Figure] = field(default_factory=dict)
+    moments: dict[tuple[Policy, str], list[Figure]] = field(default_factory=dict)
 
     def best(self, run: Run, watch: Watch) -> tuple[Trial, str]:
         """The trial of the largest reward that meets the budget when it is measured, and what is to be said of that.
@@ -47,6 +52,7 @@ class Verifier:
             watch("measuring the best", at, len(ranked))
             part = ranked[at : at + TOGETHER]
             self._measure(part, limits)
+            self._prove(part, limits)
             for policy in part:
                 if self._over(policy, limits) <= 1 and self._confirmed(policy, limits):
                     watch("measuring the best", len(ranked), len(ranked))
@@ -64,45 +70,59 @@ class Verifier:
         return [limit for limit in self.study.budget.limits if isinstance(limit.cost, Times)]
 
     def measured(self, name: str, policy: Policy, model: nn.Module) -> float:
-        """The cost called `name` of `model`, which was pruned by `policy`; measured once."""
+        """The cost called `name` of `model`, which was pruned by `policy`; measured now, with what was before."""
         cost = self.study.costs[name]
         if not isinstance(cost, Times):
-            return cost.measure(model, self.study.task.example)
-        if (policy, name) not in self.figures:
-            self.figures[policy, name] = cost.figures([model])[0]
-        return self.figures[policy, name].ratio * self.study.dense[name]
+            return float(cost.measure(model, self.study.task.example))
+        self.moments.setdefault((policy, name), []).append(cost.figures([model])[0])
+        return self.figure(name, policy).ratio * self.study.dense[name]
 
-    def spread(self, name: str, policy: Policy) -> float:
-        """The standard error of a measurement, as a share of it; 0 of a count."""
-        figure = self.figures.get((policy, name))
-        return figure.spread if figure else 0.0
+    def figure(self, name: str, policy: Policy) -> Figure:
+        """The mean over all moments, with their standard deviation; that of one moment with its own error."""
+        held = self.moments[policy, name]
+        if len(held) == 1:
+            return held[0]
+        ratios = [figure.ratio for figure in held]
+        mean = statistics.mean(ratios)
+        return Figure(mean, statistics.stdev(ratios) / mean)
+
+    def at_moments(self, name: str, policy: Policy) -> tuple[float, ...]:
+        """What was measured at each moment, in the cost's unit; none of a count."""
+        return tuple(figure.ratio * self.study.dense[name] for figure in self.moments.get((policy, name), ()))
 
     def _measure(self, policies: Sequence[Policy], limits: Sequence[Limit]) -> None:
         models = [self.study.evaluator.realise(policy).model for policy in policies]
         for limit in limits:
             for policy, figure in zip(policies, cast(Times, limit.cost).figures(models), strict=True):
-                self.figures[policy, limit.name] = figure
+                self.moments.setdefault((policy, limit.name), []).append(figure)
+
+    def _prove(self, policies: Sequence[Policy], limits: Sequence[Limit]) -> None:
+        """Tell costs how well they predicted."""
+        for limit in limits:
+            if isinstance(limit.cost, Proves):
+                for policy in policies:
+                    limit.cost.prove(policy, self.figure(limit.name, policy))
 
     def _confirmed(self, policy: Policy, limits: Sequence[Limit]) -> bool:
-        """Whether the mean of this and of one more measurement meets the ceilings: the first was lucky, if any was."""
-        before = {limit.name: self.figures[policy, limit.name] for limit in limits}
-        self._measure([policy], limits)
-        for name, first in before.items():
-            again = self.figures[policy, name]
-            spread = math.hypot(first.spread, again.spread) / 2
-            self.figures[policy, name] = Figure((first.ratio + again.ratio) / 2, spread)
+        """Whether more moments confirm what the first said: it was lucky, if any was."""
+        for _ in range(CONFIRMED):
+            self._measure([policy], limits)
+            if max(self._mean(policy, limit) for limit in limits) > 1:
+                return False
         return self._over(policy, limits) <= 1
 
-    def _share(self, policy: Policy, limit: Limit) -> float:
-        return self.figures[policy, limit.name].ratio * self.study.dense[limit.name] / limit.allowed
+    def _mean(self, policy: Policy, limit: Limit) -> float:
+        """What was measured as a share of the ceiling."""
+        return self.figure(limit.name, policy).ratio * self.study.dense[limit.name] / limit.most
 
     def _over(self, policy: Policy, limits: Sequence[Limit]) -> float:
-        """What was measured as a share of its ceiling, the worst of all."""
-        return max(self._share(policy, limit) for limit in limits)
+        """What was measured with its spread on top as a share of its ceiling, the worst of all."""
+        return max(self._mean(policy, x) * (1 + self.figure(x.name, policy).spread) for x in limits)
 
     def _told(self, trial: Trial, limits: Sequence[Limit]) -> str:
-        shares = ", ".join(f"{self._share(trial.policy, x):.1%} of the {x.name} allowed" for x in limits)
-        return f"trial {trial.number + 1} takes {shares}"
+        found = [(x, self._mean(trial.policy, x), self.figure(x.name, trial.policy).spread) for x in limits]
+        shares = ", ".join(f"{mean:.1%} ± {spread:.1%} of the {limit.name} allowed" for limit, mean, spread in found)
+        return f"trial {trial.number} takes {shares}"
 
     def _passed_over(self, first: Trial, taken: Trial, limits: Sequence[Limit]) -> str:
         if taken.policy == first.policy:

@@ -17,6 +17,7 @@ from autoprune.structure.clusters import Found
 from autoprune.structure.edits import Frozen, Index, layer_of
 from autoprune.structure.labels import Flow
 from autoprune.values.space import Choice
+from autoprune.values.terms import Op
 
 NO_READER = "is read by no layer after it"
 UNUSED = "is not used in the forward pass"
@@ -111,10 +112,10 @@ def _rest(flow: Flow, found: Found, reasons: Mapping[int, str], named: set[str])
             yield Frozen(layer, units, (first[layer] or NO_READER) if layer in used else UNUSED, (layer,))
 
 
-def unpriced(flow: Flow) -> tuple[str, ...]:
-    """The operators that read weights and may multiply by them, and whose MACs are not known, for people."""
+def unpriced(flow: Flow) -> list[Op]:
+    """The operators that read weights and may multiply by them, and whose MACs are not known."""
     unknown = (one for one in flow.uncounted if not _free(one.op, one.func))
-    return tuple(dict.fromkeys(one.what for one in unknown))
+    return [Op(what, 0, (), known=False) for what in dict.fromkeys(one.what for one in unknown)]
 
 
 def _free(op: str, func: object) -> bool:

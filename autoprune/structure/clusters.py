@@ -85,10 +85,11 @@ def _signatures(flow: Flow, component: Index) -> dict[int, tuple[tuple[int, int]
     columns = [np.arange(leaf.first, leaf.first + leaf.size) for leaf in flow.leaves]
     columns += [nodes[nodes != PAD] for work in flow.work for nodes in work.labels if nodes is not None]
     sizes = [len(column) for column in columns]
-    keys = np.stack([component[_all(columns)], np.repeat(np.arange(len(columns)), sizes)])
-    pairs, counts = np.unique(keys, axis=1, return_counts=True)
+    keys = component[_all(columns)] * len(columns) + np.repeat(np.arange(len(columns)), sizes)
+    pairs, counts = np.unique(keys, return_counts=True)
+    units, places = np.divmod(pairs, len(columns))
     found: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for unit, column, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+    for unit, column, count in zip(units.tolist(), places.tolist(), counts.tolist(), strict=True):
         found[unit].append((column, count))
     return {unit: tuple(places) for unit, places in found.items()}
 

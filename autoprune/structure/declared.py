@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from autoprune import inputs
 from autoprune.errors import ConfigError, first_line
 from autoprune.structure import operators
 from autoprune.structure.labels import Call, Flow, Nodes
+from autoprune.values.ranges import Range
 
 
 class Operator(Protocol):
@@ -57,7 +58,7 @@ class KeepsChannels:
     """
 
     of: str
-    dim: int = 1
+    dim: Annotated[int, Range(-16, 16)] = 1
 
     def follow(self, call: Call) -> None:
         """As `Operator.follow`."""

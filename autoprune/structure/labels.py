@@ -27,7 +27,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from autoprune import inputs
 from autoprune.structure.edits import layer_of
 from autoprune.structure.formulas import formula_of
-from autoprune.structure.places import Places
+from autoprune.structure.places import Functions, Places
+from autoprune.structure.routed import Routed
 
 Nodes = NDArray[np.int64]
 Labels = tuple[Nodes | None, ...]  # one entry a dimension
@@ -103,9 +104,10 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes = 1  # PAD is the first
         self.scalars: list[str] = []  # parameters without a dimension
         self.owners = _owners(model)
-        self.places = Places()
+        self.places, self.routed, self.functions = Places(), Routed(), Functions()
         self._statistics: dict[int, tuple[Nodes, str]] = {}
         self._met: set[int] = set()
+        self._carried: dict[int, tuple[Tensor, tuple[Nodes, ...]]] = {}
         self._known: dict[int, tuple[Tensor, Labels]] = {}
         # The parameter or buffer that a tensor comes from; "" where the network's inputs have a part in it.
         self._origin: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
@@ -120,7 +122,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Inside, `model` runs on `example`: what is computed from that is told from what comes from weights alone."""
         for tensor in inputs.tensors(example):
             self._origin[tensor] = ""
-        with self, self.places.watching(model):
+        with self, self.places.watching(model), Functions() as self.functions:
             yield
 
     def pin_outputs(self, outputs: object) -> None:
@@ -173,11 +175,20 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def meets(self, statistic: Nodes, nodes: Nodes) -> bool:
         """Whether `nodes` are those that the `statistic` is of; then it normalises them."""
         own, _ = self._statistics[int(statistic[0])]
-        if not np.array_equal(own, nodes):
+        if not np.array_equal(np.unique(own), np.unique(nodes)):
             return False
         self.renormalised.append(nodes)
         self._met.add(int(statistic[0]))
         return True
+
+    def carried(self, tensor: Tensor) -> tuple[Nodes, ...]:
+        """The statistics that `tensor` is made of, where the dimension that they were taken over is gone."""
+        return self._carried[id(tensor)][1] if id(tensor) in self._carried else ()
+
+    def carry(self, tensors: Iterable[Tensor], statistics: tuple[Nodes, ...]) -> None:
+        """Say that `tensors` are made of these `statistics`, see `carried`."""
+        for tensor in tensors if statistics else ():
+            self._carried[id(tensor)] = (tensor, statistics)
 
     def join(self, left: Nodes | None, right: Nodes | None, why: str) -> Nodes | None:
         """`left` and `right` go together, position by position; None on one side pins the other.
@@ -212,10 +223,12 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._handler(func, call.op)(call)
         if func is not UNCOUNTED:
             self.made.append([(tuple(t.shape), self.labels(t), t.element_size()) for t in call.outputs])
+        self.routed.note(call, self.places.words())
         flops, scales = formula_of(func.overloadpacket), self._scales(call)
         if flops and scales:
             macs = flops(*args, **kwargs, out_val=out) // 2
             self.work.append(call.work(macs, scales, *self._geometry(call)))
+            self.routed.multiplied(call)
         elif (
             flops
             or "attention" in call.op

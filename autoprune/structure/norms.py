@@ -65,7 +65,8 @@ def reduce(call: Call) -> None:
             nodes if d not in over else _statistic(call, nodes, out.shape[d], why) for d, nodes in enumerate(labels)
         ]
     else:
-        call.flow.pin([labels[d] for d in over], why)
+        lost = (_statistic(call, labels[d], 1, why) for d in over)
+        call.flow.carry(call.outputs, tuple(one for one in lost if one is not None))
         kept = [nodes for d, nodes in enumerate(labels) if d not in over]
     for which in range(len(call.outputs)):
         call.set(kept, which)

@@ -50,6 +50,16 @@ def pointwise(call: Call) -> None:
     for which, out in enumerate(call.outputs):
         labels = [_aligned(call, out, out.dim() - 1 - dim) for dim in range(out.dim())]
         call.set(labels, which)
+    _normalise(call)
+
+
+def _normalise(call: Call) -> None:
+    """A statistic that has no dimension of its own meets what it was taken over, or is handed on."""
+    flow, unmet = call.flow, []
+    for tensor in call.inputs:
+        beside = [n for other in call.inputs if other is not tensor for n in call.labels(other) if n is not None]
+        unmet += [one for one in flow.carried(tensor) if not any(flow.meets(one, nodes) for nodes in beside)]
+    flow.carry(call.outputs, tuple(unmet))
 
 
 def _aligned(call: Call, out: Tensor, from_right: int) -> Nodes | None:
@@ -106,9 +116,10 @@ HANDLERS: Mapping[str, Callable[[Call], None]] = {
     **_named(moves.stack, "stack"),
     **_named(moves.packed, "_pack_padded_sequence"),
     **_named(moves.expand, "expand"),
-    **_named(moves.move, "view _unsafe_view reshape permute transpose t squeeze unsqueeze slice select split "
-                         "split_with_sizes unsafe_split unsafe_split_with_sizes chunk constant_pad_nd flip roll repeat "
-                         "index_select unbind narrow movedim unfold diagonal tril triu"),
+    **_named(moves.slice_, "slice"),
+    **_named(moves.split, "split split_with_sizes unsafe_split unsafe_split_with_sizes chunk"),
+    **_named(moves.move, "view _unsafe_view reshape permute transpose t squeeze unsqueeze select constant_pad_nd flip "
+                         "roll repeat index_select unbind narrow movedim unfold diagonal tril triu"),
     **_named(blocks.pixel_shuffle, "pixel_shuffle"),
     **_named(blocks.pixel_unshuffle, "pixel_unshuffle"),
     **_named(blocks.channel_shuffle, "channel_shuffle native_channel_shuffle"),

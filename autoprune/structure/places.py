@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 class Places:
@@ -48,6 +50,27 @@ class Places:
             self._running.clear()
             for handle in handles:
                 handle.remove()
+
+
+class Functions(TorchFunctionMode):
+    """Which function of torch is running, as the network calls it: a `chunk` has become a `split` as an operator.
+
+    Attributes:
+        running: its name; "" for none, or for one that a function of torch's own calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = ""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.running = getattr(func, "__name__", "")
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.running = ""
 
 
 def described(name: str, module: nn.Module) -> str:

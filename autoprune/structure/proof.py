@@ -6,7 +6,8 @@ shortcut or a concatenation still runs.
 
 A group by itself is proven where that is cheap (`structure.scenes`): in the smallest module that holds all its
 tensors, called as the network calls it, on small images if the network takes them. What fails there is decided by the
-whole network at its own size, and there all groups are proven together.
+whole network at its own size, once for all groups that are cut alike and fail alike; and there all groups are proven
+together.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from autoprune.inputs import Inputs, first, mapped, repeated, size
 from autoprune.structure import scenes
 from autoprune.structure.edits import Index
-from autoprune.structure.scenes import Cuts, Scene
+from autoprune.structure.scenes import NO_EFFECT, Cuts, Doubt, Scene
 from autoprune.structure.training import Training
+
+_FIRST, _SECOND, _BOTH = (0,), (1,), (0, 1)  # of the two random parts of each group
 
 
 def prove(
@@ -84,56 +87,75 @@ class _Prover:
         self._training = training and scenes.whole(training.probe, example)
         self._only: frozenset[str] = training.reads if training else frozenset()
         self._precise: dict[int, Scene] = {}
+        self._proven: set[object] = set()  # what groups look like that were proven, and that the network refuted
+        self._lost: set[object] = set()
 
     def refuted_alone(self) -> dict[int, str]:
         """Each group by itself: what no smaller scene proves, the network refutes or proves."""
-        small = scenes.smaller(self._network)
-        within = scenes.inside(small, [scenes.home(group) for group in self._cuts])
-        refuted = {}
+        small, within = scenes.smaller(self._network, [scenes.home(group) for group in self._cuts])
+        refuted: dict[int, str] = {}
         for index, group in enumerate(self._cuts):
-            near = [within[home], small] if (home := scenes.home(group)) in within else [small]
             if self._only.issuperset(one.tensor for one in group):
                 refuted[index] = "runs in training mode only"
                 continue
-            unsure = self._trained([index]) or all(self._refute(scene, [index]) for scene in near)
-            if unsure and (why := self.refute([index])):
+            near = [within[home], small] if (home := scenes.home(group)) in within else [small]
+            if why := self._refuted(index, near):
                 refuted[index] = why
         return refuted
 
+    def _refuted(self, index: int, near: Sequence[Scene]) -> str:
+        """Why the group is refuted, "" if it is proven in one of `near` or in the network.
+
+        Of many that are cut alike, the first is proven with two parts of its units: what is wrong may look right in
+        one, by symmetry. The others are proven with the second, and with the first when all are proven together. And
+        the network refutes the first; the others are refuted by their own modules, if they fail as its module did.
+        """
+        failed: list[object] = []
+        for scene in () if self._trained([index]) else near:
+            looks = scenes.looks(scene, self._cuts[index])
+            doubt = self._refute(scene, [index], _SECOND if looks in self._proven else _BOTH)
+            if not doubt:
+                self._proven.add(looks)
+                return ""
+            if doubt.fails and looks in self._lost:
+                return doubt.why
+            failed += [looks] if doubt.fails else []
+        if why := self.refute([index]):
+            self._lost.update(failed)
+        return why
+
     def refute(self, groups: Sequence[int]) -> str:
         """Why these groups are not what the labels say, in the whole network; "" if they are."""
-        why = self._refute(self._network, groups)
-        if not why and self._training and (read := self._trained(groups)):
-            why = self._refute(self._training, groups)
-            return why and f"is read by {read[0]!r} in training mode only, and there {why}"
-        return why
+        parts = _BOTH if len(groups) == 1 else _FIRST
+        doubt = self._refute(self._network, groups, parts)
+        if not doubt and self._training and (read := self._trained(groups)):
+            doubt = self._refute(self._training, groups, parts)
+            return f"is read by {read[0]!r} in training mode only, and there {doubt.why}" if doubt else ""
+        return doubt.why if doubt else ""
 
     def _trained(self, groups: Sequence[int]) -> list[str]:
         """The layers of these groups that run in training mode only."""
         return [one.layer for index in groups for one in self._cuts[index] if one.tensor in self._only]
 
-    def _refute(self, scene: Scene, groups: Sequence[int]) -> str:
-        """One group is tried with two parts of its units: what is wrong may look right in one, by symmetry.
-
-        That one part has no effect refutes nothing: its units may be dead on these samples.
-        """
-        unseen = scenes.NO_EFFECT
-        for draw in range(2 if len(groups) == 1 else 1):
-            why = self._try(scene, groups, draw)
-            if why not in ("", scenes.NO_EFFECT):
-                return why
-            unseen = unseen and why
+    def _refute(self, scene: Scene, groups: Sequence[int], parts: Sequence[int]) -> Doubt | None:
+        """That one part has no effect refutes nothing: its units may be dead on these samples."""
+        unseen: Doubt | None = NO_EFFECT
+        for part in parts:
+            doubt = self._try(scene, groups, part)
+            if doubt not in (None, NO_EFFECT):
+                return doubt
+            unseen = unseen and doubt
         return unseen
 
-    def _try(self, scene: Scene, groups: Sequence[int], draw: int) -> str:
+    def _try(self, scene: Scene, groups: Sequence[int], part: int) -> Doubt | None:
         cuts = [self._cuts[i] for i in groups]
-        units = [_part(len(c[0].index), (i, draw), self._least[i]) for i, c in zip(groups, cuts, strict=True)]
+        units = [_part(len(c[0].index), (i, part), self._least[i]) for i, c in zip(groups, cuts, strict=True)]
         shapes_only = not self._weak.isdisjoint(groups)
-        why = scene.refute(cuts, units, shapes_only=shapes_only)
-        if why == scenes.NO_EFFECT:  # too small to be seen in single precision
+        doubt = scene.refute(cuts, units, shapes_only=shapes_only)
+        if doubt == NO_EFFECT:  # too small to be seen in single precision
             precise = self._precise[id(scene)] = self._precise.get(id(scene)) or scene.precise()
-            why = precise.refute(cuts, units, shapes_only=shapes_only)
-        return why
+            doubt = precise.refute(cuts, units, shapes_only=shapes_only)
+        return doubt
 
 
 def _part(units: int, seed: tuple[int, int], least: int) -> Index:

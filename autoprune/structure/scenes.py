@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,15 +23,31 @@ from autoprune.copies import copied
 from autoprune.errors import first_line
 from autoprune.inputs import Inputs, arguments, mapped, moved, tensors
 from autoprune.structure.edits import Index, Slice
+from autoprune.structure.failures import explained
 from autoprune.structure.prune import cut
 
-NO_EFFECT = "leaving its units out changes nothing that could be seen"
 _TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
 _EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
 _SIDES = (64, 128)  # of small images, where those of the example are at least twice as large
 
 Cuts = Sequence[Sequence[Slice]]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a scene does not prove what was cut.
+
+    Attributes:
+        why: in words.
+        fails: whether what is left cannot run at all.
+    """
+
+    why: str
+    fails: bool = False
+
+
+NO_EFFECT = Doubt("leaving its units out changes nothing that could be seen")
 
 
 @dataclass(frozen=True)
@@ -54,25 +70,38 @@ class Scene:
     scale: float = 1.0
     random: bool = False
 
-    def refute(self, cuts: Cuts, units: Sequence[Index], *, shapes_only: bool) -> str:
-        """Why cutting each group to its `units` is not what ignoring all others is; "" if it is."""
+    def refute(self, cuts: Cuts, units: Sequence[Index], *, shapes_only: bool) -> Doubt | None:
+        """Why cutting each group to its `units` is not what ignoring all others is; None if it is."""
         cuts = [[self._own(one) for one in group] for group in cuts]
-        try:
-            pruned = _answers(cut(self.module, cuts, units, share=True), self.calls)
-        except Exception as wrong:
-            return f"the pruned network fails: {first_line(wrong)}"
+        pruned = self._pruned(cuts, units)
+        if isinstance(pruned, Doubt):
+            return pruned
         if pruned.shape != self.dense.shape:
-            return f"the pruned network's output has another shape, {tuple(pruned.shape)}"
+            return Doubt("changes the size of the network's output")
         if shapes_only or self.random:
-            return ""
+            return None
         with _ignoring(self.module, cuts, units):
             ignored = _answers(self.module, self.calls)
         return _compare(self.dense, ignored, pruned, self.scale)
 
     def precise(self) -> Scene:
-        """The same in double precision."""
+        """The same in double precision; itself, where the module asks for single precision."""
         module, calls = copied(self.module).double(), moved(self.calls, torch.float64)
-        return dataclasses.replace(self, module=module, calls=calls, dense=_answers(module, calls), scale=1e-6)
+        try:
+            dense = _answers(module, calls)
+        except Exception:  # whatever a network raises on numbers of another type
+            return self
+        return dataclasses.replace(self, module=module, calls=calls, dense=dense, scale=1e-6)
+
+    def _pruned(self, cuts: Cuts, units: Sequence[Index]) -> Tensor | Doubt:
+        try:
+            left = cut(self.module, cuts, units, share=True)
+        except Exception as wrong:
+            return Doubt(f"cannot be cut: {first_line(wrong)}", fails=True)
+        try:
+            return _answers(left, self.calls)
+        except Exception:
+            return Doubt(explained(left, self.name, lambda: _answers(left, self.calls)), fails=True)
 
     def _own(self, one: Slice) -> Slice:
         return dataclasses.replace(one, tensor=one.tensor.removeprefix(f"{self.name}.")) if self.name else one
@@ -85,39 +114,64 @@ def whole(probe: nn.Module, example: Inputs) -> Scene:
     return Scene("", probe, calls, dense, random=probe.training and not torch.equal(dense, _answers(probe, calls)))
 
 
-def smaller(network: Scene) -> Scene:
-    """The network on one sample, and of images on the smallest that it takes; itself where it takes none of these."""
-    for side in (*_SIDES, 0):
-        calls = mapped(network.calls, partial(_corner, side=side))
-        with contextlib.suppress(Exception):  # what a network of another size raises
-            return dataclasses.replace(network, calls=calls, dense=_answers(network.module, calls))
-    return network
+def smaller(network: Scene, homes: Sequence[str]) -> tuple[Scene, dict[str, Scene]]:
+    """The network on one sample, and of images on the smallest that it takes; itself where it takes none of these.
 
-
-def inside(network: Scene, homes: Sequence[str]) -> dict[str, Scene]:
-    """For each module, itself or the next larger one that the network calls, with all its calls; without the network.
-
-    One that cannot be called once more with the same arguments is left out.
+    And for each of the modules `homes` of it, that module or the next larger one that the network calls, with all its
+    calls; without the network.
     """
     around = {home: [home.rsplit(".", up)[0] for up in range(home.count(".") + 1)] for home in homes if home}
-    calls: dict[str, list[Arguments]] = {name: [] for names in around.values() for name in names}
+    for side in (*_SIDES, 0):
+        try:
+            small, seen = _watched(network, mapped(network.calls, partial(_corner, side=side)), around)
+        except Exception:  # what a network of another size raises
+            continue
+        return small, _inside(small, seen, around)
+    return network, _inside(network, _watched(network, network.calls, around)[1], around)
+
+
+@dataclass
+class _Seen:
+    """How the network calls a module: all arguments of each call, and what it answers."""
+
+    calls: list[Arguments] = field(default_factory=list)
+    answers: list[Tensor] = field(default_factory=list)
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.calls.append(mapped((args, kwargs), Tensor.clone))
+
+    def leave(self, module: nn.Module, args: object, outputs: Any) -> None:
+        self.answers.append(_numbers(outputs))
+
+
+def _watched(
+    network: Scene, calls: tuple[Arguments, ...], around: Mapping[str, Sequence[str]]
+) -> tuple[Scene, dict[str, _Seen]]:
+    """The network with these `calls`, and how it calls each module of `around`."""
+    seen = {name: _Seen() for names in around.values() for name in names}
     with contextlib.ExitStack() as hooks:
-        for name, seen in calls.items():
-            hook = network.module.get_submodule(name).register_forward_pre_hook(
-                partial(_note, seen), prepend=True, with_kwargs=True
-            )
-            hooks.callback(hook.remove)
-        _answers(network.module, network.calls)
+        for name, one in seen.items():
+            module = network.module.get_submodule(name)
+            hooks.callback(module.register_forward_pre_hook(one.enter, prepend=True, with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(one.leave).remove)
+        return dataclasses.replace(network, calls=calls, dense=_answers(network.module, calls)), seen
+
+
+def _inside(network: Scene, seen: Mapping[str, _Seen], around: Mapping[str, Sequence[str]]) -> dict[str, Scene]:
+    called = {name: one for name, one in seen.items() if one.calls}
     made: dict[str, Scene] = {}
     for home, names in around.items():
-        name = next((name for name in names if calls[name]), "")
-        if name and name not in made:
-            with contextlib.suppress(Exception):
-                module = network.module.get_submodule(name)
-                made[name] = Scene(name, module, tuple(calls[name]), _answers(module, calls[name]))
-        if name in made:
-            made[home] = made[name]
+        if name := next((name for name in names if name in called), ""):
+            one = called[name]
+            made[home] = Scene(name, network.module.get_submodule(name), tuple(one.calls), torch.cat(one.answers))
     return made
+
+
+def looks(scene: Scene, cuts: Sequence[Slice]) -> object:
+    """What two groups have in common that are cut alike in modules of one class, called alike: all but names."""
+    shapes = [[tuple(t.shape) for t in tensors(call)] for call in scene.calls]
+    edits = tuple((c.tensor.removeprefix(scene.name), c.dim, c.role, c.index.shape, c.index.tobytes()) for c in cuts)
+    return type(scene.module), repr(shapes), edits
 
 
 def home(cuts: Sequence[Slice]) -> str:
@@ -135,29 +189,29 @@ def _corner(tensor: Tensor, side: int) -> Tensor:
     return tensor[:1, ..., :height, :width].contiguous()
 
 
-def _note(seen: list[Arguments], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    seen.append(mapped((args, kwargs), Tensor.clone))
-
-
 def _answers(model: nn.Module, calls: Sequence[Arguments]) -> Tensor:
     """All floating-point numbers that `model` answers, as one vector; it may change its arguments in place."""
     with torch.no_grad():
-        outputs = [model(*args, **kwargs) for args, kwargs in mapped(list(calls), Tensor.clone)]
-    return torch.cat([t.flatten() for t in tensors(outputs) if t.is_floating_point()])
+        return _numbers([model(*args, **kwargs) for args, kwargs in mapped(list(calls), Tensor.clone)])
 
 
-def _compare(dense: Tensor, ignored: Tensor, pruned: Tensor, scale: float) -> str:
+def _numbers(outputs: Any) -> Tensor:
+    """All floating-point numbers of `outputs`, copied."""
+    return torch.cat([torch.zeros(0), *(t.flatten() for t in tensors(outputs) if t.is_floating_point())])
+
+
+def _compare(dense: Tensor, ignored: Tensor, pruned: Tensor, scale: float) -> Doubt | None:
     if not dense.numel():
         return NO_EFFECT
     largest = float(dense.abs().max())
     apart = float((pruned - ignored).abs().max())
     if not math.isfinite(apart) or not largest:
-        return "the outputs are not finite, so nothing can be compared"
+        return Doubt("the outputs are not finite, so nothing can be compared")
     if apart > _TOLERANCE * scale * largest:
-        return f"the pruned network computes something else (off by {apart / largest:.1e} of its output)"
+        return Doubt(f"the pruned network computes something else (off by {apart / largest:.1e} of its output)")
     if float((dense - ignored).abs().max()) < _EFFECT * scale * largest:
         return NO_EFFECT
-    return ""
+    return None
 
 
 @contextlib.contextmanager

@@ -41,12 +41,13 @@ class Trace:
     Attributes:
         choices: in order of execution; the levels are the numbers of units that may stay, mostly from 1 to all.
         edits: edits[i] are what a level of choices[i] does.
-        ops: every operator that multiplies, with its MACs for one example.
+        ops: every operator that multiplies, with its MACs for one example; or that reads weights and whose MACs are not
+            known.
         parameters: every parameter, with its elements.
         state: every parameter and buffer, with its bytes.
         blocks: the memory that a forward pass of one example holds; empty where declared layers hide it.
         frozen: what may not be pruned; a layer with parameters that is in no choice is here, with its reason.
-        unpriced: operators that read weights and whose MACs are not known, for people; `ops` leaves them out.
+        routed: modules, for people, whose MACs depend on the input's values; `ops` has those of the example.
         proofs: one a choice: "exact", or "shapes" where a normalisation over channels allows no more.
     """
 
@@ -58,7 +59,17 @@ class Trace:
     proofs: tuple[str, ...]
     state: tuple[Op, ...] = ()
     blocks: tuple[sizes.Block, ...] = ()
-    unpriced: tuple[str, ...] = ()
+    routed: tuple[str, ...] = ()
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The operators whose MACs are not known, for people."""
+        return tuple(op.name for op in self.ops if not op.known)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its costs must know."""
+        return tuple(f"The MACs of {one} depend on the input: those of the example are counted." for one in self.routed)
 
 
 def trace(model: nn.Module, example: Inputs, declared: Sequence[Operator] = ()) -> Trace:
@@ -73,6 +84,7 @@ def trace(model: nn.Module, example: Inputs, declared: Sequence[Operator] = ()) 
     probe = _probe(model)
     outputs, flow = _run(probe, inputs.first(example, 1), known := Declared(declared))
     flow.pin_outputs(outputs)
+    routed = tuple(dict.fromkeys(flow.routed.words))
     learning = training.followed(probe, example, flow, known)
     found = clusters.cluster(flow, recurrent.least(probe))
     least = [group.levels[0] for group in found.groups]
@@ -90,13 +102,13 @@ def trace(model: nn.Module, example: Inputs, declared: Sequence[Operator] = ()) 
     return Trace(
         choices=choices,
         edits=tuple(found.cuts[i] for i in kept),
-        ops=tuple(sizes.operators(flow, unit_of, choices)),
+        ops=(*sizes.operators(flow, unit_of, choices), *accounts.unpriced(flow)),
         parameters=tuple(sizes.parameters(flow, unit_of, choices)),
         frozen=frozen,
         proofs=tuple(SHAPES if i in found.weak else EXACT for i in kept),
         state=tuple(sizes.state(flow, model, unit_of, choices)),
         blocks=() if known.layers else tuple(sizes.blocks(flow, footprint(probe, example), unit_of, choices)),
-        unpriced=accounts.unpriced(flow),
+        routed=routed,
     )
 
 

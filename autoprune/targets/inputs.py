@@ -10,21 +10,12 @@ from pathlib import Path
 
 import torch
 
-from autoprune.errors import ConfigError
 from autoprune.inputs import Inputs, moved, repeated
 
 
 def batch_of(example: Inputs, batch: int) -> Inputs:
     """The first sample of `example`, `batch` times, on the CPU."""
     return repeated(moved(example, "cpu"), batch)
-
-
-def checked(target: str, batch: int, threads: int = 0) -> None:
-    """Raises ConfigError for a batch or a number of threads that cannot be."""
-    if batch < 1:
-        raise ConfigError(f"target {target}: batch={batch}; at least 1 is needed")
-    if threads < 0:
-        raise ConfigError(f"target {target}: threads={threads}; at least 1 is needed, or 0 for torch's own number")
 
 
 def threads_of(threads: int) -> int:

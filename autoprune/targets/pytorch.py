@@ -16,7 +16,8 @@ from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.inputs import Inputs, arguments, call, moved
 from autoprune.protocols import Sampler
-from autoprune.targets.inputs import batch_of, checked, processor, threads_of
+from autoprune.targets.inputs import batch_of, processor, threads_of
+from autoprune.values.ranges import Batch, Threads, require
 
 Dtype = Literal["fp32", "bf16"]
 
@@ -32,13 +33,13 @@ class Torch:
         channels_last: memory layout of images and kernels.
     """
 
-    batch: int = 1
-    threads: int = 0
+    batch: Batch = 1
+    threads: Threads = 0
     dtype: Dtype = "fp32"
     channels_last: bool = False
 
     def __post_init__(self) -> None:
-        checked("torch", self.batch, self.threads)
+        require(self)
 
     @property
     def key(self) -> Mapping[str, str | int]:
@@ -121,13 +122,13 @@ class TorchCuda:
         graph: replay one CUDA graph instead of launching every operator.
     """
 
-    batch: int = 1
+    batch: Batch = 1
     dtype: Dtype = "fp32"
     channels_last: bool = False
     graph: bool = False
 
     def __post_init__(self) -> None:
-        checked("torch-cuda", self.batch)
+        require(self)
         if not torch.cuda.is_available():
             raise ConfigError(
                 "target torch-cuda: this machine has no CUDA device; targets torch and onnxruntime need none"

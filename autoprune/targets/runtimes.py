@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import onnx
 from torch import nn
@@ -20,7 +20,8 @@ from autoprune.inputs import Inputs
 from autoprune.protocols import Sampler
 from autoprune.targets import program
 from autoprune.targets.graph import Cutter, exported, fed
-from autoprune.targets.inputs import batch_of, bound_to, checked, own_processors, processor, threads_of
+from autoprune.targets.inputs import batch_of, bound_to, own_processors, processor, threads_of
+from autoprune.values.ranges import Batch, Range, Threads, require
 
 
 class _TakesOnnx:
@@ -60,12 +61,12 @@ class OnnxRuntime(_TakesOnnx):
         threads: of one operator; 0 takes torch's own number.
     """
 
-    batch: int = 1
-    threads: int = 0
+    batch: Batch = 1
+    threads: Threads = 0
     name = "onnxruntime"
 
     def __post_init__(self) -> None:
-        checked(self.name, self.batch, self.threads)
+        require(self)
 
     @property
     def key(self) -> Mapping[str, str | int]:
@@ -120,13 +121,13 @@ class OpenVino(_TakesOnnx):
         dtype: that the runtime may compute in.
     """
 
-    batch: int = 1
-    threads: int = 0
+    batch: Batch = 1
+    threads: Threads = 0
     dtype: Literal["fp32", "bf16"] = "fp32"
     name = "openvino"
 
     def __post_init__(self) -> None:
-        checked(self.name, self.batch, self.threads)
+        require(self)
         try:
             import openvino  # noqa: F401
         except ImportError:
@@ -182,19 +183,17 @@ class Command(_TakesOnnx):
     """
 
     command: str
-    batch: int = 1
-    timeout: float = 120.0
+    batch: Batch = 1
+    timeout: Annotated[float, Range(0, 86_400, above=True)] = 120.0
     device: str = ""
     name = "command"
 
     def __post_init__(self) -> None:
-        checked(self.name, self.batch)
+        require(self)
         if not any("{model}" in word for word in self._words()):
             raise ConfigError(
                 f"target command: {self.command!r} does not say where the ONNX file goes; write {{model}} there"
             )
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise ConfigError(f"target command: timeout={self.timeout}; seconds above 0 are needed")
 
     @property
     def key(self) -> Mapping[str, str | int]:

@@ -8,6 +8,7 @@ the holdout among them: it flatters them, and reports say so.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from autoprune.errors import ConfigError, DataError
 from autoprune.models.resnet import DEPTHS, ResNet
 from autoprune.models.weights import load_trained
 from autoprune.task import Images, Task
+from autoprune.values.ranges import Range
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MODELS = tuple(f"resnet{depth}" for depth in DEPTHS)
+Holdout = Annotated[int, Range(1, 49_999)]
 _TRAIN = tuple(f"data_batch_{n}.bin" for n in range(1, 6))
 _TEST = ("test_batch.bin",)
 _RECORDS, _RECORD = 10_000, 3_073  # one label byte, then 3 x 32 x 32 pixels
@@ -28,7 +31,7 @@ _WHERE = "the binary version of CIFAR-10 is to be had at https://www.cs.toronto.
 _WEIGHTS = "trained weights with the names of github.com/akamaster/pytorch_resnet_cifar10 fit"
 
 
-def cifar10(model: str = "resnet56", weights: str = "", data: str = "", holdout: int = 5000) -> Task:
+def cifar10(model: str = "resnet56", weights: str = "", data: str = "", holdout: Holdout = 5000) -> Task:
     """CIFAR-10, 10 classes of 32 x 32 colour images, and a ResNet with option-A shortcuts.
 
     Args:

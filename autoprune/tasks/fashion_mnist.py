@@ -23,6 +23,7 @@ WEIGHTS = idx.EMBEDDED / "resnet20_fashion_mnist.safetensors"
 MEAN, STD = (0.286,), (0.353,)
 _FULL = {"train-images-idx3-ubyte": 60_000, "train-labels-idx1-ubyte": 60_000,
          "t10k-images-idx3-ubyte": 10_000, "t10k-labels-idx1-ubyte": 10_000}  # fmt: skip
+_MOST = 60_000 * 28 * 28  # numbers in one of them
 
 
 def fashion_mnist(model: str = "resnet20", data: str = "") -> Task:
@@ -86,7 +87,7 @@ def _checked(directory: Path, name: str, *, full: bool) -> np.ndarray:
         "the full set is in the Debian package dataset-fashion-mnist and at github.com/zalandoresearch/fashion-mnist"
     )
     try:
-        array = idx.read(directory, name)
+        array = idx.read(directory, name, _MOST)
     except DataError as wrong:
         raise DataError(f"{wrong}; {where}") from None
     if full and len(array) != _FULL[name]:
@@ -95,7 +96,7 @@ def _checked(directory: Path, name: str, *, full: bool) -> np.ndarray:
 
 
 def _images(images: np.ndarray, labels: np.ndarray, *, pad: int = 0, flip: bool = False) -> Images:
-    if len(images) != len(labels) or labels.max() > 9 or images.shape[1:] != (28, 28):
+    if images.shape != (len(labels), 28, 28) or labels.ndim != 1 or not len(labels) or labels.max() > 9:
         raise DataError(f"Fashion-MNIST has 28 x 28 images with labels 0-9; here {images.shape} and {labels.shape}")
     pixels = torch.from_numpy(images[:, None].copy())
     return Images(pixels, torch.from_numpy(labels.astype(np.int64)), MEAN, STD, pad=pad, flip=flip)

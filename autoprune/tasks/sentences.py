@@ -11,21 +11,27 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from autoprune import bounded
 from autoprune.data import place
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import ConfigError, DataError, reason
 from autoprune.inputs import call
 from autoprune.models.sentence_encoder import SentenceEncoder, sentence_encoder
 from autoprune.splits import mixed
 from autoprune.task import Batch, Split, Task
+from autoprune.values.ranges import Range
 
 FILE, FOLDER = "sentences.txt", "minilm"
 NEAREST = 10
 _BATCH = 100
+_MOST = 64 * bounded.MIB  # of the text
 _FEWEST = 2 * (NEAREST + 1)  # sentences of a split, or the nearest are nearly all
+Length = Annotated[int, Range(3, 8192)]
+Part = Annotated[int, Range(_FEWEST, 10**9)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Sentences:
         return {"input_ids": self.tokens[places], "attention_mask": self.real[places]}, self.vectors[places]
 
 
-def sentences(weights: str = "", data: str = "", length: int = 32, holdout: int = 500, test: int = 500) -> Task:
+def sentences(weights: str = "", data: str = "", length: Length = 32, holdout: Part = 500, test: Part = 500) -> Task:
     """Sentences, and all-MiniLM-L6-v2 or another text encoder of Hugging Face with the mean over tokens.
 
     Args:
@@ -147,10 +153,10 @@ def _drawn(start: int, end: int) -> Tensor:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in bounded.read(file, _MOST).decode().splitlines() if line.strip()]
     except FileNotFoundError:
         raise DataError(f"{file} is missing; it should hold plain sentences, one a line") from None
     except (OSError, UnicodeDecodeError) as wrong:
         raise DataError(
-            f"{file} cannot be read ({wrong}); it should hold plain sentences in UTF-8, one a line"
+            f"{file} cannot be read ({reason(wrong)}); it should hold plain sentences in UTF-8, one a line"
         ) from None

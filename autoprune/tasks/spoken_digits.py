@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoprune import bounded
 from autoprune.data import place
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import ConfigError, DataError, reason
 from autoprune.models import build
 from autoprune.models.speech import BANDS
 from autoprune.models.weights import load_trained
@@ -40,6 +40,7 @@ MEAN, STD = -6.0, 4.0  # of the features, about
 SILENCE = (float(np.log(FLOOR)) - MEAN) / STD
 _TEST_TAKES, _HOLDOUT_TAKES = 5, 15  # takes 0 to 4 are the official test; 5 to 14 score the search
 _WHERE = "its README says how it is made from github.com/Jakobovski/free-spoken-digit-dataset"
+_MOST = 128 * bounded.MIB  # of one array; all recordings are 21
 _ARRAYS = ("samples", "offset", "digit", "speaker", "take")
 
 
@@ -188,13 +189,28 @@ def _waves(samples: NDArray[Any], offset: NDArray[Any]) -> Iterator[Tensor]:
 
 def _read(file: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in _ARRAYS}
+        arrays = bounded.arrays(file, _ARRAYS, _MOST)
     except FileNotFoundError:
         raise DataError(f"{file} is missing; {_WHERE}") from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as wrong:
-        raise DataError(f"{file} is damaged ({wrong}); {_WHERE}") from None
-    count = len(arrays["offset"]) - 1
-    if any(len(arrays[name]) != count for name in ("digit", "speaker", "take")) or count < 1:
-        raise DataError(f"{file} is damaged: offset names {count:,} recordings, the labels differ; {_WHERE}")
+    except bounded.BROKEN as wrong:
+        raise DataError(f"{file} is damaged ({reason(wrong)}); {_WHERE}") from None
+    if fault := _fault(**arrays):
+        raise DataError(f"{file} is damaged: {fault}; {_WHERE}")
     return arrays
+
+
+def _fault(
+    samples: NDArray[Any], offset: NDArray[Any], digit: NDArray[Any], speaker: NDArray[Any], take: NDArray[Any]
+) -> str:
+    """What of the arrays does not fit; "" where all does."""
+    labels, several = (offset, digit, speaker, take), (samples, offset, digit, speaker, take)
+    if any(array.ndim != 1 for array in several) or any(array.dtype.kind not in "iu" for array in labels):
+        return "its arrays are not all of one dimension, and offsets and labels whole numbers"
+    count = len(offset) - 1
+    if any(len(array) != count for array in (digit, speaker, take)) or count < 1:
+        return f"offset names {count:,} recordings, the labels differ"
+    if offset[0] < 0 or offset[-1] > len(samples) or (offset[1:] <= offset[:-1]).any():
+        return f"its offsets do not ascend from 0 to {len(samples):,}"
+    if not (np.isin(digit, range(10)).all() and np.isin(speaker, range(6)).all() and (take >= 0).all()):
+        return "digits are 0 to 9, speakers 0 to 5 and takes counted from 0"
+    return "" if np.isfinite(samples).all() else "a sample is no number"

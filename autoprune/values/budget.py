@@ -22,6 +22,7 @@ from autoprune.values.space import Places, Policy, SearchSpace
 from autoprune.values.terms import Floats, Rows
 
 _WRITTEN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%|[A-Za-z]*)")
+_SHOWN = 0.0005  # a smaller margin is none with one decimal
 _GRID = 33  # points a round of the line search; two rounds find the best of 1,024
 
 
@@ -49,9 +50,10 @@ class PredictsMany(Protocol):
 
 @runtime_checkable
 class KeepsAway(Protocol):
-    """A cost whose measurement differs from time to time, so that policies stay below a ceiling on it."""
+    """A cost that is predicted with an error and then measured, so that policies stay below a ceiling on it."""
 
-    margin: float  # by which share
+    margin: float  # by which share a measurement may exceed what is predicted
+    noise: float  # by which share one measurement may differ from another
 
 
 class FromMany:
@@ -75,7 +77,8 @@ class Limit:
         cost: the model that predicts it.
         most: the largest allowed value, in the cost's unit.
         asked: the ceiling as it was written ("50%", "20e6").
-        margin: by which share of it a policy must stay below, since a measurement differs from time to time.
+        dense: what the dense network costs; 0 where that is not told.
+        margin: by which share a measurement may exceed what is predicted, so that predictions stay as far below.
     """
 
     name: str
@@ -83,11 +86,30 @@ class Limit:
     most: float
     asked: str = ""
     margin: float = 0.0
+    dense: float = 0.0
 
     @property
     def allowed(self) -> float:
-        """The largest value that may be predicted or measured."""
+        """The largest value that may be predicted. What is measured may be `most`."""
         return self.most / (1 + self.margin)
+
+    def prices(self, rows: Rows) -> Floats:
+        """What `cost` says of each of `rows`, the levels of policies, (policies, choices) -> (policies,)."""
+        if isinstance(self.cost, PredictsMany):
+            return self.cost.predict_many(rows)
+        return np.array([self.cost.predict(Policy.of(row)) for row in rows])
+
+    def sentence(self) -> str:
+        """The ceiling and, where there is a margin, what may be predicted, for people."""
+        unit, share = self.cost.unit, f", {self.most / self.dense:.1%} of dense" if self.dense else ""
+        said = f"{self.name} at most {_amount(self.most)} {unit}{share}"
+        if self.margin < _SHOWN:
+            return said
+        kept = f", {self.allowed / self.dense:.1%} of dense" if self.dense else ""
+        return (
+            f"{said}; policies are kept to a predicted {_amount(self.allowed)} {unit}{kept}, since measurements of "
+            f"most policies exceed what is predicted by no more than {self.margin:.1%}"
+        )
 
     def unmet(self, space: SearchSpace) -> str:
         """Why no policy of `space` meets this ceiling; "" where one does."""
@@ -96,7 +118,10 @@ class Limit:
             return ""
         share = least / self.cost.predict(space.dense())
         asked = f"a budget of {self.most:.12g} {unit} ({self.name}={self.asked or self.most})"
-        return f"{asked} cannot be met: the smallest reachable is {least:.12g} {unit}, {share:.1%} of dense"
+        kept = (
+            f", of which {self.allowed:.12g} may be predicted (a margin of {self.margin:.1%})," if self.margin else ""
+        )
+        return f"{asked}{kept} cannot be met: the smallest reachable is {least:.12g} {unit}, {share:.1%} of dense"
 
 
 @dataclass(frozen=True)
@@ -186,7 +211,7 @@ class Budget:
     def _meeting(self, rows: Rows) -> NDArray[np.bool_]:
         fits = np.ones(len(rows), dtype=np.bool_)
         for limit in self.limits:
-            fits &= _prices(limit.cost, rows) <= limit.allowed
+            fits &= limit.prices(rows) <= limit.allowed
         return fits
 
     def _towards(self, start: Places, end: Places) -> Places:
@@ -229,17 +254,16 @@ class Budget:
         return np.array([len(choice.levels) - 1 for choice in self.space.cube.leaders], dtype=np.int64)
 
 
-def _prices(cost: Predicts, rows: Rows) -> Floats:
-    if isinstance(cost, PredictsMany):
-        return cost.predict_many(rows)
-    return np.array([cost.predict(Policy.of(row)) for row in rows])
+def _amount(value: float) -> str:
+    """A cost as people read it: whole numbers of what is counted, four digits of what is measured."""
+    return f"{value:,.0f}" if value >= 1e3 else f"{value:.4g}"
 
 
 def ceiling(written: str | float, dense: float, unit: str = "") -> float:
     """What a written ceiling allows, given the dense cost.
 
     "50%" is half of dense; a number in (0, 1] is a share of dense; any other number is absolute ("20e6").
-    Raises ConfigError for anything else.
+    Raises ConfigError for anything else, and for a whole 1, which could be either.
     """
     text = str(written).strip()
     wrong = ConfigError(
@@ -255,6 +279,9 @@ def ceiling(written: str | float, dense: float, unit: str = "") -> float:
         return value / 100 * dense
     if not 0 < value < float("inf"):
         raise wrong
+    if value == 1 and not given and "." not in found[1]:
+        one = f"1{unit or 'ms'}"
+        raise ConfigError(f"a budget of {text!r} could be all of dense or one unit; write '100%' or, say, '{one}'")
     if given and unit and given != unit:
         raise ConfigError(f"a budget of {text!r} is in {given}, but that cost is in {unit}")
     return value * dense if value <= 1 and not given else value
@@ -268,5 +295,5 @@ def limits(written: Mapping[str, str | float], costs: Mapping[str, Predicts], sp
             raise ConfigError(f"a budget on {name!r} needs a cost of that name; there are {', '.join(sorted(costs))}")
         cost, dense = costs[name], costs[name].predict(space.dense())
         margin = cost.margin if isinstance(cost, KeepsAway) else 0.0
-        found.append(Limit(name, cost, ceiling(value, dense, cost.unit), str(value), margin))
+        found.append(Limit(name, cost, ceiling(value, dense, cost.unit), str(value), margin, dense))
     return tuple(found)

@@ -109,7 +109,6 @@ class SearchSpace:
 
     Attributes:
         ties: choices, by position, that move together; they have as many levels.
-        unpriced: operators whose MACs are not known, for people; they are not among `ops`.
     """
 
     name: str
@@ -117,7 +116,6 @@ class SearchSpace:
     ops: tuple[Op, ...] = ()
     parameters: tuple[Op, ...] = ()
     ties: tuple[tuple[int, ...], ...] = ()
-    unpriced: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         tied = [place for tie in self.ties for place in tie]
@@ -132,6 +130,11 @@ class SearchSpace:
         if lost := [choice for choice in self.choices if choice.within and choice.within not in blocks]:
             inside = f"choice {lost[0].name!r} lies within {lost[0].within!r}"
             raise ConfigError(f"{inside}, which {self.name} has not as a choice with level 0")
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The operators whose MACs are not known, for people."""
+        return tuple(op.name for op in self.ops if not op.known)
 
     def __len__(self) -> int:
         return len(self.choices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class Op:
     Attributes:
         kind: of an operator, such as "conv 3x3/1 @ 32x32": those of one kind take like time for like work.
         moves: of an operator, the tensors that it reads and then those that it writes.
+        known: whether what it multiplies is; of an operator that nobody has a formula for, `times` is 0.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Op:
     extents: tuple[Extent, ...]
     kind: str = ""
     moves: tuple[Op, ...] = ()
+    known: bool = field(default=True, repr=False)
 
     def count(self, levels: Sequence[int]) -> int:
         """The product under `levels`, one number a choice."""

@@ -106,14 +106,53 @@ def scored(trials: Iterable[Trial]) -> int:
     return len({trial.policy for trial in trials if trial.metric is not None})
 
 
+@dataclass(slots=True)
+class Tally:
+    """What is said of trials while they go on, from one look at each.
+
+    Attributes:
+        evaluated: trials for which a network was made.
+        seconds: what these took.
+        first: the metrics of the first `FIRST` different policies that succeeded.
+    """
+
+    evaluated: int = 0
+    seconds: float = 0.0
+    first: dict[Policy, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, trials: Iterable[Trial]) -> Tally:
+        """The tally of `trials`."""
+        tally = cls()
+        for trial in trials:
+            tally.add(trial)
+        return tally
+
+    def add(self, trial: Trial) -> None:
+        """Look at one more trial."""
+        if trial.repeats is None:
+            self.evaluated += 1
+            self.seconds += sum(trial.seconds.values())
+        if trial.metric is not None and len(self.first) < FIRST:
+            self.first.setdefault(trial.policy, trial.metric)
+
+    @property
+    def pace(self) -> float:
+        """Evaluated policies a second; 0 where there are none."""
+        return self.evaluated / self.seconds if self.seconds else 0.0
+
+    @property
+    def same(self) -> float | None:
+        """The one metric of all first policies; None where they differ, or are too few to say."""
+        found = list(self.first.values())
+        return found[0] if len(found) >= FEWEST and len(set(found)) == 1 else None
+
+
 def policies_per_second(trials: Iterable[Trial]) -> float:
     """How many of `trials` were evaluated, by the sum of their seconds; 0 where none was."""
-    spent = [sum(trial.seconds.values()) for trial in trials if trial.repeats is None]
-    return len(spent) / sum(spent) if sum(spent) else 0.0
+    return Tally.of(trials).pace
 
 
 def score_of_all(trials: Iterable[Trial]) -> float | None:
     """The metric of the first `FIRST` different policies, or as many as there are; None where they differ."""
-    found = {trial.policy: trial.metric for trial in trials if trial.metric is not None}
-    first = list(found.values())[:FIRST]
-    return first[0] if len(first) >= FEWEST and len(set(first)) == 1 else None
+    return Tally.of(trials).same

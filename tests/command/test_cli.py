@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ import torch
 from autoprune import config
 from autoprune.command import cli
 from autoprune.errors import ConfigError, PolicyError, RunError
-from autoprune.runs import journal, lifecycle, study
+from autoprune.runs import deliver, journal, lifecycle, study
 from autoprune.runs.journal import Run
 from autoprune.runs.loop import search
 from autoprune.values.trial import Trial
@@ -132,6 +135,81 @@ class TestRefusals:
         assert error.startswith("autoprune")
         assert error.count("\n") == 1
 
+    def test_of_a_search_without_a_budget_is_one_line(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """It went on to find the dense network, which it then compared with itself, called uniform."""
+        error = said(capsys, "search", str(replaced(space, 'macs = "50%"', "")), status=2)
+        assert "there is no budget, without which the dense network itself would be found" in error
+        assert error.count("\n") == 1
+        assert list(space.parent.iterdir()) == [space]
+        said(capsys, "check", str(space))
+
+    @pytest.mark.parametrize(
+        "over",
+        [{"reward": {"use": name}} for name in ("guaranteed", "mnasnet", "r_flops", "r_param")]
+        + [{"controller": {"use": "nsga2"}}, {}],
+        ids=str,
+    )
+    def test_of_a_search_without_a_budget_spare_those_that_need_none(self, space: Path, over: dict[str, Any]) -> None:
+        study.build(config.read(space, {**over, **({"budget": {}} if over else {})})).require_end()
+
+
+class TestWhatIsSaid:
+    def test_in_a_terminal_while_a_study_is_built(
+        self, space: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing was, for half a minute."""
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        assert cli.main(["check", str(space)]) == 0
+        said = capsys.readouterr().err
+        places = [said.index(what) for what in ("loading the task", "tracing the network", "choosing the precision")]
+        assert places == sorted(places)
+
+    def test_to_a_reader_who_has_enough_is_no_traceback(self) -> None:
+        """`autoprune plugins | head -1` ended with "BrokenPipeError"."""
+        ear, mouth = os.pipe()
+        os.close(ear)
+        command = [sys.executable, "-m", "autoprune", "plugins", "random"]
+        done = subprocess.run(command, stdout=mouth, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(mouth)
+        assert (done.returncode, done.stderr) == (141, "")
+
+    def test_of_a_users_task_names_its_file(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Its function was called `make`, and so were its runs."""
+        said(capsys, "check", f"{MINE}:make", "--json")
+        found = config.find(f"{MINE}:make")
+        assert found.name == "mine"
+        assert config.find("my.package.tasks:make").name == "tasks"
+        assert config.find("fashion_mnist").name == "fashion_mnist"
+
+    def test_to_repeat_a_run_is_the_command_that_does(self, space: Path) -> None:
+        """A file called as its task was taken for the task with its defaults."""
+        built = study.build(config.read(space))
+        wanted = "--controller random --budget macs=50% --trials 4 --seed 0"
+        assert deliver._command(built) == f"autoprune search mine.toml {wanted}"
+        over = {"budget": {"macs": "50%"}, "controller": {"use": "random"}, "search.trials": 4}
+        usual = dataclasses.replace(built, config=config.find(f"{MINE}:make", over))
+        assert deliver._command(usual) == f"autoprune search {MINE}:make {wanted}"
+
+    def test_of_a_task_without_a_name_is_its_networks_class(self, space: Path) -> None:
+        """Runs from Python lay in runs/task."""
+        task = dataclasses.replace(study.build(config.read(space)).task, name="")
+        assert task.name == "Sequential"
+
+    def test_of_a_budget_is_what_it_allows(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "\nbudget: macs at most 30,012 MAC, 50.0% of dense\n" in said(capsys, "check", str(space))
+
+    def test_settings_of_the_command_line_stand_above_the_files(
+        self, space: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        given = ["--set", "space.max_sparsity=0.25", "--set", "space.exclude='3'"]
+        found = json.loads(said(capsys, "check", str(space), "--budget", "macs=90%", *given, "--json"))
+        assert [(c["name"], c["lowest"]) for c in found["choices"]] == [("0", 6), ("3", 12)]
+        error = said(capsys, "check", str(space), "--set", "space.max_sparsty=1", status=2)
+        assert "has no key 'max_sparsty'; did you mean 'max_sparsity'?" in error
+        with pytest.raises(SystemExit):
+            cli.main(["check", str(space), "--set", "sparsity"])
+        assert "'sparsity' is no setting; write TABLE.KEY=VALUE" in capsys.readouterr().err
+
 
 class TestCheck:
     def test_names_groups_frozen_layers_and_costs(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +219,8 @@ class TestCheck:
         assert found["frozen"] == [output]
         macs = {"name": "macs", "unit": "MAC", "dense": 60024.0, "smallest": 4638.0}
         assert macs in found["costs"]
-        assert found["budget"] == [{"cost": "macs", "asked": "50%", "most": 30012.0}]
+        told = {"allowed": 30012.0, "sentence": "macs at most 30,012 MAC, 50.0% of dense"}
+        assert found["budget"] == [{"cost": "macs", "asked": "50%", "most": 30012.0, **told}]
 
     def test_reads_well(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         text = said(capsys, "check", str(space))
@@ -230,7 +309,7 @@ class TestPlugins:
 
     def test_explains_settings(self, capsys: pytest.CaptureFixture[str]) -> None:
         text = said(capsys, "plugins", "mnasnet")
-        assert "exponent  float  -0.07" in text
+        assert re.search(r"exponent +float +-100 to 0 +-0.07", text)
         assert "share of the dense network's" in text
 
 
@@ -290,7 +369,7 @@ class TestStudy:
 
     def test_of_a_controller_that_proposes_sparsities_is_one_line(self, space: Path, tmp_path: Path) -> None:
         built = study.build(config.read(space, {"controller": {"use": f"{MINE}:OldController"}}))
-        with pytest.raises(PolicyError, match=r"proposed \(0.5, 0.5 ...\); 2 whole numbers, the levels"):
+        with pytest.raises(PolicyError, match=r"\(0.5, 0.5 ...\) are not 2 whole numbers, the levels"):
             searched(built, tmp_path / "run", 1)
 
     def test_takes_short_cuts_where_many_trials_are_planned_and_keeps_that(self, space: Path, tmp_path: Path) -> None:
@@ -356,7 +435,9 @@ class TestFromEndToEnd:
         assert "\nThe search took " in text
         assert " policies/s: ask " in text
         assert (directory / "report.html").exists()
-        assert said(capsys, "apply", str(directory / "policy.json"), "--out", "p.safetensors") == "p.safetensors\n"
+        text = said(capsys, "apply", str(directory / "policy.json"), "--out", "p.safetensors")
+        assert "It was finetuned: 1 step of 128 samples" in text
+        assert "\np.safetensors (" in text
         assert Path("p.safetensors").stat().st_size < (directory / "model.onnx").stat().st_size
         refusal = said(capsys, "resume", str(directory), "--trials", "1", status=2)
         assert refusal == f"autoprune: error: {directory} holds 2 trials already; write --trials 2 or more\n"

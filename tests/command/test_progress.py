@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from autoprune import config
+from autoprune.command import progress
 from autoprune.command.progress import Bars, Progress
 from autoprune.report import words
 from autoprune.runs import study
@@ -17,6 +21,7 @@ from autoprune.values.space import Policy
 from autoprune.values.trial import Trial, policies_per_second
 from tests import making
 from tests.assets import mine
+from tests.counting import Work, least
 from tests.making import done
 
 POLICY = Policy((4, 6))
@@ -66,6 +71,20 @@ class TestProgress:
         assert "trial 4/9" in said
         assert "best reward 0.5000, top-1 25.00 %, macs 25.0%, 3.2 policies/s" in said
 
+    def test_does_not_look_through_all_trials_for_one_more(
+        self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def shown_after(trials: int) -> Work:
+            before = [trial(number, 0.25) for number in range(trials)]
+            with Progress(built, cast(Run, before)) as shown:
+                shown.trial(trial(trials, 0.25))
+                return least(lambda: shown.trial(trial(trials + 1, 0.25)))
+
+        few, many = shown_after(20), shown_after(2000)
+        assert many.calls < 1.3 * few.calls
+        assert many.held < few.held + 8000
+        assert "trial 2002/" in capsys.readouterr().err
+
     def test_says_when_all_networks_score_the_same(
         self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -85,7 +104,7 @@ class TestProgress:
         with Run(tmp_path / "run", built.config.plain(), built.space) as run, Progress(lower, run) as shown:
             run.append(one := done(0, POLICY, -3.25, {"macs": 15_006.0}))
             shown.trial(one)
-        assert "best 3.25, RMSE 3.25, macs" in capsys.readouterr().err
+        assert "best 3.250, RMSE 3.250, macs" in capsys.readouterr().err
 
     def test_shows_no_pace_before_there_is_one(
         self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -104,6 +123,43 @@ class TestProgress:
             shown.stage("fidelity", 0, 5)
             shown.stage("fidelity", 5, 5)
         assert "fidelity 5/5" in capsys.readouterr().err
+
+
+def test_a_log_file_gets_few_lines_and_no_carriage_returns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was one line of a hundred thousand characters."""
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    with Bars() as bars:
+        bars.stage("tracing the network", 0, 1)
+        for done in range(301):
+            bars.stage("finetune ours", done, 300)
+    lines = capsys.readouterr().err
+    assert "\r" not in lines
+    assert lines.splitlines()[0] == "finetune ours 0/300"
+    assert lines.splitlines()[-1].startswith("finetune ours 300/300, ")
+    assert len(lines.splitlines()) <= 2 + 2 * 301 // progress.EVERY  # the clock of this test goes on as it is read
+
+
+def test_a_log_file_names_what_took_long_though_it_is_not_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter((0.0, 0.0, 45.0, 45.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    with Bars() as bars:
+        bars.stage("tracing the network", 0, 1)
+    assert capsys.readouterr().err == "tracing the network, 45.0 s\n"
+
+
+def test_a_terminal_gets_bars(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Bars() as bars:
+        bars.stage("tracing the network", 0, 1)
+        bars.stage("policy", 2, 3)
+    said = capsys.readouterr().err
+    assert "tracing the network 00:00" in said
+    assert "policy 2/3 |" in said
 
 
 def test_bars_of_work_without_a_run_follow_one_another(capsys: pytest.CaptureFixture[str]) -> None:

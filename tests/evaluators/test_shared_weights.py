@@ -431,7 +431,8 @@ def test_a_flipped_bit_is_noticed(setting: Setting, tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_not_kept(setting: Setting, tmp_path: Path) -> None:
-    evaluator = made("supernet", setting, epochs=0.1, warmup=0.0, lr=1e38, clip=1e38)
+    evaluator = made("supernet", setting, epochs=0.1, warmup=0.0)
+    evaluator.lr = evaluator.clip = 1e38  # more than may be asked for
     with pytest.raises(TrainingFailed, match="the training weights is"):
         evaluator.prepare(tmp_path, silent)
     assert list(tmp_path.iterdir()) == []
@@ -466,7 +467,8 @@ def test_settings_of_another_type_are_refused(settings: dict[str, Any], setting:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loss_that_is_not_finite_stops_with_what_would_be_right(name: str, setting: Setting, tmp_path: Path) -> None:
-    evaluator = made(name, setting, lr=1e30, clip=1e30)
+    evaluator = made(name, setting)
+    evaluator.lr = evaluator.clip = 1e30  # more than may be asked for
     with pytest.raises(TrainingFailed, match=r"at step \d of 8; begin a new run with another recipe, .* below 1e\+30"):
         evaluator.prepare(tmp_path, silent)
     assert list(tmp_path.iterdir()) == []
@@ -540,13 +542,13 @@ def test_weights_that_are_missing_or_half_trained_are_refused(
     ("name", "settings", "said"),
     [
         ("pruningnet", {"start": "warm"}, "start = 'warm'; 'dense' or 'scratch' is right"),
-        ("pruningnet", {"hidden": 0}, "hidden=0"),
-        ("pruningnet", {"distill": 2.0}, "distill=2.0"),
-        ("pruningnet", {"epochs": 0.0}, "epochs=0.0"),
-        ("pruningnet", {"lr": -1.0}, "lr=-1.0"),
-        ("pruningnet", {"images": 1}, "images=1"),
-        ("supernet", {"drawn": -1}, "drawn=-1"),
-        ("supernet", {"warmup": 1.0}, "warmup=1.0"),
+        ("pruningnet", {"hidden": 0}, "setting 'hidden' is 0: a"),
+        ("pruningnet", {"distill": 2.0}, "setting 'distill' is 2.0: a"),
+        ("pruningnet", {"epochs": 0.0}, "setting 'epochs' is 0.0: a"),
+        ("pruningnet", {"lr": -1.0}, "setting 'lr' is -1.0: a"),
+        ("pruningnet", {"images": 1}, "setting 'images' is 1: a"),
+        ("supernet", {"drawn": -1}, "setting 'drawn' is -1: a"),
+        ("supernet", {"warmup": 1.0}, "setting 'warmup' is 1.0: a"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

@@ -19,10 +19,10 @@ from autoprune.errors import ModelError, PolicyError, RunError
 from autoprune.evaluators.recalibrate import Recalibrate
 from autoprune.files import export, policy_file, programs
 from autoprune.files.compared import Exported
-from autoprune.protocols import Evaluator, Score
+from autoprune.protocols import Evaluator, Score, silent
 from autoprune.report import facts as report, page as pages, plots, words
 from autoprune.report.facts import Agreement, ChoiceFacts, FrozenFacts, Limit, Network, Report, Role, TrialFacts
-from autoprune.runs import lifecycle, loop, study
+from autoprune.runs import compare, lifecycle, loop, study
 from autoprune.runs.apply import apply_policy
 from autoprune.runs.deliver import finish
 from autoprune.runs.journal import Run
@@ -30,6 +30,7 @@ from autoprune.runs.study import Study
 from autoprune.structure.prune import Candidate
 from autoprune.task import Images, Split, Task, top1
 from autoprune.values.space import Policy
+from tests.making import done
 
 
 def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", reward: str = "metric") -> Report:
@@ -133,9 +134,9 @@ def test_the_report_says_how_many_different_networks_were_scored() -> None:
     said = f"30 trials by evolution scored 2 different networks, {failed} failed"
     assert failed
     assert f"{said}." in words.remarks(dataclasses.replace(made, scored=2))
-    assert f"<p>{said}; the best is number" in pages.render(dataclasses.replace(made, scored=2))
+    assert f"<p>{said}; the best is trial" in pages.render(dataclasses.replace(made, scored=2))
     older = pages.render(made)
-    assert "<p>30 trials by evolution; the best is number" in older
+    assert "<p>30 trials by evolution; the best is trial" in older
     alone = dataclasses.replace(made, trials=made.trials[:1], scored=1)
     assert words.searched(alone) == "1 trial by evolution scored 1 different network"
 
@@ -159,7 +160,10 @@ def test_phases_of_a_trial_come_in_its_order_and_unknown_ones_last() -> None:
         (words.duration(119.6), "2 min 00 s"),
         (words.duration(3_700), "1 h 01 min"),
         (words.gap(facts(), -0.0052), "−0.52 points"),  # noqa: RUF001
-        (words.gap(facts(metric_name="F1"), 0.5), "+0.5"),
+        (words.gap(facts(metric_name="F1"), 0.5), "+0.500"),
+        (words.gap(facts(), 0.0), "no difference"),
+        (words.gap(facts(), -0.00002), "within 0.01 points"),
+        (words.gap(facts(metric_name="F1"), 0.0), "no difference"),
         (words.shown(facts(metric_name="F1"), 0.51234), "0.5123"),
     ],
 )
@@ -229,8 +233,77 @@ def test_a_front_is_shown_where_quality_is_traded_for_cost() -> None:
     spread = tuple(dataclasses.replace(t, costs={**t.costs, "macs": 1e6 * (t.number + 5)}) for t in made.trials)
     trading = dataclasses.replace(made, trials=spread)
     assert trading.trades("macs")
-    assert "--at macs=40%" in pages.render(trading)
     assert "The front has" in words.remarks(trading)[-1]
+
+
+@pytest.mark.parametrize("cost", ["macs", "params", "latency"])
+def test_the_advice_under_a_front_names_the_cost_of_the_run_and_a_ceiling_that_a_trial_meets(cost: str) -> None:
+    """It was `--at macs=40%`, whatever the run was of."""
+    made = facts()
+    scored = [t for t in made.trials if t.metric is not None]
+    shares = {t.number: 0.5 + 0.02 * t.number for t in scored}
+    trials = tuple(dataclasses.replace(t, costs={cost: 3e6 * shares[t.number]}) for t in scored)
+    networks = {role: dataclasses.replace(n, costs={cost: 3e6}) for role, n in made.networks.items()}
+    units = {cost: {"macs": "MAC", "params": "param", "latency": "ms"}[cost]}
+    run = dataclasses.replace(made, trials=trials, networks=networks, units=units, limits=())
+    asked = re.search(r"`autoprune apply runs/x --at (\w+)=(\d+)%`", words.remarks(run, "runs/x")[-1])
+    assert asked is not None
+    assert asked[1] == cost
+    assert min(shares.values()) < int(asked[2]) / 100 < 1
+    assert f"autoprune apply RUN --at {cost}={asked[2]}%" in pages.render(run)
+
+
+def of_latency() -> Report:
+    """The report as of a run whose budget is a latency."""
+    costs = {"dense": 0.0612, "ours": 0.0436, "uniform": 0.0475, "random": 0.0455}
+    rows = {role: dataclasses.replace(n, costs={"latency": costs[role]}) for role, n in facts().networks.items()}
+    ceiling = Limit("latency", "ms", "75%", 0.0459, 0.0612, 0.0446, 0.0436, 0.011, "on ort 1, x2: predicted within 2%")
+    trials = tuple(dataclasses.replace(t, costs={"latency": 0.04 + 0.001 * t.number}) for t in facts(30).trials)
+    own = {"controller": "/home/me/mine.py:Halves"}
+    learnt = {"costs": "{'latency': {'weights': [0.123456789]}}", "threads": "1"}
+    return dataclasses.replace(
+        facts(30), networks=rows, limits=(ceiling,), trials=trials, units={"latency": "ms"}, machine=learnt, traded="",
+        plugins={**facts().plugins, **own},
+    )  # fmt: skip
+
+
+def test_the_page_of_a_latency_speaks_of_a_latency() -> None:
+    """It had "fewer latency", PyTorch's counter, an axis "40 m" without a unit and pages of floats."""
+    page = pages.render(of_latency())
+    assert "<b>1.40 ×</b><span>less latency: 0.06120 → 0.04360 ms<" in page  # noqa: RUF001 - as it stands there
+    assert "counter" not in page
+    assert "Latency on ort 1, x2: predicted within 2%; the pruned network itself was measured." in page
+    assert "latency, ms</text>" in page
+    assert "40 m<" not in page
+    assert "0.123456789" not in page
+    assert "counted on the pruned network itself" in pages.render(facts())
+    assert "<span>fewer MACs: 31.02 M → 15.40 M<" in pages.render(facts())
+
+
+def test_a_plugin_of_ones_own_is_called_as_it_was_written() -> None:
+    """Titles had the folders of its file, from the root on."""
+    page = pages.render(of_latency())
+    assert "found by mine.py:Halves" in page
+    assert "mine.py:Halves, best so far" in page
+    assert page.count("/home/me/") == 1  # to repeat it
+
+
+def test_the_table_of_a_front_has_all_its_points_and_the_winner() -> None:
+    """It had 10 of 17, and not the winner."""
+    made = of_latency()
+    table = pages.render(made).partition("<th>trial</th>")[2].partition("</table>")[0]
+    numbers = [int(n) for n in re.findall(r"<tr(?: class=\"ours\")?><td>(\d+)", table)]
+    assert set(numbers) == {t.number for t in made.front("latency")} | {made.best}
+    assert f"<td>{made.best}, the winner</td>" in table
+    many = dataclasses.replace(made, best=2)
+    assert 2 in [t.number for t in many.front_and_best("latency", 5)]
+    assert len(many.front_and_best("latency", 5)) <= 6
+
+
+def test_trials_are_counted_as_in_the_files() -> None:
+    """The page counted from 1, the journal from 0."""
+    page = pages.render(facts())
+    assert "the best is trial 11, counted from 0." in page
 
 
 def test_networks_that_were_trained_from_scratch_are_not_called_finetuned() -> None:
@@ -239,6 +312,16 @@ def test_networks_that_were_trained_from_scratch_are_not_called_finetuned() -> N
     assert "was trained from scratch by the same recipe" in page
     assert "finetune" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     assert "at equal training" in words.sentence(made)
+
+
+def test_networks_that_were_not_finetuned_are_not_said_to_be() -> None:
+    """With epochs = 0, "every pruned network was finetuned by the same recipe" stood there."""
+    made = dataclasses.replace(facts(), finetune={"start": "pruned", "steps": 0})
+    page = pages.render(made)
+    assert "No pruned network was finetuned" in page
+    assert "was finetuned by the same recipe" not in page
+    assert "before finetune" not in page
+    assert "uniform pruning, not finetuned either, 92.68 %" in words.sentence(made)
 
 
 # the whole way, on a small network
@@ -354,12 +437,12 @@ def test_finishing_leaves_the_dense_network_alone(finished: tuple[Study, Run, Re
 
 def test_a_policy_is_applied_again_from_its_file(finished: tuple[Study, Run, Report, list[str]]) -> None:
     built, run, _, _ = finished
-    again = apply_policy(run.directory, small_task())
+    again = apply_policy(run.directory, small_task(), finetune=False)
     careful = built.evaluator.careful()  # type: ignore[attr-defined]
     wanted = careful.recover(careful.realise(run.best().policy)).model
     found = again.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.state_dict().items())
-    other = apply_policy(run.directory / policy_file.NAME, small_task(seed=5))
+    other = apply_policy(run.directory / policy_file.NAME, small_task(seed=5), finetune=False)
     assert [p.shape for p in other.parameters()] == [p.shape for p in again.parameters()]
     with pytest.raises(PolicyError, match="hand it over again"):
         apply_policy(run.directory)
@@ -387,6 +470,39 @@ def test_a_format_that_fails_is_noted_and_the_rest_is_written(tmp_path: Path, mo
     assert any("model.onnx cannot be written" in note for note in made.notes)
     assert made.networks["uniform"] == made.ours
     assert not (run.directory / programs.ONNX).exists()
+
+
+# what the winner is compared with
+
+
+@pytest.mark.parametrize(
+    ("reward", "cost"), [({"use": "guaranteed", "cost": "params"}, "params"), ({"use": "r_flops"}, "macs")]
+)
+def test_uniform_is_taken_at_the_winners_cost_where_no_budget_is_used_up(reward: dict[str, str], cost: str) -> None:
+    """It was the dense network."""
+    tables = {"task": {"use": study.GIVEN}, "reward": reward}
+    task = dataclasses.replace(small_task(), percent=True)
+    built = study.build(config.parse(tables, "test"), task=task, found={"precision": "fp32"})
+    best, notes = done(0, built.space.snap([0.5, 0.25])), list[str]()
+    found = compare._chosen(built, best, [], notes)["uniform"]
+    price = built.costs[cost].predict
+    assert price(found) <= price(best.policy) < built.dense[cost]
+    assert price(found) > 0.8 * price(best.policy)
+    share = f"{price(best.policy) / built.dense[cost]:.1%} of the {words.label(cost)}"
+    assert notes == [f"The search need not use a budget up: uniform is taken at the winner's cost, {share}."]
+
+
+def test_as_many_random_policies_are_scored_as_were_searched_and_none_twice(tmp_path: Path) -> None:
+    """The best of 50 that were searched was compared with the best of 20."""
+    built, run = searched(small_task(), tmp_path, controller="evolution", trials=7)
+    usual = dataclasses.replace(built, config=built.config.model_copy(update={"report": config.Report()}))
+    stages = list[str]()
+    found = compare._sampled(usual, run, lambda what, done, of: stages.append(f"{what} {done}/{of}"))
+    assert len(found) == 7
+    assert stages[-1] == "scoring random policies, to compare with 7/7"
+    assert len({t.policy for t in found if t.repeats is None} & {t.policy for t in run}) == 0
+    built, run = searched(small_task(), tmp_path, controller="random", trials=4)
+    assert [t.repeats for t in compare._sampled(built, run, silent)] == [0, 1, 2]
 
 
 # how true the score of the search is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 import autoprune
 from autoprune import Task, config
 from autoprune.command import cli
-from autoprune.engine import precision
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
 from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.panel import Panel
@@ -24,6 +24,7 @@ from autoprune.protocols import Trains
 from autoprune.runs import compare, journal as run, lifecycle, study
 from autoprune.runs.apply import apply_point, apply_policy
 from autoprune.runs.lines import head
+from autoprune.runs.rules import Rules
 from autoprune.structure.prune import Candidate
 from autoprune.task import top1
 from autoprune.testing.evaluators import toy_images
@@ -56,13 +57,14 @@ batch = 64
 random_trials = 2
 fidelity = 0
 """
+GENETIC = 'use = "genetic"\npopulation = 4\nmutations = 2\ncrossovers = 2'
 FRONT = SPACE.replace('macs = "50%"', "").replace('use = "pruningnet"', 'use = "supernet"')
+FRONT = FRONT.replace(GENETIC, 'use = "nsga2"\npopulation = 4')
 
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A search space beside which nothing else lies; commands run in its folder, always in one precision."""
-    monkeypatch.setattr(precision, "choose", lambda *given: "fp32")  # it is timed, and two runs are compared
+    """A search space beside which nothing else lies; commands run in its folder."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.toml"
     path.write_text(SPACE)
@@ -166,7 +168,7 @@ def stopping(what: str, done: int, of: int) -> None:
 def test_what_can_never_work_is_refused_before_there_is_a_run(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         'use = "pruningnet"\nweights = "gone"': "gone cannot be read (No such file",
-        'use = "supernet"\ndistill = 2.0': "distill=2.0",
+        'use = "supernet"\ndistill = 2.0': "setting 'distill' is 2.0: a number from 0 to 1 is right",
     }
     for written, message in cases.items():
         space.write_text(SPACE.replace('use = "pruningnet"', written))
@@ -258,7 +260,7 @@ class TestPoints:
     def test_takes_the_best_that_costs_no_more(self, front: Path) -> None:
         built = study.build(config.read(Path("mine.toml")))
         macs, dense = built.costs["macs"], built.dense["macs"]
-        trials = run.trials(front, built.space)
+        trials = run.trials(front, Rules(built.space))
         costs = sorted(macs.predict(t.policy) / dense for t in trials)
         for ceiling in (costs[0], costs[3], 1.0):
             point = apply_point(front, {"macs": ceiling})
@@ -276,6 +278,17 @@ class TestPoints:
         assert "of the macs" in said
         assert "of the params" in said
         assert safetensors.torch.load_file("pruned.safetensors")
+
+    def test_is_what_the_summary_advises(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """`--at macs=40%` stood there, whatever the run was of."""
+        quick = FRONT.replace('use = "supernet"\nepochs = 2.0\nbatch = 64\nimages = 64', f'use = "{MINE}:Careful"')
+        space.write_text(quick)
+        directory = searched(space)
+        capsys.readouterr()
+        assert cli.main(["report", str(directory)]) == 0
+        advice = re.search(r"`autoprune (apply [^`]+)`", capsys.readouterr().out)
+        assert advice is not None
+        assert cli.main(advice[1].split()) == 0
 
     def test_is_refused_where_nothing_is_as_cheap(self, front: Path, capsys: pytest.CaptureFixture[str]) -> None:
         before = sorted(path.name for path in front.iterdir())
@@ -366,6 +379,104 @@ class TestPoints:
         apply_point(result.directory, {"macs": "50%"}, task)
 
 
+class TestFinetune:
+    """A policy was applied without any finetune, and nothing but a file's name was printed."""
+
+    @pytest.fixture
+    def directory(self, space: Path) -> Path:
+        """A finished run whose evaluator leaves pruned networks as they are, and whose finetune is ten steps."""
+        tables = f'''
+            [task]
+            use = "{MINE}:make"
+            [budget]
+            macs = "50%"
+            [evaluator]
+            use = "{MINE}:Careful"
+            [controller]
+            use = "random"
+            [search]
+            trials = 2
+            [finetune]
+            epochs = 1.25
+            batch = 32
+            lr = 0.02
+            [report]
+            random_trials = 1
+            fidelity = 0
+        '''
+        space.write_text(tables)
+        return searched(space)
+
+    @pytest.mark.parametrize("how", [["policy.json"], [".", "--at", "macs=50%"]])
+    def test_makes_the_network_of_the_search_again_and_shows_both_qualities(
+        self, directory: Path, how: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        capsys.readouterr()
+        assert cli.main(["apply", str(directory / how[0]), *how[1:]]) == 0
+        head, *rows = (line.split("  ") for line in capsys.readouterr().out.splitlines() if "  " in line)
+        assert head[0] == "network"
+        assert [row[0] for row in rows] == ["dense", "pruned", "finetuned"]
+        wanted = safetensors.torch.load_file(directory / "model.safetensors")
+        found = safetensors.torch.load_file("pruned.safetensors")
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+    def test_does_without_a_finetune_where_that_is_asked(
+        self, directory: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        capsys.readouterr()
+        assert cli.main(["apply", str(directory), "--no-finetune"]) == 0
+        said = capsys.readouterr().out
+        assert "It was not finetuned." in said
+        assert "\nfinetuned " not in said
+        wanted = apply_policy(directory, finetune=False).state_dict()
+        found = safetensors.torch.load_file("pruned.safetensors")
+        assert all(torch.equal(wanted[name], tensor) for name, tensor in found.items())
+
+    def test_takes_another_recipe(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        capsys.readouterr()
+        assert cli.main(["apply", str(directory), "--epochs", "0.5", "--lr", "0.001", "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["finetune_steps"] == 4
+        assert facts["holdout"].keys() == {"dense", "pruned", "finetuned"}
+        assert facts["costs"]["macs"]["pruned"] <= facts["costs"]["macs"]["dense"] / 2
+        again = apply_policy(directory, recipe={"epochs": 0.5, "lr": 0.001}).state_dict()
+        found = safetensors.torch.load_file("pruned.safetensors")
+        assert all(torch.equal(again[name], tensor) for name, tensor in found.items())
+
+    def test_of_a_policy_that_holds_no_recipe_is_one_line(
+        self, directory: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = directory / "policy.json"
+        written = json.loads(path.read_text())
+        del written["finetune"]
+        path.write_text(json.dumps(written))
+        capsys.readouterr()
+        assert cli.main(["apply", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert "policy.json holds no recipe of a finetune, as policies of earlier versions do not" in error
+        assert error.count("\n") == 1
+        assert not Path("pruned.safetensors").exists()
+        assert cli.main(["apply", str(path), "--epochs", "0.5"]) == 0
+        assert cli.main(["apply", str(path), "--no-finetune"]) == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--no-finetune", "--lr", "0.1"], "--no-finetune and --lr: one of them is right"),
+            (["--lr", "0"], "finetune.lr = 0.0: a number above 0 and up to 100 is right"),
+            (["--lr", "1e30"], "finetune.lr = 1e+30: a number above 0 and up to 100 is right"),
+        ],
+    )
+    def test_that_cannot_be_is_one_line(
+        self, directory: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        capsys.readouterr()
+        assert cli.main(["apply", str(directory), *arguments]) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("pruned.safetensors").exists()
+
+
 class Noisy(nn.Module):
     """An activation in operators that cannot be followed."""
 
@@ -384,5 +495,5 @@ def test_a_policy_of_a_network_with_declared_operators_is_applied(tmp_path: Path
     quick = {"finetune": {"epochs": 0}, "report": {"random_trials": 1, "fidelity": 0}}
     found = autoprune.search(task, {"macs": 0.6}, "random", trials=1, out=tmp_path, operator=declared, **quick)
     assert found.policy.levels[0] < 8
-    applied = apply_policy(found.directory, task)
+    applied = apply_policy(found.directory, task, finetune=False)
     assert [tuple(p.shape) for p in applied.parameters()] == [tuple(p.shape) for p in found.model.parameters()]

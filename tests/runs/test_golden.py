@@ -82,7 +82,7 @@ def test_what_stood_in_the_journal_stands_in_the_new_one(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("source", ["", "policy.json"])
 def test_a_policy_is_applied(source: str) -> None:
-    model = apply_policy(GOLDEN / "golden" / source)
+    model = apply_policy(GOLDEN / "golden" / source, finetune=False)
     assert widths(model) == [g["kept"] for g in written(GOLDEN / "golden")["groups"]]
 
 
@@ -92,7 +92,7 @@ def test_a_point_of_a_run_is_applied_and_nothing_is_timed(
 ) -> None:
     monkeypatch.setattr(Torch, "ready", lambda *given: pytest.fail("it timed"))
     digest = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (GOLDEN / name).iterdir()}
-    point = apply_point(GOLDEN / name, at)
+    point = apply_point(GOLDEN / name, at, finetune=False)
     best = json.loads((GOLDEN / name / "best.json").read_text())
     assert point.trial.number == best["number"]
     assert widths(point.model) == [g["kept"] for g in best["groups"]]

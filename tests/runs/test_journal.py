@@ -20,6 +20,7 @@ from autoprune.errors import PolicyError, RunError, SearchFailed
 from autoprune.files import disk
 from autoprune.runs import journal, lines
 from autoprune.runs.journal import Run, place, stored
+from autoprune.runs.rules import Rules
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Outcome, Trial
 from tests import ASSETS
@@ -44,7 +45,14 @@ def sealed(**entry: object) -> str:
 
 def lying(number: int = 1, policy: object = (4, 8), **more: object) -> str:
     """A line with a right checksum that holds something wrong."""
-    return sealed(number=number, policy=policy, metric=0.5, values=[0.5], costs={}, seconds={}, **more)
+    plain: dict[str, object] = {"metric": 0.5, "values": [0.5], "costs": {"macs": 1.0}, "seconds": {}}
+    return sealed(number=number, policy=policy, **{**plain, **more})
+
+
+def first(**more: object) -> str:
+    """The second line of a journal of format 1, with something wrong."""
+    plain = {"number": 1, "policy": [0.5, 0.5], "status": "ok", "metric": 0.5, "reward": 0.5}
+    return json.dumps({**plain, "costs": {}, "seconds": {}, "error": "", **more})
 
 
 def run(directory: Path, **changes: object) -> Run:
@@ -104,15 +112,6 @@ class TestJournal:
         with run(tmp_path) as again:
             assert [t.metric for t in again] == [0.5, 0.5]
 
-    def test_holds_what_lies_between_levels_and_reads_it_again(self, tmp_path: Path) -> None:
-        between = trial(0, kept=(3, 7))
-        assert not SPACE.contains(between.policy)
-        with run(tmp_path) as first:
-            first.require(between.policy)
-            first.append(between)
-        with run(tmp_path) as again:
-            assert list(again) == [between]
-
     @pytest.mark.parametrize("at", range(3, 600, 41))
     def test_no_letter_of_it_can_change_unseen(self, tmp_path: Path, at: int) -> None:
         with run(tmp_path) as first:
@@ -164,7 +163,7 @@ class TestFirstFormat:
 
     def test_is_read_where_it_lies(self, old: Path) -> None:
         before = {path.name: path.read_bytes() for path in old.iterdir()}
-        assert len(journal.trials(old, SPACE)) == 4
+        assert len(journal.trials(old, Rules(SPACE))) == 4
         journal.require_same(old, SPACE)
         assert {path.name: path.read_bytes() for path in old.iterdir()} == before
 
@@ -178,13 +177,6 @@ class TestFirstFormat:
         with run(old) as again:
             assert list(again) == [*found, trial(4)]
 
-    def test_may_hold_what_lies_between_levels(self, old: Path) -> None:
-        lines_of = (old / "trials.jsonl").read_text().splitlines(keepends=True)
-        (old / "trials.jsonl").write_text(lines_of[0].replace("[0.5, 0.5]", "[0.5, 0.3125]"))
-        for _ in range(2):  # as format 1, and as what it became
-            with run(old) as read:
-                assert [t.policy.levels for t in read] == [(4, 11)]
-
     def test_cut_short_goes_on_after_its_last_whole_line(self, old: Path) -> None:
         file = old / "trials.jsonl"
         file.write_bytes(file.read_bytes()[:-9])
@@ -194,15 +186,26 @@ class TestFirstFormat:
     @pytest.mark.parametrize(
         ("line", "reason"),
         [
-            ('{"number": 5, "policy": [0.5, 0.5], "costs": {}, "status": "failed"}', "it is of trial 5, not 1"),
-            ('{"number": 1, "policy": [0.5], "costs": {}, "status": "failed"}', "not 2 sparsities"),
-            ('{"number": 1, "policy": [0.5, 1.5], "costs": {}, "status": "failed"}', "not 2 sparsities"),
+            (first(number=5), "it is of trial 5, not 1"),
+            (first(policy=[0.5]), "not 2 sparsities"),
+            (first(policy=[0.5, 1.5]), "policy.1: Input should be less than 1"),
+            (first(policy=[0.5, 0.3125]), "'b' cannot keep 11 units; 4, 8, 12 ..., 16 of 16 at most"),
+            (first(policy=[0.5, 0.52]), "keeps no whole number of units"),
             ('{"number": 1, "policy": [0.5, 0.5], "costs": {}}', "line 2 is damaged"),
-            (
-                '{"number": 1, "policy": [0.5, 0.5], "costs": {}, "seconds": {}, "status": "done", '
-                '"metric": 1, "reward": 1}',
-                "status 'done'",
-            ),
+            (first(status="done"), "status: Input should be 'ok' or 'failed'"),
+            (first(status="failed"), "status 'failed' with metric 0.5"),
+            (first(metric=None), "status 'ok' with metric None"),
+            (first(metric=10**400), "metric: Input should be a valid number"),
+            (first(metric=True), "metric: Input should be a valid number"),
+            (first(reward=float("nan")), "reward: Input should be a finite number"),
+            (first(costs=None), "costs: Input should be a valid dict"),
+            (first(costs={"macs": "1"}), "costs.macs: Input should be a valid number"),
+            (first(seconds={"ask": None}), "seconds.ask: Input should be a valid number"),
+            (first(error=None), "error: Input should be a valid string"),
+            (first(weather=1), "weather: Extra inputs are not permitted"),
+            ("{}", "number: Field required"),
+            ("[" * 100_000, "line 2 is damaged"),
+            (first()[:-1] + ', "metric": 0.9}', "it says something twice"),
         ],
     )
     def test_damaged_is_evidence(self, old: Path, line: str, reason: str) -> None:
@@ -235,21 +238,35 @@ class TestDamage:
             ("\x00\x00", "line 3 is damaged"),
             ("[]", "line 3 is damaged"),
             ('{"number": 1}', "its checksum does not fit"),
-            (sealed(number=1, metric=0.5), "line 3 is damaged"),
+            (sealed(number=1, metric=0.5), "policy: Field required"),
             (lying(5), "it is of trial 5, not 1"),
-            (lying(1, [4]), "toy has 2 choices, but 1 numbers were given"),
-            (lying(1, [4, 17]), "'b' with 17 of 16 units"),
-            (lying(1, [0, 8]), "'a' with 0 of 8 units"),
-            (lying(1, [4, 8.0]), "its policy is not of whole numbers"),
-            (lying(1, [True, 8]), "its policy is not of whole numbers"),
-            (lying(weather=1), "unknown field 'weather'"),
-            (lying(rung="deep"), "one of its fields is of a wrong type"),
-            (lying(repeats=-1), "one of its fields is of a wrong type"),
-            (lying(worker=3), "one of its fields is of a wrong type"),
-            (sealed(number=1, policy=[4, 8], metric=None, values=[], costs={}, seconds={}), "None is no finite number"),
-            (sealed(number=1, policy=[4, 8], metric=0.5, values=[], costs={}, seconds={}), "it has no values"),
-            (sealed(number=1, policy=[4, 8], error="no", costs=[], seconds={}), "no object of numbers"),
-            (sealed(format=2, facts="x"), "unknown field 'facts'"),
+            (lying(policy=[4]), "are not 2 whole numbers, the levels of toy's choices"),
+            (lying(policy=[4, 17]), "'b' cannot keep 17 units"),
+            (lying(policy=[4, 7]), "'b' cannot keep 7 units; 4, 8, 12 ..., 16 of 16 at most, are its levels"),
+            (lying(policy=[0, 8]), "'a' cannot keep 0 units"),
+            (lying(policy=[4, 8.0]), "policy.1: Input should be a valid integer"),
+            (lying(policy=[True, 8]), "policy.0: Input should be a valid integer"),
+            (lying(policy=[4, -8]), "policy.1: Input should be greater than or equal to 0"),
+            (lying(weather=1), "weather: Extra inputs are not permitted"),
+            (lying(error="no"), "error: Extra inputs are not permitted"),
+            (lying(rung="deep"), "rung: Input should be a valid integer"),
+            (lying(rung=True), "rung: Input should be a valid integer"),
+            (lying(repeats=-1), "repeats: Input should be greater than or equal to 0"),
+            (lying(repeats=1), "it repeats trial 1, which does not come before it"),
+            (lying(repeats=0, policy=(8, 8)), "it repeats trial 0, which has another policy"),
+            (lying(repeats=0, metric=0.75), "it repeats trial 0, which has another policy, metric"),
+            (lying(worker=3), "worker: Input should be a valid string"),
+            (lying(metric=None), "metric: Input should be a valid number"),
+            (lying(metric=10**400), "metric: Input should be a valid number"),
+            (lying(values=[]), "values: List should have at least 1 item"),
+            (lying(values=[0.5, "1"]), "values.1: Input should be a valid number"),
+            (lying(costs=None), "costs: Input should be a valid dict"),
+            (lying(costs={"macs": [1]}), "costs.macs: Input should be a valid number"),
+            (lying(seconds=[]), "seconds: Input should be a valid dict"),
+            (sealed(number=1, policy=[4, 8], error="", costs={}, seconds={}), "error: String should have at least 1"),
+            (sealed(number=1, policy=[4, 8], error=None, costs={}, seconds={}), "error: Input should be a valid str"),
+            (sealed(format=2, facts="x"), "number: Field required"),
+            (sealed(number=1, policy=[4, 8], worker=1), "worker: Input should be a valid string"),
         ],
     )
     def test_names_the_damaged_line(self, tmp_path: Path, line: str, reason: str) -> None:
@@ -379,10 +396,30 @@ class TestRequire:
         with run(tmp_path) as first, pytest.raises(PolicyError, match="2 whole numbers, the levels of toy's choices"):
             first.require(Policy(levels))
 
-    @pytest.mark.parametrize("levels", [(0, 8), (4, 17)])
+    @pytest.mark.parametrize("levels", [(0, 8), (4, 17), (4, 7)])
     def test_refuses_what_no_network_has(self, tmp_path: Path, levels: tuple[int, ...]) -> None:
-        with run(tmp_path) as first, pytest.raises(PolicyError, match="can stay"):
+        with run(tmp_path) as first, pytest.raises(PolicyError, match=r"cannot keep .* space.snap"):
             first.require(Policy(levels))
+
+
+class TestLeftovers:
+    """A kill during export left `.part-*` folders for ever."""
+
+    def test_of_a_killed_process_are_cleared_when_the_run_goes_on(self, tmp_path: Path) -> None:
+        run(tmp_path).close()
+        before = {path.name for path in tmp_path.iterdir()}
+        (tmp_path / ".part-abc").mkdir()
+        (tmp_path / ".part-abc" / "model.pt2").write_text("half")
+        (tmp_path / "best.json.part").write_text("half")
+        run(tmp_path).close()
+        assert {path.name for path in tmp_path.iterdir()} == before
+
+    def test_of_a_process_that_works_on_it_stay(self, tmp_path: Path) -> None:
+        with run(tmp_path):
+            (tmp_path / "best.json.part").write_text("half")
+            with pytest.raises(RunError, match="in use by process"):
+                run(tmp_path)
+            assert (tmp_path / "best.json.part").exists()
 
 
 class TestLock:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from autoprune import plugins
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
 from autoprune.protocols import Score
-from autoprune.runs import journal
+from autoprune.runs import journal, loop
 from autoprune.runs.journal import Run
 from autoprune.runs.loop import HOPELESS, Attempt, attempting, remembering, search
 from autoprune.structure.prune import Candidate
@@ -84,8 +85,17 @@ def open_run(directory: Path) -> Run:
     return Run(directory, {"name": "toy"}, SPACE)
 
 
-def fail(*_: object) -> float:
-    raise TrialFailed("the training loss is nan at step 3 of 10")
+def fail(step: object = 3) -> float:
+    raise TrialFailed(f"the training loss is nan at step {step} of 10")
+
+
+class Ours(Judge):
+    """An evaluator whose score is written in a file of autoprune."""
+
+    def __init__(self, score: str, **names: Any) -> None:
+        super().__init__()
+        exec(compile(f"def score(candidate):\n    {score}", loop.__file__, "exec"), names)  # noqa: S102 - a text of ours
+        self.score = names["score"]
 
 
 class TestTheLoop:
@@ -211,17 +221,48 @@ class TestFailures:
 
         trial = attempt(Judge(judge))(0, SPACE.dense())
         assert isinstance(trial.outcome, Failure)
-        assert trial.error == " ".join(str(failure).split())
+        assert str(failure).splitlines()[0] in trial.error
+        assert "\n" not in trial.error
         assert set(trial.seconds) == {"prune", "recover", "score"}
 
-    @pytest.mark.parametrize("mistake", [RuntimeError("mat1 and mat2 shapes"), ConfigError("no gamma"), KeyError("x")])
-    def test_mistakes_are_not_hidden_in_the_journal(self, tmp_path: Path, mistake: Exception) -> None:
+    @pytest.mark.parametrize(
+        ("mistake", "said"),
+        [
+            (ValueError("only one class\nis present"), "ValueError: only one class at test_loop.py, line "),
+            (KeyError("x"), "KeyError: 'x' at test_loop.py, line "),
+            (SystemExit(3), "it ends the program: sys.exit(3) at test_loop.py, line "),
+            (SystemExit(), "it ends the program: sys.exit() at test_loop.py, line "),
+            (AssertionError(), "AssertionError at test_loop.py, line "),
+        ],
+    )
+    def test_whatever_a_users_code_raises_is_a_failed_trial_that_names_the_line(
+        self, tmp_path: Path, mistake: BaseException, said: str
+    ) -> None:
         def judge(policy: Policy) -> float:
-            raise mistake
+            if len(judged.realised) == 2:
+                raise mistake
+            return 0.5
 
+        judged, controller = Judge(judge), Countdown()
+        with open_run(tmp_path) as run:
+            search(controller, attempt(judged), run, trials=3)
+        assert controller.told[1].error.startswith(said)
+        with open_run(tmp_path) as again:
+            assert [bool(t.error) for t in again] == [False, True, False]
+
+    def test_a_reward_that_raises_is_a_failed_trial(self) -> None:
+        trial = attempting(Judge(), COSTS, lambda value, costs, dense: 1 / 0, DENSE)(0, SPACE.dense())
+        assert trial.error.startswith("ZeroDivisionError: division by zero at test_loop.py")
+
+    def test_a_layer_that_does_not_take_what_it_gets_is_a_failed_trial(self) -> None:
+        evaluator = Ours("layer(inputs)", layer=nn.Linear(3, 2), inputs=torch.zeros(1, 4))
+        assert attempt(evaluator)(0, SPACE.dense()).error.startswith("RuntimeError: mat1 and mat2 shapes")
+
+    @pytest.mark.parametrize("mistake", [RuntimeError("mat1 and mat2 shapes"), ConfigError("no gamma"), KeyError("x")])
+    def test_mistakes_of_ours_are_not_hidden_in_the_journal(self, tmp_path: Path, mistake: Exception) -> None:
         with open_run(tmp_path) as run:
             with pytest.raises(type(mistake)):
-                search(Countdown(), attempt(Judge(judge)), run, trials=3)
+                search(Countdown(), attempt(Ours("raise mistake", mistake=mistake)), run, trials=3)
             assert len(run) == 0
 
     def test_are_told_and_the_search_goes_on(self, tmp_path: Path) -> None:
@@ -232,13 +273,15 @@ class TestFailures:
         assert sum(bool(t.error) for t in controller.told) == 6
 
     def test_in_a_row_stop_it_with_the_cause(self, tmp_path: Path) -> None:
-        judge = Judge(lambda policy: 0.5 if len(judge.realised) == 1 else fail())
+        judge = Judge(lambda policy: 0.5 if len(judge.realised) == 1 else fail(len(judge.realised)))
         with open_run(tmp_path) as run:
             with pytest.raises(
-                SearchFailed, match="10 trials in a row failed, the last with: the training loss is nan"
+                SearchFailed, match="10 trials in a row failed, the first with: the training loss is nan at step 2"
             ):
                 search(Countdown(), attempt(judge), run, trials=99)
             assert len(run) == 1 + HOPELESS
+        with open_run(tmp_path) as run, pytest.raises(SearchFailed, match=r"11 trials .* nan at step 2 of"):
+            search(Countdown(), attempt(judge), run, trials=99)
 
     def test_of_every_trial_leave_no_best(self, tmp_path: Path) -> None:
         with open_run(tmp_path) as run, pytest.raises(SearchFailed, match="none of 3 trials"):

@@ -131,8 +131,20 @@ class TestALook:
         samples.looked_at(dataclasses.replace(toy_task(), metric=needs_all))
 
     def test_a_metric_that_fails_on_the_dense_network_is_told_before_a_search(self) -> None:
-        with pytest.raises(ConfigError, match=r"task toy: the metric is nan; .* for the dense network on the holdout"):
+        with pytest.raises(
+            ConfigError, match=r"task toy: the metric '<lambda>' is nan; .* for the dense network on the holdout"
+        ):
             samples.looked_at(dataclasses.replace(toy_task(), metric=lambda model, split: float("nan")))
+
+    @pytest.mark.parametrize("change", [lambda model: model.train(), lambda model: model.half().float()])
+    def test_a_metric_that_changes_the_network_is_told_before_a_search(self, change: Any) -> None:
+        def changing(model: nn.Module, split: Any) -> float:
+            change(model)
+            with torch.inference_mode():
+                return float(model(next(iter(split.batches(64)))[0]).mean())
+
+        with pytest.raises(ConfigError, match=r"'changing' changes the network that it judges .*; a metric that"):
+            samples.looked_at(dataclasses.replace(toy_task(), metric=changing))
 
     def test_nothing_of_the_network_changes(self) -> None:
         task = toy_task()
@@ -243,7 +255,7 @@ def test_a_metric_where_lower_is_better_is_printed_as_its_user_knows_it(
     front = found.report.front("macs")
     assert [t.metric for t in front] == sorted((t.metric for t in front), reverse=True)  # type: ignore[type-var]
     page = (found.directory / "report.html").read_text()
-    assert "test rmse ↓" in page
+    assert "rmse ↓" in page
     assert "lower is better" in page
     assert "-" + words.number(found.report.ours.test, percent=False) not in page
     main(["report", str(found.directory)])

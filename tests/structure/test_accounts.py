@@ -38,7 +38,7 @@ def reasons(found: Trace) -> dict[str, str]:
 
 
 def space_of(found: Trace) -> SearchSpace:
-    return SearchSpace("net", found.choices, found.ops, found.parameters, unpriced=found.unpriced)
+    return SearchSpace("net", found.choices, found.ops, found.parameters)
 
 
 def wired(forward: Callable[..., Tensor], **layers: nn.Module) -> nn.Module:

@@ -380,7 +380,7 @@ FROZEN: dict[str, tuple[Callable[[], nn.Module], Tensor, str, str]] = {
         lambda: nn.Sequential(nn.Linear(8, 12), nn.TransformerEncoderLayer(12, 2, 16, batch_first=True)),
         torch.randn(2, 5, 8),
         "1.self_attn",
-        "the pruned network fails",
+        "the MultiheadAttention `1.self_attn` has a size that is written down: 2 heads of 6",
     ),
     "channels that roll": (
         lambda: Wired(lambda m, x: m.c(m.b(m.a(x).roll(1, 1))), a=conv(3, 6), b=conv(6, 4), c=conv(4, 2)),

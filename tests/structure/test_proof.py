@@ -113,3 +113,64 @@ def test_home_is_the_smallest_module_of_all() -> None:
     for name, home in names.items():
         cuts.append(Slice(name, 0, index, "out"))
         assert scenes.home(cuts) == home
+
+
+class Heads(nn.Module):
+    """A block whose number of features is written down twice, as attention's often is, and a branch that can be cut."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        super().__init__()
+        self.a, self.b, self.mlp = nn.Linear(8, 12), nn.Linear(12, 8), Mlp(sign)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x + self.b(self.a(x).reshape(len(x), 3, 4).tanh().flatten(1)))
+
+
+class Mlp(nn.Module):
+    """Right as it is; with another sign its features are turned round, by a number that is written down."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.up, self.down, self.sign = nn.Linear(8, 16), nn.Linear(16, 8), sign
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.up(x)
+        return x + self.down(hidden.relu() if self.sign > 0 else (hidden * (hidden.shape[1] / 16)).relu())
+
+
+def test_twelve_blocks_of_attention_are_not_each_tried_in_the_whole_network(
+    seen: list[tuple[str, tuple[int, ...]]],
+) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), *(Heads() for _ in range(12)), nn.Linear(8, 2))
+    found = trace(model.eval(), torch.randn(2, 5))
+    assert [c.name for c in found.choices] == ["0", *(f"{n}.mlp.up" for n in range(1, 13))]
+    frozen = {f.name: f.reason for f in found.frozen}
+    assert list(frozen) == ["13", *(f"{n}.a" for n in range(1, 13))]
+    assert [frozen[f"{n}.a"] for n in range(1, 13)] == [
+        f"the Heads `{n}` reshapes to a size that is written down: 3 x 4" for n in range(1, 13)
+    ]
+    assert [shape[0] for name, shape in seen if not name] == [1, 1, 1, 2, 2]  # the stem's two parts, one block, all
+    assert [sum(name == f"{n}.mlp" for name, _ in seen) for n in range(1, 13)] == [2, *[1] * 11]
+
+
+def test_a_block_that_looks_like_the_others_and_computes_something_else_is_refuted() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), Heads(), Heads(), Heads(-1.0), nn.Linear(8, 2))
+    found = trace(model.eval(), torch.randn(2, 5))
+    assert [c.name for c in found.choices] == ["0", "1.mlp.up", "2.mlp.up"]
+    assert "computes something else" in next(f.reason for f in found.frozen if f.name == "3.mlp.up")
+
+
+def test_a_network_that_asks_for_float32_and_has_units_without_effect_is_no_traceback() -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = nn.Linear(8, 6), nn.Linear(6, 4), nn.Linear(8, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.d(self.b(self.a(x)) * 0 + self.c(x.float()))
+
+    found = trace(Asking().eval(), torch.randn(2, 8))
+    assert [c.name for c in found.choices] == ["b"]
+    assert ("a", "leaving its units out changes nothing that could be seen") in {
+        (f.name, f.reason) for f in found.frozen
+    }

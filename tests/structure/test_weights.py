@@ -73,7 +73,7 @@ def plain(layer: nn.Conv2d) -> nn.Module:
 
 def agrees(model: nn.Module, found: Trace) -> None:
     """What a thinner network is predicted to cost is what it costs, and it runs and is copied."""
-    space = SearchSpace("net", found.choices, found.ops, found.parameters, unpriced=found.unpriced)
+    space = SearchSpace("net", found.choices, found.ops, found.parameters)
     policy = Policy(tuple(max(1, choice.dense // 2) for choice in found.choices))
     pruned = prune(model, found, [np.arange(kept) for kept in policy.levels])
     assert pruned(IMAGE).shape == model(IMAGE).shape

@@ -76,7 +76,7 @@ class Case:
     def space(self) -> SearchSpace:
         """Its choices and costs."""
         found = self.trace
-        return SearchSpace(self.network.name, found.choices, found.ops, found.parameters, unpriced=found.unpriced)
+        return SearchSpace(self.network.name, found.choices, found.ops, found.parameters)
 
     def policy(self, seed: int) -> Policy:
         """A random policy; of seed 0 the thinnest."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t as student
 
 from autoprune.values.terms import Floats
+
+_USUALLY = 5 / 6  # how often a policy at the margin meets its ceiling when it is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,16 @@ class Accuracy:
             f"measured again they differ by {self.noise:.1%} (rank correlation {self.spearman_noise:.3f}); "
             f"a line in MACs misses by {self.mape_macs:.1%}"
         )
+
+
+def margin(predicted: Floats, measured: Floats) -> float:
+    """By which share the measurement of one more policy exceeds its prediction at most, in five cases of six; >= 0.
+
+    A prediction interval of Student's: the better these policies were predicted, and the more they are, the less.
+    """
+    missed = measured / predicted - 1
+    scatter = float(missed.std(ddof=1)) * math.sqrt(1 + 1 / len(missed))
+    return max(0.0, float(missed.mean()) + float(student.ppf(_USUALLY, len(missed) - 1)) * scatter)
 
 
 def straight(x: Floats, y: Floats, at: Floats) -> Floats:

@@ -105,7 +105,7 @@ class Work:
     def terms(self) -> list[tuple[Op, Op, str]]:
         """Operators with the product that is counted: multiplications, activations, or the weights' tensors."""
         found = []
-        for op in self.space.ops:
+        for op in (op for op in self.space.ops if op.known):
             last = len(op.moves) - 1
             found.append((op, op, "m"))
             found += [(op, move, "a" if place in (0, last) else "t") for place, move in enumerate(op.moves)]
@@ -271,9 +271,14 @@ def _missed(work: Work, rows: Rows, ratios: Floats, strength: float) -> float:
 
 
 def restored(space: SearchSpace, state: Mapping[str, Any]) -> Fit:
-    """The fit that `state` describes."""
+    """The fit that `state` describes. Raises KeyError, TypeError or ValueError where it is none of this space."""
     blocks = Blocks(int(state["filled"]), tuple(map(int, state["whole"])))
-    return Fit(Work(space, blocks), np.array(state["coefficients"], dtype=np.float64))
+    if min(blocks.filled, *blocks.whole, blocks.filled) < 1:
+        raise ValueError(f"blocks of {blocks.filled} and {blocks.whole} channels cannot be")
+    work, found = Work(space, blocks), np.array(state["coefficients"], dtype=np.float64)
+    if found.shape != work.dense.shape or not (np.isfinite(found) & (found >= 0)).all():
+        raise ValueError(f"{len(work.dense)} coefficients of 0 or more are right")
+    return Fit(work, found)
 
 
 def state_of(fit: Fit) -> dict[str, Any]:

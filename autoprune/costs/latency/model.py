@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import pydantic
 from torch import nn
 
-from autoprune.costs.latency import timings
-from autoprune.costs.latency.accuracy import Accuracy, accuracy, straight
+from autoprune.costs.latency import anchors
+from autoprune.costs.latency.accuracy import Accuracy, accuracy, margin, straight
 from autoprune.costs.latency.draws import drawn
 from autoprune.costs.latency.fit import Fit, Work as _Work, chosen, fitted, restored, state_of
 from autoprune.costs.latency.timings import Store, Timing
-from autoprune.errors import ConfigError
+from autoprune.errors import RunError, one_line
+from autoprune.files import cache
 from autoprune.inputs import Inputs, shapes
 from autoprune.protocols import Sampler, Target, TimesFamilies, Watch, silent
 from autoprune.structure.prune import prune
@@ -27,16 +30,22 @@ from autoprune.targets import timing
 from autoprune.targets.timing import Timed, compare
 from autoprune.task import Task
 from autoprune.values.budget import FromMany
-from autoprune.values.space import SearchSpace
+from autoprune.values.ranges import Range, require
+from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Figure, Floats, Products, Rows
 
 Known = Mapping[str, Any]  # what a run wrote down of a latency model, to go on with the same
 
 BUILD, UNSEEN, AGAIN = "build", "unseen", "again"
+ANCHOR = "anchor"  # timed beside all others, at every moment
+PROVED = "proved"  # policies that were measured at the end of searches, after they were predicted
 _TOGETHER = 8  # networks in memory at once
 _SEED = 20180206
 _STEPS, _FREE = (2, 4, 8, 16, 32), 0.01
 _FEWEST = {BUILD: 20, UNSEEN: 8, AGAIN: 8}  # timings without which there is no model
+_MILLISECONDS = pydantic.TypeAdapter(Annotated[float, Range(0, 1e9, above=True)])
+_MARGIN = pydantic.TypeAdapter(Annotated[float, Range(0, 100)])
+_ACCURACY = pydantic.TypeAdapter(Accuracy)
 _SAY_THEMSELVES = ("runtime", "device", "dtype", "layout")  # of a target's key, what needs no word before it
 
 
@@ -57,6 +66,8 @@ class Latency(FromMany):
         seconds: after which no further policy is timed.
         notes: what was not as it should be, a sentence each.
         accuracy: how well unseen policies are predicted.
+        margin: by which share the measurement of a policy exceeds its prediction at most, in five cases of six; less,
+            the more policies were measured and the better they were predicted.
         timings: what was timed, by part.
         building: seconds that the timings took.
         points: predicted and measured milliseconds of those policies, where they were measured by this model.
@@ -70,11 +81,12 @@ class Latency(FromMany):
     task: Task
     target: Target
     known: Known = field(default_factory=dict)
-    policies: int = 150
-    unseen: int = 24
-    seconds: float = 90.0
+    policies: Annotated[int, Range(_FEWEST[BUILD], 100_000)] = 150
+    unseen: Annotated[int, Range(_FEWEST[UNSEEN], 100_000)] = 24
+    seconds: Annotated[float, Range(0, 1e6, above=True)] = 90.0
     notes: list[str] = field(default_factory=list, init=False)
     accuracy: Accuracy | None = field(default=None, init=False)
+    _margin: float = field(default=0.0, init=False)
     building: float = field(default=0.0, init=False)
     timings: Mapping[str, Sequence[Timing]] = field(default_factory=dict, init=False, repr=False)
     points: tuple[tuple[float, float], ...] = field(default=(), init=False, repr=False)
@@ -82,32 +94,44 @@ class Latency(FromMany):
     _dense: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        given = f"cost latency: policies={self.policies}, unseen={self.unseen}, seconds={self.seconds}"
-        if self.policies < _FEWEST[BUILD] or self.unseen < _FEWEST[UNSEEN] or not self.seconds > 0:
-            raise ConfigError(f"{given}; at least {_FEWEST[BUILD]}, {_FEWEST[UNSEEN]} and more than 0 are needed")
+        require(self)
 
     def learn(self, watch: Watch = silent) -> None:
         """Time what is not on disk yet, fit, and see how good the fit is. Does nothing the second time."""
         if self._fit is not None:
             return
         if self.known:
-            self._fit, self._dense = restored(self.space, self.known), float(self.known["dense"])
-            self.accuracy = Accuracy(**self.known["accuracy"])
+            self._take_up(self.known)
             return
         begun = time.perf_counter()
         parts = self.timings = self._timed(watch)
         self.building = time.perf_counter() - begun
-        self._dense = statistics.median(t.dense for part in parts.values() for t in part)
-        kept, ratios = _arrays(parts[BUILD])
-        seen, first = _arrays(parts[UNSEEN])
-        again = _arrays(parts[AGAIN])[1]
+        self._dense = statistics.median(t.dense for part in _FEWEST for t in parts[part])
+        choices = len(self.space)
+        kept, ratios = _arrays(parts[BUILD], choices)
+        seen, first = _arrays(parts[UNSEEN], choices)
+        again = _arrays(parts[AGAIN], choices)[1]
         blocks, strength = chosen(self.space, kept, ratios)
         fit = fitted(_Work(self.space, blocks), kept, ratios, strength)
         line = straight(self._macs(kept), ratios, self._macs(seen))
         self.accuracy = accuracy(fit(seen), first, again, line)
+        proved, held = _arrays(parts[PROVED], choices)
+        guessed = np.concatenate([fit(seen), fit(proved)])
+        self._margin = margin(guessed, np.concatenate([(first + again) / 2, held]))
         every, both = np.concatenate([kept, seen]), np.concatenate([ratios, (first + again) / 2])
         self._fit = fitted(_Work(self.space, blocks), every, both, strength)
+        self.notes += self._steadiness()
         self.points = tuple(zip((self._dense * fit(seen)).tolist(), (self._dense * (first + again) / 2).tolist()))
+
+    def _take_up(self, known: Known) -> None:
+        """Go on with what a run wrote down."""
+        try:
+            self._fit, self._dense = restored(self.space, known), _MILLISECONDS.validate_python(known["dense"])
+            self.accuracy = _ACCURACY.validate_python(known["accuracy"])
+            self._margin = _MARGIN.validate_python(known.get("margin", 2 * self.accuracy.noise))
+        except (KeyError, TypeError, ValueError, OverflowError) as wrong:
+            what = f"what machine.json says of latency is damaged ({one_line(wrong)})"
+            raise RunError(f"{what}; begin a new run") from None
 
     def sentence(self) -> str:
         """Where it is measured and how well it is predicted, for people."""
@@ -121,7 +145,8 @@ class Latency(FromMany):
         self.learn()
         assert self.accuracy is not None
         about = {name: getattr(self.accuracy, name) for name in Accuracy.__slots__}
-        return {**state_of(self.fit), "dense": self._dense, "accuracy": about, "target": dict(self.target.key)}
+        learnt = {"dense": self._dense, "accuracy": about, "margin": self._margin, "target": dict(self.target.key)}
+        return {**state_of(self.fit), **learnt}
 
     @property
     def fit(self) -> Fit:
@@ -138,7 +163,13 @@ class Latency(FromMany):
 
     @property
     def margin(self) -> float:
-        """By which share a network is kept below a ceiling: twice what one measurement differs by from another."""
+        """By which share a measurement may exceed what is predicted."""
+        self.learn()
+        return self._margin
+
+    @property
+    def noise(self) -> float:
+        """By which share one measurement may differ from another: twice what they do on average."""
         self.learn()
         assert self.accuracy is not None
         return 2 * self.accuracy.noise
@@ -174,13 +205,19 @@ class Latency(FromMany):
         reference, *ready = (self.target.ready(model, self.task.example) for model in (self.task.model, *models))
         return compare(reference, ready, rounds=2 * timing.ROUNDS).figures
 
+    def prove(self, policy: Policy, figure: Figure) -> None:
+        """As `Proves.prove`: kept beside the timings that the model is made of, for the margin of the next search."""
+        if self._place.exists():
+            store = Store(self._place, self._facts)
+            store.put(Timing(PROVED, policy.levels, figure.ratio, figure.spread, self.dense))
+
     @cached_property
     def _macs(self) -> Products:
         return Products(self.space.ops, len(self.space))
 
     def _timed(self, watch: Watch) -> dict[str, list[Timing]]:
         """The timings of every part, from disk where they are there."""
-        store = Store(timings.folder() / "latency" / f"{timings.named(self._facts)}.jsonl", self._facts)
+        store = Store(self._place, self._facts)
         self.notes += store.notes
         wanted = self._wanted()
         missing = [key for key in wanted if store.get(*key) is None]
@@ -194,7 +231,8 @@ class Latency(FromMany):
             if (timing_ := store.get(part, kept)) is not None:
                 found[part].append(timing_)
         twice = {t.kept for t in found[UNSEEN]} & {t.kept for t in found[AGAIN]}
-        return found | {part: [t for t in found[part] if t.kept in twice] for part in (UNSEEN, AGAIN)}
+        both = {part: [t for t in found[part] if t.kept in twice] for part in (UNSEEN, AGAIN)}
+        return {**found, **both, PROVED: store.of(PROVED), ANCHOR: store.of(ANCHOR)}
 
     def _measure(self, store: Store, missing: Sequence[tuple[str, tuple[int, ...]]], of: int, watch: Watch) -> None:
         """Time what is `missing` until the time is up; some of every part in any case."""
@@ -204,10 +242,12 @@ class Latency(FromMany):
         for at in range(0, len(missing), _TOGETHER):
             part = missing[at : at + _TOGETHER]
             if time.perf_counter() - begun > self.seconds and self._enough(store):
-                self.notes.append(f"Only {len(store)} of {of} timings were made in {self.seconds:g} seconds.")
+                self.notes.append(f"Only {done} of {of} timings were made in {self.seconds:g} seconds.")
                 break
-            timed = self.timed([kept for _, kept in part])
-            for (name, kept), figure in zip(part, timed.figures, strict=True):
+            moment = f"{ANCHOR} {len(store)}"
+            beside = [*part, *((moment, kept) for kept in self._anchors)]
+            timed = self.timed([kept for _, kept in beside])
+            for (name, kept), figure in zip(beside, timed.figures, strict=True):
                 store.put(Timing(name, kept, figure.ratio, figure.spread, timed.reference))
             done += len(part)
             watch(what, done, of)
@@ -215,8 +255,26 @@ class Latency(FromMany):
 
     def timed(self, policies: Sequence[Sequence[int]]) -> Timed:
         """Time the networks with these kept units now, together; all are in memory at once."""
-        units = [[np.arange(n) for n in kept] for kept in policies]
-        return compare(self._dense_cut, [self._cut(prune(self.task.model, self.trace, u)) for u in units])
+        return compare(self._dense_cut, [self._cut(self._thinner(kept)) for kept in policies])
+
+    def _thinner(self, kept: Sequence[int]) -> nn.Module:
+        return prune(self.task.model, self.trace, [np.arange(level) for level in kept])
+
+    @cached_property
+    def _anchors(self) -> list[tuple[int, ...]]:
+        """Policies that are timed beside all others, at every moment."""
+        return anchors.chosen(self.space)
+
+    def _steadiness(self) -> Iterator[str]:
+        """What is to be said of how steady the machine was while policies were timed, if anything is."""
+        moments = [[t.ratio for t in self.timings[ANCHOR] if t.kept == kept] for kept in self._anchors]
+
+        def alone() -> float:
+            thinner = [self._thinner(kept) for kept in self._anchors]
+            return anchors.with_one_thread(self.target, self.task.model, thinner, self.task.example)
+
+        if said := anchors.remark(moments, anchors.threads_of(self.target), alone):
+            yield said
 
     @cached_property
     def _dense_cut(self) -> Sampler:
@@ -244,6 +302,11 @@ class Latency(FromMany):
             queue += [(at / len(unseen), UNSEEN, kept), ((at + 0.5) / len(unseen), AGAIN, kept)]
         return [(part, kept) for _, part, kept in sorted(queue, key=lambda entry: entry[0])]
 
+    @property
+    def _place(self) -> Path:
+        """Where timings are kept."""
+        return cache.folder() / "latency" / f"{cache.named(self._facts)}.jsonl"
+
     @cached_property
     def _facts(self) -> dict[str, Any]:
         """What timings depend on."""
@@ -252,11 +315,13 @@ class Latency(FromMany):
         steps = [choice.levels for choice in self.space]
         return {
             **self.target.key,
-            "network": timings.named({"network": json.dumps(network)}),
-            "widths": timings.named({"steps": steps}),
+            "network": cache.named({"network": json.dumps(network)}),
+            "widths": cache.named({"steps": steps}),
             "timing": f"{timing.ROUNDS} x {timing.BURST:g} ms",
         }
 
 
-def _arrays(timings: Sequence[Timing]) -> tuple[Rows, Floats]:
-    return np.array([t.kept for t in timings], dtype=np.int64), np.array([t.ratio for t in timings])
+def _arrays(timings: Sequence[Timing], choices: int) -> tuple[Rows, Floats]:
+    """The levels, (policies, choices), and the ratios, (policies,)."""
+    rows = np.array([t.kept for t in timings], dtype=np.int64).reshape(-1, choices)
+    return rows, np.array([t.ratio for t in timings], dtype=np.float64)

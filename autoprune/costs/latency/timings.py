@@ -6,18 +6,21 @@ operators. A line that is damaged is not used; what it held is measured again.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from autoprune.errors import CacheError
+import pydantic
+
+from autoprune.errors import CacheError, FileError
 from autoprune.files import disk
+from autoprune.values.ranges import Range
 
 Key = tuple[str, tuple[int, ...]]  # what a timing is for, and the kept units
+
+Measured = Annotated[float, Range(0, 1e9)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Timing:
     """One timed policy.
 
     Attributes:
-        part: what it is for: "build", "unseen" or "again".
+        part: what it is for: "build", "unseen" or "again"; "proved", measured after it was predicted, in a search;
+            "anchor N", at one of many moments.
         kept: the level of each choice.
         ratio, spread: as `autoprune.values.terms.Figure`.
         dense: milliseconds of the dense network beside it.
@@ -33,9 +37,12 @@ class Timing:
 
     part: str
     kept: tuple[int, ...]
-    ratio: float
-    spread: float
-    dense: float
+    ratio: Measured
+    spread: Measured
+    dense: Measured
+
+
+_TIMING = pydantic.TypeAdapter(Timing)
 
 
 @dataclass
@@ -55,7 +62,7 @@ class Store:
 
     def __post_init__(self) -> None:
         try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
+            lines = disk.read_bytes(self.path).splitlines(keepends=True)
         except FileNotFoundError:
             return
         except OSError as wrong:
@@ -78,6 +85,10 @@ class Store:
     def get(self, part: str, kept: Sequence[int]) -> Timing | None:
         """The timing of that policy, if there is one."""
         return self._held.get((part, tuple(kept)))
+
+    def of(self, part: str) -> list[Timing]:
+        """All timings of one part, whatever number follows its name, in the order in which they were made."""
+        return [timing for timing in self._held.values() if timing.part.partition(" ")[0] == part]
 
     def put(self, timing: Timing) -> None:
         """Keep `timing`; it is on the disk when this returns."""
@@ -104,32 +115,25 @@ class Store:
             raise _refused(self.path, "written", wrong) from None
 
 
-def folder() -> Path:
-    """Where timings lie: $AUTOPRUNE_CACHE, else the user's cache folder (XDG base directory specification)."""
-    given = os.environ.get("AUTOPRUNE_CACHE", "")
-    base = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
-    return Path(given) if given else base / "autoprune"
-
-
-def named(facts: Mapping[str, Any]) -> str:
-    """A short name for `facts`."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _refused(path: Path, what: str, wrong: OSError) -> CacheError:
-    return CacheError(f"{path} cannot be {what} ({wrong.strerror or wrong}); set AUTOPRUNE_CACHE to a folder of yours")
+    said = str(wrong) if isinstance(wrong, FileError) else f"{path} cannot be {what} ({wrong.strerror or wrong})"
+    return CacheError(f"{said}; set AUTOPRUNE_CACHE to a folder of yours")
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:
     """What a line holds; None where it is not as it was written."""
     try:
-        return disk.unsealed(line)
-    except ValueError:
+        found = disk.unsealed(line)
+    except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _timing(line: bytes) -> Timing | None:
     found = _checked(line)
     if found is None or set(found) != {"part", "kept", "ratio", "spread", "dense"}:
         return None
-    return Timing(**{**found, "kept": tuple(found["kept"])})
+    try:
+        return _TIMING.validate_json(json.dumps(found), strict=True)
+    except pydantic.ValidationError:
+        return None

@@ -44,9 +44,8 @@ class Fast:
 
     def score(self, candidate: Candidate) -> Score:
         """The metric on the images that tell networks apart, mapped to all; of what has not recovered, as it is."""
-        network = candidate.network if isinstance(candidate, Ready) else candidate.model.eval()
         with forked(self.bench.seed):
-            metric = self.scorer(network)
+            metric = self.scorer(candidate)
         self._scored += 1
         if self._scored % _TIDY == 0:
             memory.trim()

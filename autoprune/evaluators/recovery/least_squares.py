@@ -12,13 +12,18 @@ policy: with G = L L^T in that order, the solution is (W L)_K inv(L_KK).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from autoprune.errors import TrialFailed
 from autoprune.evaluators.recovery.columns import Moments
+from autoprune.values.ranges import Range
 
+Ridge = Annotated[float, Range(0, 1e6, above=True)]  # settings of evaluators
+Positions = Annotated[int, Range(1, 1_000_000)]
+Columns = Annotated[int, Range(1, 65_536)]
 Solution = tuple[Tensor, Tensor]  # a weight (outputs, kept channels, positions), and what to add to the bias (outputs,)
 
 

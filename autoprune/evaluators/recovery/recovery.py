@@ -47,6 +47,11 @@ class Ready(Candidate):
     network: nn.Module = field(kw_only=True)
 
 
+def ready(candidate: Candidate) -> nn.Module:
+    """What computes as `candidate` does in eval mode; of one that has not recovered, the network as it is."""
+    return candidate.network if isinstance(candidate, Ready) else candidate.model.eval()
+
+
 class Look(NamedTuple):
     """What was seen of one network: of the policy, or of the dense one where there is none."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from autoprune.errors import ConfigError
 from autoprune.evaluators.bench import Bench
 from autoprune.inputs import Inputs, first, nbytes
+from autoprune.values.ranges import Range, Samples, ShareAbove, SomeSamples, require
 from autoprune.values.space import Policy, SearchSpace
 
 _AT_ONCE = 2**26  # bytes of images whose activations may be in memory together
@@ -33,22 +35,19 @@ class Sampling:
             In a search of fewer than 120 trials they would not pay: there are none, and all holdout images count.
     """
 
-    images: int = 100
-    batch: int = 100
-    reference: int = 1024
-    holdout: int = 0
-    panel: float = 0.95
-    probes: int = 16
+    images: Samples = 100
+    batch: SomeSamples = 100
+    reference: Samples = 1024
+    holdout: Samples = 0
+    panel: ShareAbove = 0.95
+    probes: Annotated[int, Range(0, 10_000)] = 16
 
     def __post_init__(self) -> None:
-        if self.images and not self.images >= self.batch >= 2:
-            raise ConfigError(f"images={self.images}, batch={self.batch}: images >= batch >= 2 is needed")
-        for name in ("holdout", "reference"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: a number of images is needed, or 0")
-        if not (0 < self.panel <= 1 and self.probes >= (1 if self.panel < 1 else 0)):
-            given = f"panel={self.panel}, probes={self.probes}"
-            raise ConfigError(f"{given}: a share in (0, 1] and at least 1 are needed, or panel = 1 and probes = 0")
+        require(self)
+        if self.images and self.images < self.batch:
+            raise ConfigError(f"images={self.images}, batch={self.batch}: at least a batch of images is needed, or 0")
+        if self.panel < 1 and not self.probes:
+            raise ConfigError(f"panel={self.panel}, probes=0: at least 1 probe is needed, or panel = 1")
 
     def probing(self, bench: Bench) -> Sequence[Policy]:
         """The random policies that are looked at closely before the first trial; none where they would not pay."""
@@ -57,7 +56,9 @@ class Sampling:
 
 def counting(images: int, holdout: int) -> Sampling:
     """Statistics of some images, and a score that counts all others: what needs no probes."""
-    return Sampling(images=images, batch=min(128, images) or 100, holdout=holdout, panel=1, probes=0)
+    return Sampling(
+        images=images, batch=max(2, min(128, images)) if images else 100, holdout=holdout, panel=1, probes=0
+    )
 
 
 def probes(space: SearchSpace, count: int, seed: int) -> list[Policy]:

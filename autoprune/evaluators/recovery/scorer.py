@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from autoprune.engine.fused import Fused, Fuser
 from autoprune.engine.memory import laid_out
 from autoprune.engine.precision import running
+from autoprune.engine.presented import Plainly, presented
 from autoprune.errors import TrialFailed
 from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.recovery import panel
 from autoprune.evaluators.recovery.panel import Panel
-from autoprune.evaluators.recovery.recovery import Recovery
+from autoprune.evaluators.recovery.recovery import Recovery, ready
 from autoprune.evaluators.recovery.replay import Replay, Replayed
 from autoprune.evaluators.recovery.sampling import Sampling, together
 from autoprune.inputs import Inputs, call, tensors
@@ -36,7 +38,7 @@ _NOT_FINITE = "the pruned network's outputs are not finite on holdout images"
 class Scorer(Protocol):
     """Says how good a network is."""
 
-    def __call__(self, network: nn.Module) -> float:
+    def __call__(self, candidate: Candidate) -> float:
         """The metric on the holdout, or an estimate of it. Raises TrialFailed where it is not finite."""
         ...
 
@@ -52,20 +54,40 @@ class CountsAll:
 
     Attributes:
         judges: the holdout images.
+        plainly: what the metric had the pruned networks themselves compute.
     """
 
     bench: Bench
     judges: Split
-    notes: tuple[str, ...] = ()
+    plainly: Plainly = field(default_factory=Plainly)
 
-    def __call__(self, network: nn.Module) -> float:
+    def __call__(self, candidate: Candidate) -> float:
         """As `Scorer`."""
+        network, quality = ready(candidate), self.bench.task.quality
         with running(self.bench.precision, self.bench.device):
             if not isinstance(network, Fused):
                 refuse_nonfinite(network, self._probe)
-            value = self.bench.task.quality(network, self._replayed)
-        if isinstance(network, Fused) and not network.finite:
+                return quality(network, self._replayed)
+            value = self._presented(candidate.model, network)
+        if not network.finite:
             raise TrialFailed(_NOT_FINITE)
+        return value
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As `Scorer.notes`."""
+        return tuple(filter(None, [self.plainly.sentence(self.bench.task.judge.name)]))
+
+    def _presented(self, model: nn.Module, network: Fused) -> float:
+        """The metric of `model`, whose forward is computed by `network` where the metric cannot tell."""
+        before, begun = self.plainly.passes, time.perf_counter()
+        with presented(model, network, self.plainly) as shown:
+            value = self.bench.task.quality(shown, self._replayed)
+        if self.plainly.passes == before and not network.called:
+            self.plainly.add("does not call the network as a whole", time.perf_counter() - begun)
+        if self.plainly.passes > before:
+            refuse_nonfinite(model.eval(), self._probe)
+            self.plainly.measure(network, model)
         return value
 
     @cached_property
@@ -92,9 +114,9 @@ class LooksAtPanel:
     images: Iterable[Batch]
     of: int
 
-    def __call__(self, network: nn.Module) -> float:
+    def __call__(self, candidate: Candidate) -> float:
         """As `Scorer`."""
-        return self.panel.top1(margins(self.bench, network, self.images))
+        return self.panel.top1(margins(self.bench, ready(candidate), self.images))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -120,8 +142,8 @@ def scorer(bench: Bench, it: Sampling, recovery: Recovery, realise: Callable[[Po
     step, found, every = step_of(bench, it), list[Floats](), Replayed(judges)
     for policy in it.probing(bench):
         with contextlib.suppress(TrialFailed):
-            ready = recovery.without(policy)(realise(policy))
-            found.append(margins(bench, ready.network, every.batches(step)))
+            made = recovery.without(policy)(realise(policy))
+            found.append(margins(bench, made.network, every.batches(step)))
     if not found:
         raise TrialFailed("the outputs of the pruned networks that pick the holdout images are not finite")
     probed = np.stack(found)

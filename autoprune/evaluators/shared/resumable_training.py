@@ -25,10 +25,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from autoprune import bounded
 from autoprune.engine.memory import laid_out
 from autoprune.errors import ModelError, TrainingFailed, first_line
 from autoprune.files import disk
 from autoprune.inputs import Inputs, device_of, moved
+from autoprune.models.weights import not_finite
 from autoprune.task import Batch, Split
 from autoprune.train import Recipe, forked, no_batch, pace, sgd
 
@@ -205,6 +207,8 @@ class Course:
         shapes, wanted = ({name: (t.shape, t.dtype) for name, t in those.items()} for those in (found, own))
         if differing := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):
             raise ModelError(f"{file} does not hold this network's weights ({differing[0]!r} differs); train anew")
+        if faults := [fault for name in found if (fault := not_finite(name, found[name]))]:
+            raise ModelError(f"{file}: {faults[0]}; train anew")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(found[name])
@@ -254,7 +258,7 @@ def _read(file: Path) -> tuple[_Facts, dict[str, Tensor]]:
             words = opened.metadata() or {}
             if words.get("schema") != _SCHEMA:
                 raise ValueError(f"its schema is {words.get('schema')!r}, not {_SCHEMA!r}")
-            facts = _Facts.model_validate_json(words["course"])
+            facts = _Facts.model_validate_json(json.dumps(bounded.parsed(words["course"])))
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
             if _digest(tensors) != facts.sha256:
                 raise ValueError("its tensors are not those that were written")

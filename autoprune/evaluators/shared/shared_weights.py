@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.copies import copied
-from autoprune.engine.precision import running, training
+from autoprune.engine.precision import running
 from autoprune.errors import ConfigError, ModelError
 from autoprune.evaluators.bench import Bench
 from autoprune.evaluators.recovery.batchnorm import recalibrate
@@ -38,6 +38,7 @@ from autoprune.protocols import Score, Watch, silent
 from autoprune.structure.prune import Candidate, Units
 from autoprune.task import Loss, Task, loss_of
 from autoprune.train import Recipe, forked, restart, thaw
+from autoprune.values.ranges import Decay, LearningRate, Norm, Range, Samples, Share, ShareBelow, SomeSamples, require
 from autoprune.values.space import Policy
 
 STARTS = ("dense", "scratch")
@@ -65,9 +66,7 @@ def blended(outputs: Any, targets: Any, taught: Any, loss: Loss, distill: float)
 
 
 def _check_distill(task: Task, distill: float) -> None:
-    """Raise ConfigError where `distill` is no share, or asked for though the task's outputs are no classes' logits."""
-    if not 0 <= distill <= 1:
-        raise ConfigError(f"distill={distill}; a number in [0, 1] is right")
+    """Raise ConfigError where `distill` is asked for though the task's outputs are no classes' logits."""
     judged = task.loss is functional.cross_entropy or isinstance(task.loss, nn.CrossEntropyLoss)
     if distill and not judged:
         raise ConfigError(f"distill={distill} is for tasks with a cross-entropy as loss; distill = 0 is right for this")
@@ -96,26 +95,21 @@ class OneShot:
 
     bench: Bench
     start: str = "dense"
-    epochs: float = 8.0
-    batch: int = 128
-    lr: float = 0.02
-    weight_decay: float = 5e-4
-    warmup: float = 0.1
-    clip: float = 5.0
-    images: int = 128
-    holdout: int = 0
+    epochs: Annotated[float, Range(0, 10_000, above=True)] = 8.0
+    batch: Annotated[int, Range(2, 65_536)] = 128
+    lr: LearningRate = 0.02
+    weight_decay: Decay = 5e-4
+    warmup: ShareBelow = 0.1
+    clip: Norm = 5.0
+    images: SomeSamples = 128
+    holdout: Samples = 0
     weights: str = ""
-    distill: float = 0.0
+    distill: Share = 0.0
 
     def __post_init__(self) -> None:
+        require(self)
         if self.start not in STARTS:
             raise ConfigError(f"start = {self.start!r}; {' or '.join(map(repr, STARTS))} is right")
-        if not (self.epochs > 0 and self.lr > 0 and self.clip > 0 and self.batch >= 2 and 0 <= self.warmup < 1):
-            given = f"epochs={self.epochs}, lr={self.lr}, clip={self.clip}, batch={self.batch}, warmup={self.warmup}"
-            raise ConfigError(f"{given}: all above 0, at least two images a batch, and a warmup below 1 are needed")
-        if self.images < 2 or self.holdout < 0 or self.weight_decay < 0:
-            given = f"images={self.images}, holdout={self.holdout}, weight_decay={self.weight_decay}"
-            raise ConfigError(f"{given}: at least 2, 0 and 0 are needed")
         _check_distill(self.bench.task, self.distill)
         self._ready = False
 
@@ -244,7 +238,7 @@ class OneShot:
             lr=self.lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
-            precision=training(bench.precision),
+            precision=bench.training,
             clip=self.clip,
         )
         dense = policy_file.fingerprint(bench.task.model, bench.task.rebuild)
@@ -295,6 +289,6 @@ class OneShot:
         bench, widest = self.bench, self.subnets.network(self.bench.space.dense()).model
         with forked(bench.seed):
             images = drawn(bench.task.calibration, bench.seed, _REFERENCE, _BATCH)
-            recalibrate(widest, images, training(bench.precision))
+            recalibrate(widest, images, bench.training)
         stand = dataclasses.replace(bench, task=bench.task.standing_in(widest))
         return Fast(stand, counting(self.images, self.holdout), self.realise)

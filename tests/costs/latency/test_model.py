@@ -12,8 +12,9 @@ import pytest
 from autoprune.costs.arithmetic import Macs
 from autoprune.costs.latency.fit import Blocks, Fit, Work, chosen, fitted
 from autoprune.costs.latency.model import AGAIN, BUILD, UNSEEN, Latency, accuracy, drawn
-from autoprune.costs.latency.timings import Store, Timing, folder, named
+from autoprune.costs.latency.timings import Store, Timing
 from autoprune.errors import CacheError, ConfigError, TargetError
+from autoprune.files.cache import folder, named
 from autoprune.structure.prune import prune
 from autoprune.testing.evaluators import toy_setting
 from autoprune.testing.targets import Arithmetic
@@ -264,7 +265,7 @@ class TestStore:
         cache_file().write_bytes(b"".join(lines))
         cost = model(Counting())
         cost.learn()
-        assert Counting.made == 2  # the dense network and that one
+        assert Counting.made == 4  # the dense network, that one, and two anchors
         assert "damaged" in cost.notes[0]
 
     def test_other_settings_have_other_names(self) -> None:

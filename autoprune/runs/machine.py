@@ -1,0 +1,51 @@
+"""machine.json: what was found on the machine that began a run, and what a resumed run goes on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from autoprune.errors import RunError, dotted
+from autoprune.runs import journal
+from autoprune.values.ranges import Range
+
+NAME = "machine.json"
+
+
+class Machine(pydantic.BaseModel):
+    """What of the file is used again; the rest (versions, the platform) is for readers.
+
+    Attributes:
+        precision: of scores.
+        step: the multiple of channels that was found for step = "auto".
+        shortcuts: whether what fast scores prepare was said to pay.
+        draws: how samples are drawn.
+        threads: of torch.
+        costs: by name, what costs had learnt.
+        first: policies that are asked before the controller asks, the levels of each.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    precision: Literal["", "fp32", "bf16", "int8"] = ""
+    step: Annotated[int, Range(1, 65_536)] = 1
+    shortcuts: bool = True
+    draws: str = ""
+    threads: Annotated[int, Range(1, 1024)] = 1
+    costs: dict[str, dict[str, Any]] = {}
+    first: list[list[Annotated[int, Range(0, 2**31)]]] = []
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """What the file of a run holds. Raises RunError where it is missing or damaged."""
+    found = journal.stored(directory, NAME)
+    try:
+        Machine.model_validate_json(json.dumps(found))
+    except pydantic.ValidationError as wrong:
+        first = wrong.errors()[0]
+        place, told = dotted(first["loc"]), str(first["msg"]).removeprefix("Value error, ")
+        raise RunError(f"{directory / NAME} is damaged at {place}: {told[0].lower()}{told[1:]}") from None
+    return found

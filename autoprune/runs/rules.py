@@ -1,0 +1,94 @@
+"""What every trial of a run must be, whoever proposed it or wrote it down.
+
+A policy lies in the space and within the budget, and costs that are known by arithmetic are what it costs: so a line
+that was changed by hand, or belongs to another network, is found before anything is built on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autoprune.protocols import Learns
+from autoprune.values.budget import Limit, Predicts, PredictsMany
+from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.trial import Trial
+
+_ALIKE, _ROUNDED = 1e-9, 1e-12  # relative difference of what was written and is computed anew, and of one sum twice
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Of the trials of one run. Without costs, what they cost is not looked at.
+
+    Attributes:
+        space: of all policies.
+        costs: by name, those that a trial records.
+        limits: the ceilings of the run's budget, on some of `costs`.
+        optional: names of costs that a trial need not have recorded.
+    """
+
+    space: SearchSpace
+    costs: Mapping[str, Predicts] = field(default_factory=dict)
+    limits: Sequence[Limit] = ()
+    optional: frozenset[str] = frozenset()
+
+    def of_policy(self, policy: Policy) -> str:
+        """Why `policy` is none of the space; "" where it is one."""
+        levels, choices = policy.levels, self.space.choices
+        if len(levels) != len(choices) or not all(type(level) is int for level in levels):
+            few = ", ".join(map(str, levels[:4]))
+            return f"({few} ...) are not {len(choices)} whole numbers, the levels of {self.space.name}'s choices"
+        for choice, level in zip(choices, levels, strict=True):
+            if level not in choice.levels:
+                grid = ", ".join(map(str, choice.levels[:3])) + (" ..." if len(choice.levels) > 3 else "")
+                most = f"{choice.levels[-1]} of {choice.dense} at most"
+                return f"{choice.kind} choice {choice.name!r} cannot keep {level} units; {grid}, {most}, are its levels"
+        if not self.space.contains(policy):
+            return f"choices of {self.space.name} that are tied differ, or what lies in a block that is left out is cut"
+        return ""
+
+    def over(self, policy: Policy) -> str:
+        """Which ceiling `policy` exceeds, by what its costs predict; "" where it meets all."""
+        return self._exceeded({limit.name: limit.cost.predict(policy) for limit in self.limits})
+
+    def faults(self, trials: Sequence[Trial]) -> dict[int, str]:
+        """What is wrong with the costs of `trials`, by their place; empty where nothing is."""
+        found = {at: fault for at, trial in enumerate(trials) if (fault := self._of_names(trial))}
+        whole = [at for at in range(len(trials)) if at not in found]
+        for name, cost in self._exact.items():
+            rows = np.array([trials[at].policy.levels for at in whole], dtype=np.int64)
+            right = cost.predict_many(rows).tolist() if whole else ()
+            for at, due in zip(whole, right, strict=True):
+                said = trials[at].costs.get(name, due)
+                if not math.isclose(said, due, rel_tol=_ALIKE):
+                    found.setdefault(at, f"its {name} are {said:.12g}, where those of its policy are {due:.12g}")
+        for at in whole:
+            if fault := self._exceeded(trials[at].costs):
+                found.setdefault(at, fault)
+        return found
+
+    def _of_names(self, trial: Trial) -> str:
+        if unknown := sorted(set(trial.costs) - set(self.costs)) if self.costs else []:
+            return f"it has the cost {unknown[0]!r}, which this run has not"
+        absent = sorted(set(self.costs) - self.optional - set(trial.costs))
+        return f"it lacks the cost {absent[0]!r}" if absent else ""
+
+    def _exceeded(self, costs: Mapping[str, float]) -> str:
+        over = [limit for limit in self.limits if costs.get(limit.name, 0.0) > limit.most * (1 + _ROUNDED)]
+        if not over:
+            return ""
+        limit, unit = over[0], over[0].cost.unit
+        return f"{costs[limit.name]:.12g} {unit} exceed the budget of {limit.most:.12g} {unit} ({limit.name})"
+
+    @property
+    def _exact(self) -> dict[str, PredictsMany]:
+        """The costs that are arithmetic: many policies are priced at once, and nothing was measured for that."""
+        return {
+            name: cost
+            for name, cost in self.costs.items()
+            if isinstance(cost, PredictsMany) and not isinstance(cost, Learns)
+        }

@@ -1,0 +1,139 @@
+"""Which controller finds the best policies in how many trials, on real scores of real networks.
+
+    python benchmarks/search_pays.py --data DIR [--networks resnet20 resnet56 fashion] [--budgets 50% 30%]
+        [--controllers random evolution switch+ ...] [--seeds 0 1 2] [--trials 100] [--json FILE] [--quick]
+
+Every controller searches the same landscape, the holdout top-1 that `reconstruct` gives (1,000 images, nothing is
+trained), seed after seed, all controllers of a seed one after the other. `NAME+` begins with rankings, `NAME` does not,
+whatever its default. The best policy of each search is recovered once more without short cuts and scored on the test
+split. The table has means and standard deviations over seeds, and the p of an exact one-sided Mann-Whitney test that a
+controller's best scores are better than those of random search at as many trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import mannwhitneyu
+
+from autoprune import config, plugins
+from autoprune.protocols import Controller, SavesTime
+from autoprune.runs import firsts, study
+from autoprune.runs.study import Study
+from autoprune.values.space import Policy
+
+CONTROLLERS = ("random", "evolution", "evolution+", "cmaes+", "switch", "switch+", "knapsack", "knapsack+")
+AT = (25, 50, 100, 200, 400)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Search, print the tables, and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="", help="the directory of CIFAR-10 and its networks")
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet56"])
+    parser.add_argument("--budgets", nargs="+", default=["50%"], help="of the MACs")
+    parser.add_argument("--controllers", nargs="+", default=CONTROLLERS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--quick", action="store_true", help="two seeds of 25 trials on the network in the package")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.networks, asked.seeds, asked.trials = ["fashion"], [0, 1], 25
+    rows: list[Row] = []
+    for network in asked.networks:
+        for budget in asked.budgets:
+            found = list(searches(network, budget, asked.controllers, asked.seeds, asked.trials, asked.data))
+            print("\n".join(table(found, asked.controllers, asked.trials)), flush=True)
+            rows += found
+            if asked.json:
+                asked.json.write_text(json.dumps(rows, indent=1))
+
+
+def landscape(network: str, budget: str, trials: int, data: str) -> Study:
+    """What is searched: `network`, under a `budget` of its MACs."""
+    task = {"use": "fashion_mnist"} if network == "fashion" else {"use": "cifar10", "model": network, "data": data}
+    tables = {
+        "name": network,
+        "task": task,
+        "budget": {"macs": budget},
+        "evaluator": {"use": "reconstruct", "holdout": 1000},
+        "search": {"trials": trials, "first": "rankings"},
+    }
+    return study.build(config.parse(tables, "a benchmark"))
+
+
+def searches(
+    network: str, budget: str, controllers: Sequence[str], seeds: Sequence[int], trials: int, data: str
+) -> Iterator[Row]:
+    """A row for each metric of each search."""
+    of = landscape(network, budget, max(trials, study.PAYS), data)
+    first = firsts.found(of)
+    uniform = of.attempt(0, first[0])  # prepares the evaluator, too
+    print(f"\n{network} at {budget} of the MACs: uniform {uniform.metric:.4f}, test {tested(of, first[0]):.4f}")
+    print("rankings", *(f"{of.attempt(0, policy).metric or 0:.4f}" for policy in first[1:]), flush=True)
+    for seed in seeds:
+        for name in controllers:
+            kind = {"network": network, "method": name, "budget": budget, "seed": seed}
+            made = plugins.build("controller", {"use": name.rstrip("+")}, space=of.space, budget=of.budget, seed=seed)
+            begun = time.perf_counter()
+            best = searched(of, made, first if name.endswith("+") else [], trials)
+            seconds = time.perf_counter() - begun
+            yield from ({**kind, "metric": f"best of {at}", "value": best[at - 1][0]} for at in AT if at <= trials)
+            yield {**kind, "metric": "test, untrained", "value": tested(of, best[-1][1])}
+            yield {**kind, "metric": "seconds", "value": seconds}
+
+
+def searched(of: Study, controller: Controller, first: Sequence[Policy], trials: int) -> list[tuple[float, Policy]]:
+    """The best metric, and its policy, after each trial."""
+    best: list[tuple[float, Policy]] = []
+    for number in range(trials):
+        policy = first[number] if number < len(first) else controller.ask()
+        trial = of.attempt(number, policy)
+        controller.tell(trial)
+        found = (trial.metric or 0.0, policy)
+        best.append(max(best[-1], found, key=lambda pair: pair[0]) if best else found)
+    return best
+
+
+def tested(of: Study, policy: Policy) -> float:
+    """Top-1 on the test split, recovered without short cuts and not trained."""
+    evaluator = of.evaluator.careful() if isinstance(of.evaluator, SavesTime) else of.evaluator
+    return of.task.quality(evaluator.recover(evaluator.realise(policy)).model.eval(), of.task.test)
+
+
+def table(rows: Sequence[Row], controllers: Sequence[str], trials: int) -> list[str]:
+    """In Markdown, a row for each controller."""
+    metrics = [*(f"best of {at}" for at in AT if at <= trials), "test, untrained", "seconds"]
+    values = {
+        name: {m: [row["value"] for row in rows if row["method"] == name and row["metric"] == m] for m in metrics}
+        for name in controllers
+    }
+    lines = ["| " + " | ".join(["controller", *metrics, "p against random"]) + " |", "|---" * (len(metrics) + 2) + "|"]
+    for name, of in values.items():
+        last = metrics[-3]
+        p = "" if name == "random" or "random" not in values else better(of[last], values["random"][last])
+        lines.append("| " + " | ".join([name, *(spread(of[m], 1 if m == "seconds" else 4) for m in metrics), p]) + " |")
+    return lines
+
+
+def better(ours: Sequence[float], others: Sequence[float]) -> str:
+    """The p of an exact one-sided Mann-Whitney test."""
+    return f"{mannwhitneyu(ours, others, alternative='greater', method='exact').pvalue:.3f}"
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean and sample standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()

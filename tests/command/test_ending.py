@@ -1,0 +1,123 @@
+"""How a command ends that is stopped from outside, or whose output nobody takes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoprune.command import ending
+from autoprune.command.cli import main
+from autoprune.runs.journal import Run
+from tests import ASSETS
+
+MINE = f"{ASSETS / 'mine.py'}:make"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_stopped_search_says_how_to_go_on_and_ends_with_the_signals_number(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Run.append
+
+    def stopped(self: Run, trial: object) -> object:
+        if tmp_path in self.directory.parents:  # not when all is tried once, small
+            os.kill(os.getpid(), number)
+        return append(self, trial)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Run, "append", stopped)
+    asked = ["search", MINE, "--controller", "random", "--budget", "macs=50%", "--trials", "3", "--out", str(tmp_path)]
+    assert main(asked) == 128 + number
+    (directory,) = tmp_path.glob("*/*")
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == f"autoprune: stopped; go on with: autoprune resume {directory}"
+    assert "Traceback" not in said
+
+
+def test_a_stop_that_an_exporter_catches_is_heard_at_the_next_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's exporter goes on after whatever is raised in it: SIGTERM was lost, and the command ended with 0."""
+    export = torch.export.export
+
+    def deaf(*given: object, **named: object) -> object:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            return export(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.export, "export", deaf)
+    config = tmp_path / "mine.toml"
+    config.write_text(TOML.format(task=MINE))
+    assert main(["search", str(config), "--out", str(tmp_path)]) == 143
+    (directory,) = tmp_path.glob("*/*")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"go on with: autoprune resume {directory}")
+    assert not (directory / "report.json").exists()
+
+
+def test_signals_are_as_they_were_afterwards_and_ignored_ones_stay_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending.stoppable():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "nohup"
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("words", [["plugins"], ["plugins", "--json"]])
+def test_a_full_stdout_is_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "autoprune", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "autoprune: error: stdout cannot be written: No space left on device\n"
+
+
+def test_a_search_whose_disk_is_full_at_the_end_says_what_is_missing_and_goes_on_when_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch's writer ended the process with SIGABRT while `model.pt2` was written, three times of three."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=52k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        config = tmp_path / "mine.toml"
+        config.write_text(TOML.format(task=MINE))
+        assert main(["search", str(config), "--out", str(disk)]) == 2
+        (directory,) = (disk / "mine").iterdir()
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{directory}/model.pt2 cannot be written: No space left on device (0.0" in said
+        assert said.endswith(f"MiB are free); once that is mended, go on with: autoprune resume {directory}")
+        names = {path.name for path in directory.iterdir()}
+        assert {"model.pt2", "model.pt2.part", "report.json"}.isdisjoint(names)
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        assert main(["resume", str(directory)]) == 0
+        assert (directory / "report.html").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+TOML = """
+name = "mine"
+[task]
+use = "{task}"
+[budget]
+macs = "60%"
+[controller]
+use = "random"
+[search]
+trials = 2
+[finetune]
+epochs = 0
+[report]
+random_trials = 1
+"""

@@ -1,0 +1,87 @@
+"""What a search asks before its controller does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autoprune
+from autoprune.controllers.rules import uniform
+from autoprune.files import disk
+from autoprune.runs import firsts, lifecycle, loop, study
+from autoprune.runs.study import Study
+from autoprune.splits import Nothing
+from autoprune.task import Task
+from autoprune.values.space import Policy
+from tests.assets.mine import make
+
+
+def built(controller: str = "evolution", trials: int = 25, task: Task | None = None, **tables: Any) -> Study:
+    asked = {
+        "name": "mine",
+        "task": {"use": study.GIVEN},
+        "budget": {"macs": "50%"},
+        "controller": {"use": controller},
+        "search": {"trials": trials},
+        "finetune": {"epochs": 0},
+        **tables,
+    }
+    return study.build(autoprune.config.parse(asked, "a test"), task=task or make())
+
+
+def test_a_learner_begins_with_uniform_and_rankings_that_meet_the_budget():
+    of = built()
+    found = firsts.found(of)
+    assert found[0] == uniform(of.space, of.budget)
+    assert 3 <= len(found) == len(set(found)) <= 6
+    assert all(of.budget.admits(policy) for policy in found)
+
+
+def test_a_short_search_begins_with_fewer():
+    assert len(firsts.found(built(trials=10))) <= 3
+    assert len(firsts.found(built(trials=3))) == 1
+
+
+@pytest.mark.parametrize("controller", ["random", "qmc", "uniform", "deep", "genetic", "ddpg"])
+def test_a_rule_chance_and_published_methods_begin_by_themselves(controller):
+    assert firsts.found(built(controller)) == []
+
+
+def test_whoever_writes_so_has_rankings_or_none():
+    assert firsts.found(built(search={"trials": 25, "first": "none"})) == []
+    assert len(firsts.found(built("random", search={"trials": 25, "first": "rankings"}))) > 2
+
+
+def test_without_a_budget_there_is_nothing_to_rank_for():
+    assert firsts.found(built("nsga2", budget={}, reward={"use": "r_flops"})) == []
+
+
+def test_a_task_without_a_training_split_has_rankings_that_need_no_loss():
+    task = dataclasses.replace(make(), train=Nothing("train"))
+    found = firsts.found(built(task=task))
+    assert 2 <= len(found) <= 4
+
+
+def test_a_resumed_run_asks_the_same_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    of = built(trials=6)
+    wanted = firsts.found(of)
+    with lifecycle.begin(of, tmp_path) as begun:
+        directory = begun.directory
+        loop.search(of.controller(), of.attempt, begun, trials=1, first=firsts.known(begun.machine))
+    assert disk.read_json(directory / "machine.json")["first"] == [list(policy.levels) for policy in wanted]
+    monkeypatch.setattr(firsts, "found", lambda of: pytest.fail("it was known"))
+    again, opened = lifecycle.reopen(directory, task=make())
+    with opened:
+        loop.search(again.controller(), again.attempt, opened, trials=6, first=firsts.known(opened.machine))
+        asked = [trial.policy for trial in opened.trials]
+    assert asked[: len(wanted)] == wanted
+    assert len(set(asked)) == len(asked)
+
+
+def test_a_run_begun_before_there_were_any_goes_on_without(tmp_path: Path):
+    assert firsts.known({"precision": "fp32"}) == []
+    assert firsts.known(json.loads('{"first": [[1, 2]]}')) == [Policy((1, 2))]
