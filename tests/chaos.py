@@ -25,9 +25,8 @@ import torch
 from tqdm import tqdm
 
 from autoprune.command.cli import main
-from autoprune.engine import precision
 
-CONTROLLERS = ("evolution", "random", "genetic", "nsga2", "cmaes", "qmc", "bayes")
+CONTROLLERS = ("evolution", "random", "genetic", "nsga2", "cmaes", "qmc", "bayes", "switch", "knapsack")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 MEANT = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}  # the exit status that says so
 FILES = {
@@ -241,7 +240,6 @@ def _twice(told: Chaos, run: Path) -> None:
 
 def warmed(root: Path) -> None:
     """Run every command once in this process, so that its copies have imported everything."""
-    precision.choose = lambda *given: "fp32"  # which is timed, and may come out differently for the run never stopped
     tqdm.monitor_interval = 0  # no thread: it would not be copied
     torch.set_num_threads(1)
     space = root / "warm.toml"
@@ -256,6 +254,7 @@ def warmed(root: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
+        os.environ |= {"AUTOPRUNE_CACHE": folder, "AUTOPRUNE_ALLOWED": f"{folder}/allowed.txt"}
         warmed(Path(folder))
         told = chaos(Path(folder), int(sys.argv[1]), int(sys.argv[2]))
         sys.stdout.write(json.dumps({**told, "seconds": round(time.monotonic() - begun)}, indent=2) + "\n")

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from autoprune.report.facts import (
     tried,
 )  # fmt: skip
 from autoprune.report.thin import thinned
+from autoprune.runs import firsts
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
@@ -182,7 +183,23 @@ def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> 
         found.append(f"{trials}: {config.controller.use} had no further policy to propose.")
     for plugin in (study.evaluator, *study.costs.values()):
         found += plugin.notes if isinstance(plugin, Explains) else ()
+    found += _of_search(study, run)
     return found + alike(done.networks, study.costs) + beyond(done.networks, study.budget.limits)
+
+
+def _of_search(study: Study, run: Run) -> Iterator[str]:
+    """What the policies that were asked first were worth, and what the controller has to say of all it was told."""
+    first = run.trials[: len(firsts.known(run.machine))]
+    if scored := [trial for trial in first if trial.reward is not None]:
+        best = max(scored, key=lambda trial: (trial.reward or 0.0, -trial.number))
+        metric = words.number(study.task.judge.known(best.metric or 0.0), percent=study.task.judge.percent)
+        what = "the uniform policy and rankings of the network's units" if len(first) > 1 else "the uniform policy"
+        yield f"The search began with {what}: the best of {len(first)}, trial {best.number}, has {metric}."
+    controller = study.controller()
+    if isinstance(controller, Explains):
+        for trial in run:
+            controller.tell(trial)
+        yield from controller.notes
 
 
 def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:

@@ -15,7 +15,11 @@ import pytest
 from tests import chaos
 
 ROOT = Path(chaos.__file__).parent.parent
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def alone() -> dict[str, str]:
+    """The surroundings of a process of its own."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.chaos
@@ -23,7 +27,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 def test_a_run_that_was_killed_again_and_again_is_the_run_that_never_was(request: pytest.FixtureRequest) -> None:
     kills = request.config.getoption("--kills")
     words = [sys.executable, "-m", "tests.chaos", str(kills), "0"]  # a process of its own: it makes copies of itself
-    done = subprocess.run(words, cwd=ROOT, env=ALONE, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, env=alone(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert sum(count for what, count in told.items() if what != "seconds") >= kills
@@ -34,10 +38,10 @@ def test_a_run_that_was_killed_again_and_again_is_the_run_that_never_was(request
 def test_a_process_as_users_start_it_is_killed_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     space = tmp_path / "mine.toml"
     space.write_text(chaos.SPACE.format(task=chaos.TASK, controller="evolution"))
-    alone = [sys.executable, "-m", "autoprune"]
+    program = [sys.executable, "-m", "autoprune"]
     for out in ("never", "killed"):
-        words = [*alone, "search", str(space), "--out", str(tmp_path / out)]
-        with subprocess.Popen(words, env=ALONE, stderr=subprocess.PIPE, text=True) as process:
+        words = [*program, "search", str(space), "--out", str(tmp_path / out)]
+        with subprocess.Popen(words, env=alone(), stderr=subprocess.PIPE, text=True) as process:
             journal = f"{out}/mine/*/trials.jsonl"
             while out == "killed" and not any(len(j.read_bytes()) > 500 for j in tmp_path.glob(journal)):
                 assert process.poll() is None
@@ -48,5 +52,5 @@ def test_a_process_as_users_start_it_is_killed_and_goes_on(number: signal.Signal
             assert process.returncode in ((0,) if out == "never" else (-number, 128 + number)), said
             assert "Traceback" not in said
     (never,), (killed,) = (list(tmp_path.glob(f"{out}/mine/*")) for out in ("never", "killed"))
-    subprocess.run([*alone, "resume", str(killed)], env=ALONE, check=True, capture_output=True)
+    subprocess.run([*program, "resume", str(killed)], env=alone(), check=True, capture_output=True)
     assert chaos.facts_of(killed) == chaos.facts_of(never)

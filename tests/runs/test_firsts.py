@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_a_resumed_run_asks_the_same_ones(tmp_path: Path, monkeypatch: pytest.Mo
         asked = [trial.policy for trial in opened.trials]
     assert asked[: len(wanted)] == wanted
     assert len(set(asked)) == len(asked)
+
+
+def test_the_report_says_what_they_were_worth_and_what_the_controller_learnt(tmp_path: Path):
+    tables = {"finetune": {"epochs": 0}, "report": {"random_trials": 1, "fidelity": 0}}
+    notes = autoprune.search(make(), {"macs": "50%"}, "knapsack", trials=20, out=tmp_path, **tables).report.notes
+    (said,) = [note for note in notes if note.startswith("The search began with the uniform policy and rankings")]
+    assert re.search(r"the best of \d, trial \d, has \d+\.\d\d %\.$", said)
+    assert [note for note in notes if note.startswith("The knapsack's model, a sum over choices, explains")]
+    none = autoprune.search(make(), {"macs": "50%"}, "random", trials=2, out=tmp_path, **tables).report.notes
+    assert not [note for note in none if note.startswith("The search began")]
 
 
 def test_a_run_begun_before_there_were_any_goes_on_without(tmp_path: Path):
