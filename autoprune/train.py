@@ -71,8 +71,11 @@ def train(
     """Train `model` in place; leaves it in eval mode.
 
     `watch(step, loss)` is called after every step, counted from 1. `teacher` is only read.
-    Raises TrialFailed when the loss, or a weight in the end, is not finite, and where the loss or the data raise.
+    Raises TrialFailed when the loss, or a weight in the end, is not finite, and where the loss or the data raise; and
+    ConfigError where there is nothing to learn from a teacher, whose outputs are no logits of classes.
     """
+    if teacher is not None:
+        require_loss_of_classes(loss, recipe.distill)
     lay_out(model)
     optimizer = sgd(model, recipe)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -187,9 +190,7 @@ def _loss(
         with torch.no_grad():
             taught = moved(call(teacher, inputs), torch.float32)
         value = 0.0 if recipe.distill == 1 else (1 - recipe.distill) * _of_labels(outputs, targets, loss, recipe)
-    if not isinstance(logits(outputs), Tensor):
-        given = f"these are a {type(outputs).__name__} of {shapes(outputs)}"
-        raise ConfigError(f"distill={recipe.distill} is for outputs (n, classes), and {given}; distill = 0 is right")
+    require_classes(logits(outputs), recipe.distill)
     t = recipe.temperature
     soft = functional.kl_div(
         functional.log_softmax(logits(outputs) / t, 1),
@@ -198,6 +199,21 @@ def _loss(
         log_target=True,
     )
     return value + recipe.distill * t * t * soft
+
+
+def require_loss_of_classes(loss: Loss, distill: float) -> None:
+    """Raise ConfigError where `distill` is asked for though the task's own loss says that outputs are no logits."""
+    judged = loss is functional.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)
+    if distill and not judged:
+        raise ConfigError(f"distill={distill} is for tasks with a cross-entropy as loss; distill = 0 is right for this")
+
+
+def require_classes(outputs: Any, distill: float) -> None:
+    """Raise ConfigError where outputs are not (n, classes, ...), from which there is something to learn."""
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs.shape[1] < 2:
+        kind = "of shape" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__} of"
+        given = f"these are {kind} {shapes(outputs)}"
+        raise ConfigError(f"distill={distill} is for outputs (n, classes), and {given}; distill = 0 is right for them")
 
 
 def _of_labels(outputs: Any, targets: Any, loss: Loss, recipe: Recipe) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.errors import TrialFailed
-from autoprune.task import Images
+from autoprune.errors import ConfigError, TrialFailed
+from autoprune.task import Images, Task
 from autoprune.testing.evaluators import ToyNet, state_of, toy_images
 from autoprune.train import Recipe, forked, ramp, train
 
@@ -150,3 +150,18 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert values[:21] == sorted(values[:21])
     assert values[20:] == sorted(values[20:], reverse=True)
     assert all(math.isfinite(ramp(done, 0.0)) for done in (0.0, 0.5, 1.0))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_detector_or_a_regression_has_nothing_to_distill(share: float) -> None:
+    """A softmax of whatever came out was learnt from, and nothing said so."""
+    recipe = dataclasses.replace(RECIPE, steps=1, batch=4, distill=share)
+    numbers, whole = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
+    for loss, outputs, targets, said in (
+        (functional.mse_loss, 3, torch.randn(8, 3), "tasks with a cross-entropy as loss; distill = 0 is right"),
+        (functional.cross_entropy, 1, whole, r"outputs \(n, classes\), and these are of shape \(4, 1\); distill = 0"),
+    ):
+        data = list(zip(numbers, targets, strict=True))
+        task = Task(nn.Linear(4, outputs), numbers[:1], data, data, data, loss=loss)
+        with pytest.raises(ConfigError, match=f"distill={share} is for {said}"):
+            train(task.model, task.train, task.loss, recipe, seed=0, teacher=nn.Linear(4, outputs))

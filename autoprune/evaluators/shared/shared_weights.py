@@ -32,12 +32,12 @@ from autoprune.evaluators.recovery.sampling import counting
 from autoprune.evaluators.shared.resumable_training import Course
 from autoprune.evaluators.shared.subnets import Subnets, Weights
 from autoprune.files import policy_file
-from autoprune.inputs import Inputs, moved, shapes
+from autoprune.inputs import Inputs, moved
 from autoprune.metrics import logits
 from autoprune.protocols import Score, Watch, silent
 from autoprune.structure.prune import Candidate, Units
-from autoprune.task import Loss, Task, loss_of
-from autoprune.train import Recipe, forked, restart, thaw
+from autoprune.task import Loss, loss_of
+from autoprune.train import Recipe, forked, require_classes, require_loss_of_classes, restart, thaw
 from autoprune.values.ranges import Decay, LearningRate, Norm, Range, Samples, Share, ShareBelow, SomeSamples, require
 from autoprune.values.space import Policy
 
@@ -57,19 +57,9 @@ def blended(outputs: Any, targets: Any, taught: Any, loss: Loss, distill: float)
     if taught is None or not distill:
         return loss_of(loss, outputs, targets)
     scores = logits(outputs)
-    if not isinstance(scores, Tensor) or scores.dim() < 2 or scores.shape[1] < 2:
-        kind = "of shape" if isinstance(scores, Tensor) else f"a {type(scores).__name__} of"
-        shape = f"these are {kind} {shapes(scores)}"
-        raise ConfigError(f"distill={distill} is for outputs (n, classes), and {shape}; distill = 0 is right for them")
+    require_classes(scores, distill)
     soft = functional.cross_entropy(scores, logits(taught).softmax(1))
     return distill * soft + (1 - distill) * loss_of(loss, outputs, targets) if distill < 1 else soft
-
-
-def _check_distill(task: Task, distill: float) -> None:
-    """Raise ConfigError where `distill` is asked for though the task's outputs are no classes' logits."""
-    judged = task.loss is functional.cross_entropy or isinstance(task.loss, nn.CrossEntropyLoss)
-    if distill and not judged:
-        raise ConfigError(f"distill={distill} is for tasks with a cross-entropy as loss; distill = 0 is right for this")
 
 
 @dataclass
@@ -110,7 +100,7 @@ class OneShot:
         require(self)
         if self.start not in STARTS:
             raise ConfigError(f"start = {self.start!r}; {' or '.join(map(repr, STARTS))} is right")
-        _check_distill(self.bench.task, self.distill)
+        require_loss_of_classes(self.bench.task.loss, self.distill)
         self._ready = False
 
     @property
