@@ -199,7 +199,8 @@ def test_the_report_says_what_a_metric_that_hooks_layers_costs() -> None:
 
     evaluator, space = judged(hooking)
     value = metric(evaluator, space.dense())
-    assert value == metric(judged(top1)[0].careful(), space.dense())
+    one_of_200 = 0.005  # sums come in another order on several threads
+    assert value == pytest.approx(metric(judged(top1)[0].careful(), space.dense()), abs=1.01 * one_of_200)
     (note,) = evaluator.notes
     assert note.startswith("The metric 'hooking' hooks layers of the network, so that trials ran networks layer by ")
     assert note.endswith(" s more than fused.")
