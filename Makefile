@@ -9,8 +9,8 @@ RUNS ?= runs
 demo: $(VENV)/installed
 	$(BIN)/autoprune search search_spaces/resnet20_fashion_mnist.toml --out $(RUNS)
 
-test: $(VENV)/installed
-	$(BIN)/python -m pytest
+test: $(VENV)/installed  # two processes of one thread each, a file at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
