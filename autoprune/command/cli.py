@@ -31,9 +31,10 @@ _OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.dev
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    asked = arguments.parser().parse_args(given)
+    asked = argparse.Namespace(verbose=False)
     try:
-        with ending.stoppable() as asked.stops:
+        with ending.stoppable() as stops:
+            asked = arguments.parser().parse_args(given, argparse.Namespace(stops=stops))
             _COMMANDS[asked.command](asked)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read has enough, as `| head` has; Python is not to complain of it at its end

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoprune.command import ending
+from autoprune.command import arguments, ending
 from autoprune.command.cli import main
 from autoprune.runs.journal import Run
 from tests import ASSETS
@@ -121,3 +121,17 @@ epochs = 0
 [report]
 random_trials = 1
 """
+
+
+def test_ctrl_c_while_the_command_line_is_read_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 140 kills came then, and left a traceback."""
+
+    def interrupted() -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+    monkeypatch.setattr(arguments, "parser", interrupted)
+    assert main(["plugins"]) == 130
+    assert capsys.readouterr().err.strip() == "autoprune: stopped; nothing was written"
