@@ -34,7 +34,7 @@ _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others, a few bytes
 
 def read(path: Path, most: int) -> bytes:
     """What a regular file of at most `most` bytes holds. Raises OSError; nothing waits for the other end of a pipe."""
-    with os.fdopen(_opened(path), "rb") as file:
+    with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         _within(size, most, path)
         return file.read(size)
@@ -42,11 +42,12 @@ def read(path: Path, most: int) -> bytes:
 
 def require_regular(path: Path) -> None:
     """Raise OSError where `path` is no regular file that can be read."""
-    os.close(_opened(path))
+    os.close(opened(path, os.O_RDONLY))
 
 
-def _opened(path: Path) -> int:
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def opened(path: Path, flags: int) -> int:
+    """An open file, as `os.open`, which is a regular one. Raises OSError; nothing waits at a pipe."""
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -80,8 +81,8 @@ def unpacked(content: bytes, ending: str, most: int) -> bytes:
         if unpacker.unused_data:
             raise ValueError("something follows behind its end")
     elif ending == ".gz":
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as opened:
-            content = opened.read(most + 1)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+            content = packed.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it unpacks to more than {most:,} bytes, the most that it should hold")
     return content
@@ -98,18 +99,18 @@ def arrays(file: Path, names: Sequence[str], most: int) -> dict[str, NDArray[Any
 
 def _array(name: str, content: bytes) -> NDArray[Any]:
     """One array, from the bytes of a npy file: its header must say what follows, before anything is made of it."""
-    opened = io.BytesIO(content)
-    version = np.lib.format.read_magic(opened)
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"{name!r} is of version {version} of the format; 1.0 or 2.0 is right")
     try:
-        shape, by_column, kind = readers[version](opened)
+        shape, by_column, kind = readers[version](stream)
     except Exception as wrong:  # NumPy reads it as Python would, and raises what Python's parser does
         raise ValueError(f"the header of {name!r} cannot be read ({type(wrong).__name__})") from None
     if kind.hasobject or kind.kind not in "biuf":
         raise ValueError(f"{name!r} holds {kind}; numbers are right")
-    body = content[opened.tell() :]
+    body = content[stream.tell() :]
     if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(body):
         raise ValueError(f"{name!r} is of shape {shape} and holds {len(body):,} bytes")
     return np.frombuffer(body, kind).reshape(shape, order="F" if by_column else "C")

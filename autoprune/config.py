@@ -19,7 +19,7 @@ import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, WithJsonSchema
 
 from autoprune import bounded, plugins
-from autoprune.errors import ConfigError, dotted, one_line, reason
+from autoprune.errors import ConfigError, begun_small, dotted, first_fault, one_line, reason
 from autoprune.space_config import AUTO as AUTO, GroupRule as GroupRule, Space as Space, Table as Table
 from autoprune.train import Recipe
 from autoprune.values import budget
@@ -270,11 +270,10 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
         return f"{parent} no {'key' if place[1:] else 'table'} {str(place[-1])!r}{hint}{rest}"
     if fault["type"] == "missing":
         return f"{where} is missing{_wanted(place)}{rest}"
-    reason = str(fault["msg"]).removeprefix("Value error, ")
+    _, said = first_fault(faults)
     if place[0] == "budget" and fault["type"] != "value_error":
-        reason = "write a share of dense ('50%', 0.5) or a number ('20e6')"
-    reason = reason[0].lower() + reason[1:]
-    return f"{where} = {_value(tables, place)!r}: {reason}{rest}"
+        said = "write a share of dense ('50%', 0.5) or a number ('20e6')"
+    return f"{where} = {_value(tables, place)!r}: {begun_small(said)}{rest}"
 
 
 _TYPES = ("int", "str", "float")

@@ -22,7 +22,8 @@ Each message is one line: what is wrong, the value, and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _SPACES = "\n\t\u00a0\u202f"
 
@@ -110,6 +111,16 @@ def harmless(text: str) -> str:
 def dotted(place: Iterable[int | str]) -> str:
     """Where something stands in a file, such as "choices.3.kept"; a key of other signs as Python writes it."""
     return ".".join(part if part and part.isprintable() else repr(part) for part in map(str, place))
+
+
+def first_fault(faults: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Where the first of pydantic's `errors()` stands, and what it says."""
+    return dotted(faults[0]["loc"]), str(faults[0]["msg"]).removeprefix("Value error, ")
+
+
+def begun_small(text: str) -> str:
+    """A sentence as it stands within another."""
+    return text[:1].lower() + text[1:]
 
 
 def reason(wrong: BaseException) -> str:

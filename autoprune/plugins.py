@@ -26,7 +26,7 @@ import pydantic
 
 from autoprune import addresses
 from autoprune.addresses import is_address
-from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin, one_line
+from autoprune.errors import AutopruneError, ConfigError, UnknownPlugin, begun_small, first_fault, one_line
 
 OURS: Mapping[str, Mapping[str, str]] = {
     "controller": {
@@ -284,17 +284,13 @@ def _typed(where: str, hint: Any, value: Any) -> Any:
     try:
         found = pydantic.TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except pydantic.ValidationError as wrong:
-        raise ConfigError(f"{where} is {value!r}: {_reason(wrong)}") from None
+        _, said = first_fault(wrong.errors())
+        raise ConfigError(f"{where} is {value!r}: {begun_small(said)}") from None
     except pydantic.PydanticSchemaGenerationError:
         raise ConfigError(f"{where} cannot be written in a file: it is a {written(hint)}") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} is {value}: a finite number is right")
     return value if hint is Any else found
-
-
-def _reason(wrong: pydantic.ValidationError) -> str:
-    said = str(wrong.errors()[0]["msg"]).removeprefix("Value error, ")
-    return said[0].lower() + said[1:]
 
 
 def written(hint: Any) -> str:

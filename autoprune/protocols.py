@@ -51,9 +51,9 @@ class Controller(Protocol):
 
 @runtime_checkable
 class Unadvised(Protocol):
-    """A controller that asks its own policies from the first on: a rule, chance, or a method as it was published."""
+    """A controller that says whether it begins by itself: a rule, chance, or a method as it was published."""
 
-    unadvised: bool  # whatever it is
+    unadvised: bool
 
 
 @runtime_checkable

@@ -16,9 +16,25 @@ from autoprune.structure.trace import trace
 from autoprune.task import Task
 from autoprune.values.space import Choice, Policy, SearchSpace, levels_of
 from autoprune.values.trial import Failure, Outcome, Trial
+from tests import ASSETS
 
 REBUILD = "fashion_mnist:resnet20"
 NOTHING: Mapping[str, float] = {}
+SMALL_SEARCH = f"""
+name = "mine"
+[task]
+use = "{ASSETS / "mine.py"}:make"
+[budget]
+macs = "60%"
+[controller]
+use = "random"
+[search]
+trials = 2
+[finetune]
+epochs = 0
+[report]
+random_trials = 1
+"""
 
 
 def group(name: str, of: int, layers: tuple[str, ...] = (), lowest: int = 1, step: int = 1) -> Choice:

@@ -190,7 +190,7 @@ def _count(text: str) -> int:
 
 def _rate(text: str) -> float:
     with contextlib.suppress(ValueError):
-        if 0 < (rate := float(text)) <= 1000:
+        if (rate := float(text)) > 0:  # how large it may be is said by the config
             return rate
     raise argparse.ArgumentTypeError(f"{text!r} is no learning rate; write a number above 0, such as 0.01")
 

@@ -144,6 +144,7 @@ def _check_fidelity(asked: argparse.Namespace) -> None:
 
 def _latency(asked: argparse.Namespace) -> None:
     from autoprune.files import disk
+    from autoprune.report import words
 
     built = _study(asked, latency=True)
     cost: Any = built.costs["latency"]
@@ -162,7 +163,7 @@ def _latency(asked: argparse.Namespace) -> None:
     print(f"{built.name}, dense: {cost.dense:.4g} ms\n")
     rows = [[name or "whatever is pruned", ms, f"{ms / cost.dense:.1%}"] for name, ms in layers.items()]
     _print_table(["layer", "ms", "share"], rows)
-    print(f"\n{cost.sentence()[0].upper()}{cost.sentence()[1:]}.")
+    print(f"\n{words.begun(cost.sentence())}.")
     print(f"A ceiling on it keeps policies to predictions that are {cost.margin:.1%} lower.")
     for note in cost.notes:
         print(note)

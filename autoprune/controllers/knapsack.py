@@ -15,6 +15,7 @@ they are better and shrinks while they are not. In turns with them the best poli
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -83,7 +84,8 @@ class Knapsack:
         if len(self._told) >= _STARTUP:
             changed = self._radius * (_GROWS if trial.reward > self._told[0][0] else _SHRINKS)
             self._radius = float(np.clip(changed, _SMALLEST, _LARGEST))
-        self._told = sorted([*self._told, (trial.reward, trial.policy)], key=lambda told: -told[0])[:_REMEMBERED]
+        bisect.insort(self._told, (trial.reward, trial.policy), key=lambda told: -told[0])
+        del self._told[_REMEMBERED:]
 
     def solution(self, budget: Budget) -> Policy:
         """What the model's mean says is best under another budget of the same space; nothing is evaluated for it.
@@ -113,7 +115,7 @@ class Knapsack:
 
 @dataclass(frozen=True)
 class _Regression:
-    """Rewards as sums of hinges of sparsities: a normal distribution over the slopes.
+    """Rewards as sums of straight pieces of functions of sparsities: a normal distribution over the slopes.
 
     Attributes:
         features: (trials, slopes + 1).
@@ -137,7 +139,8 @@ class _Regression:
         prior[-1] = 1e-6
         expected = np.append(np.tile(-_LOSS * (2 * _KNOTS + _WIDTH), points.shape[1]), 0.0)
         root: Floats = np.linalg.cholesky(features.T @ features / _NOISE + np.diag(prior)).astype(np.float64)
-        mean = expected + _with_root(root, features.T @ (alike - features @ expected) / _NOISE)
+        missed = features.T @ (alike - features @ expected) / _NOISE
+        mean: Floats = expected + np.linalg.solve(root.T, np.linalg.solve(root, missed))
         return cls(features, alike, root, mean)
 
     def slopes(self, far: float, rng: np.random.Generator) -> Floats:
@@ -153,13 +156,8 @@ class _Regression:
 
 
 def _ramps(sparsities: Floats) -> Floats:
-    """(..., ) shares of the reach of an axis -> (..., knots)."""
+    """How far along each straight piece: (...) shares of the reach of an axis -> (..., knots)."""
     found: Floats = np.clip(sparsities[..., None] - _KNOTS, 0.0, _WIDTH)
-    return found
-
-
-def _with_root(root: Floats, right: Floats) -> Floats:
-    found: Floats = np.linalg.solve(root.T, np.linalg.solve(root, right)).astype(np.float64)
     return found
 
 

@@ -90,7 +90,7 @@ class ModelBased:
 def kept(rewards: Sequence[float], most: int) -> list[int]:
     """Which of the trials with these `rewards` are not forgotten: the best, and the latest others, in their order."""
     best = sorted(range(len(rewards)), key=lambda at: (-rewards[at], at))[:BEST]
-    others = [at for at in range(len(rewards)) if at not in set(best)]
+    others = sorted(set(range(len(rewards))) - set(best))
     return sorted([*best, *others[len(best) - most :]])
 
 

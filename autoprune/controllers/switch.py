@@ -12,7 +12,6 @@ Scheuer 1990, https://doi.org/10.1016/0021-9991(90)90201-B), which needs no dice
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -58,7 +57,7 @@ class Switch:
         """The uniform policy first, then a switch of the policy that is gone on from."""
         rng = self._asks.dice()
         if self._from is None:
-            return self._asks.fresh(self._uniform)
+            return self._asks.fresh(uniform(self.space, self.budget))
         wish = self._from[1]
         for _ in range(_TRIES):
             wish = switched(self.budget, self._from[1], self._size, rng)
@@ -83,16 +82,12 @@ class Switch:
             return 0.0
         return float(self.temperature * _COOLING ** len(self._rewards) * np.std(self._rewards))
 
-    @cached_property
-    def _uniform(self) -> Policy:
-        return uniform(self.space, self.budget)
-
 
 def switched(budget: Budget, policy: Policy, size: float, rng: np.random.Generator) -> Policy:
     """`policy` with one to three choices raised and others lowered, those first that were drawn to pay.
 
     `size` is the standard deviation of what a choice gains, as a share of its levels. Where the drawn ones cannot pay
-    for it, more of them do, in a random order; without a budget as many are lowered as are raised.
+    for it, more of them do, in a random order; without a budget one to three are lowered as others are raised.
     """
     cube = budget.space.cube
     last: Places = np.array([len(choice.levels) - 1 for choice in cube.leaders], dtype=np.int64)
@@ -113,17 +108,18 @@ def switched(budget: Budget, policy: Policy, size: float, rng: np.random.Generat
 
 def _paid(budget: Budget, places: Places, first: Places, then: Places) -> Places:
     """`places` with those of `first` lowered alike until the budget holds, and one after the other of `then`."""
+
+    def fits(tried: Places) -> bool:
+        return budget.admits(budget.space.cube.settled(tried.tolist()))
+
     for lowered in (first, *(then[at : at + 1] for at in range(len(then)))):
-        before, enough, too_little = places.copy(), 1.0, 0.0
+        before, enough, too_little = places, 1.0, 0.0
         places = _lowered(before, lowered, enough)
-        if not budget.admits(budget.space.cube.settled(places.tolist())):
+        if not fits(places):
             continue
-        while too_little < enough and (enough - too_little) * before[lowered].max(initial=0) > 0.5:
+        while (enough - too_little) * before[lowered].max(initial=0) > 0.5:
             middle = (enough + too_little) / 2
-            if budget.admits(budget.space.cube.settled(_lowered(before, lowered, middle).tolist())):
-                enough = middle
-            else:
-                too_little = middle
+            enough, too_little = (middle, too_little) if fits(_lowered(before, lowered, middle)) else (enough, middle)
         return _lowered(before, lowered, enough)
     return places
 

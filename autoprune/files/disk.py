@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import shutil
-import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,21 +23,8 @@ _MARK = b', "crc": "'
 
 
 def opened(path: Path, flags: int) -> int:
-    """An open file, as `os.open`, which is a regular one; what is written to is no symbolic link.
-
-    Nothing waits for the other end of a pipe. Raises OSError.
-    """
-    links = 0 if flags & os.O_ACCMODE == os.O_RDONLY else os.O_NOFOLLOW
-    file = os.open(path, flags | links | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return file
-
-
-def require_regular(path: Path) -> None:
-    """Raise OSError where `path` is no regular file that can be read."""
-    os.close(opened(path, os.O_RDONLY))
+    """An open file to write to, as `bounded.opened`; no symbolic link is followed. Raises OSError."""
+    return bounded.opened(path, flags | os.O_NOFOLLOW)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -74,9 +74,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise ModelError(f"{path} holds no built-in network; hand over the dense one: load(path, model=...)")
     dense = copied(bare(dense)).float()
     with _belongs(path):
-        tensors |= {name: layout.last(tensors[name]) for name in _NAMES.validate_python(_said(about, "channels_last"))}
-        _resize(dense, _OF_LAYERS.validate_python(_said(about, "sizes")))
-        ties = _TIES.validate_python(_said(about, "ties"))
+        lasting = _NAMES.validate_python(bounded.parsed(about.get("channels_last", "[]")))
+        tensors |= {name: layout.last(tensors[name]) for name in lasting}
+        _resize(dense, _OF_LAYERS.validate_python(bounded.parsed(about["sizes"])))
+        ties = _TIES.validate_python(bounded.parsed(about["ties"]))
         _fill(dense, {**tensors, **{copied: tensors[first] for copied, first in ties.items()}})
     return dense.eval()
 
@@ -206,10 +207,6 @@ def _distinct(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         else:
             ties[name] = known
     return state, ties
-
-
-def _said(about: Mapping[str, str], word: str) -> Any:
-    return bounded.parsed(about[word] if word in about or word != "channels_last" else "[]")
 
 
 def _about(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from autoprune import bounded
-from autoprune.errors import PolicyError, dotted, one_line, reason
+from autoprune.errors import PolicyError, first_fault, one_line, reason
 from autoprune.files import disk
 from autoprune.values.ranges import Range, Seed, Share
 from autoprune.values.space import Choice, Policy, SearchSpace
@@ -209,7 +209,5 @@ def _difference(absent: int, extra: int) -> str:
 
 
 def _fault(wrong: pydantic.ValidationError) -> str:
-    first = wrong.errors()[0]
-    where = dotted(first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    place, said = first_fault(wrong.errors())
+    return f"{place}: {said}" if place else said

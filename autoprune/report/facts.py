@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from autoprune.errors import RunError, dotted
+from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
 from autoprune.values.trial import front
@@ -303,9 +303,8 @@ def read(directory: Path) -> Report:
     except (AttributeError, TypeError, ValueError) as wrong:
         if not isinstance(wrong, pydantic.ValidationError):
             raise RunError(f"{path} is damaged; it should hold the facts of a report of format 1 or {SCHEMA}") from None
-        first = wrong.errors()[0]
-        place = dotted(first["loc"]) or "its beginning"
-        raise RunError(f"{path} is damaged at {place}: {first['msg']}") from None
+        place, said = first_fault(wrong.errors())
+        raise RunError(f"{path} is damaged at {place or 'its beginning'}: {said}") from None
 
 
 def tried(found: Mapping[str, Any]) -> int:

@@ -47,8 +47,8 @@ def remarks(r: Report, run: str = "RUN") -> list[str]:
     said = [note for note in r.notes if note.startswith(FINETUNE)]
     said += [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
     pace = f", {rate(r.policies_per_second)}" if r.policies_per_second else ""
-    said += [f"{_listed([label(x.cost)])} {x.about}." for x in r.limits if x.about]
-    said += [f"{x.said[:1].upper()}{x.said[1:]}; {x.verdict}." for x in r.limits if x.about and x.said]
+    said += [f"{begun(label(x.cost))} {x.about}." for x in r.limits if x.about]
+    said += [f"{begun(x.said)}; {x.verdict}." for x in r.limits if x.about and x.said]
     said += [f"{searched(r)}."] if r.scored else []
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
     return [*said, _front(r, run)] if r.trades(r.headline_cost) else said
@@ -204,20 +204,19 @@ def predicted(r: Report) -> str:
     reckoned = [label(x.cost) for x in r.limits if not counts(x.unit) and not x.about]
     said = []
     if counted:
-        said.append(f"{_listed(counted)}: predicted by arithmetic, counted on the pruned network itself.")
+        said.append(f"{begun(' and '.join(counted))}: predicted by arithmetic, counted on the pruned network itself.")
     if reckoned:
-        said.append(f"{_listed(reckoned)}: predicted by arithmetic, reckoned anew from the pruned network.")
+        said.append(f"{begun(' and '.join(reckoned))}: predicted by arithmetic, reckoned anew from the pruned network.")
     for x in (x for x in r.limits if x.about):
         error = f" at {len(x.moments)} moments, which differ by {x.spread:.1%}" if len(x.moments) > 1 else ""
-        said.append(f"{_listed([label(x.cost)])} {x.about}; the pruned network itself was measured{error}.")
-        said.append(f"{_listed([x.said])}." if x.said else "")
+        said.append(f"{begun(label(x.cost))} {x.about}; the pruned network itself was measured{error}.")
+        said.append(f"{begun(x.said)}." if x.said else "")
     return " ".join(filter(None, said))
 
 
-def _listed(names: list[str]) -> str:
-    """Names as a sentence begins with them."""
-    text = " and ".join(names)
-    return text[0].upper() + text[1:]
+def begun(text: str) -> str:
+    """`text` as a sentence begins with it."""
+    return text[:1].upper() + text[1:]
 
 
 def quantity(value: float) -> str:

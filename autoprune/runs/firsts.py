@@ -5,7 +5,7 @@ They are found when a run begins and kept with its facts, so that a resumed run 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from autoprune import plugins
 from autoprune.controllers.rules import uniform
@@ -19,13 +19,12 @@ from autoprune.values.space import Policy
 from autoprune.values.terms import Floats
 
 KEY = "first"  # in a run's facts
-_RANKINGS: tuple[tuple[str, Alike], ...] = (
-    ("group_norm", by_max),
-    ("taylor", by_norm),
-    ("taylor", by_mean),
-    ("l2", by_max),
-    ("fpgm", by_mean),
-)
+_RANKINGS: Mapping[str, Sequence[Alike]] = {
+    "group_norm": [by_max],
+    "taylor": [by_norm, by_mean],
+    "l2": [by_max],
+    "fpgm": [by_mean],
+}
 _SHARE = 5  # at most one in so many trials is a ranking
 
 
@@ -34,12 +33,11 @@ def found(study: Study) -> list[Policy]:
 
     None, too, where there is no budget to rank for.
     """
-    asked = study.config.search.first
-    alone = asked == "auto" and isinstance(study.controller(), Unadvised)
-    if asked == "none" or alone or not study.budget.limits:
+    asked, count = study.config.search.first, study.config.search.trials // _SHARE
+    if asked == "none" or (asked == "auto" and _begins_by_itself(study)) or not study.budget.limits:
         return []
-    others = list(_rankings(study))
-    return spread(uniform(study.space, study.budget), others, study.config.search.trials // _SHARE, study.budget)
+    others = list(_rankings(study)) if count else []
+    return spread(uniform(study.space, study.budget), others, count, study.budget)
 
 
 def known(facts: Facts) -> list[Policy]:
@@ -47,17 +45,20 @@ def known(facts: Facts) -> list[Policy]:
     return [Policy.of(levels) for levels in facts.get(KEY, ())]
 
 
+def _begins_by_itself(study: Study) -> bool:
+    controller = study.controller()
+    return isinstance(controller, Unadvised) and controller.unadvised
+
+
 def _rankings(study: Study) -> Iterator[Policy]:
     """Those of the criteria that the task has what is needed for."""
-    of: dict[str, list[Floats]] = {}
-    for name, alike in _RANKINGS:
+    for name, ways in _RANKINGS.items():
         criterion: Criterion = plugins.build("criterion", {"use": name})
         if "grad" in needed(criterion) and not _has_loss(study):
             continue
-        if name not in of:
-            ranks = scores(study.task.model, study.trace, criterion, task=study.task, seed=study.seed)
-            of[name] = [rank.double().numpy() for rank in ranks]
-        yield ranked(study.budget, of[name], alike)
+        ranks = scores(study.task.model, study.trace, criterion, task=study.task, seed=study.seed)
+        of: list[Floats] = [rank.double().numpy() for rank in ranks]
+        yield from (ranked(study.budget, of, alike) for alike in ways)
 
 
 def _has_loss(study: Study) -> bool:

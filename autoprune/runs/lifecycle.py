@@ -111,8 +111,8 @@ def begin(built: Study, root: Path) -> Run:
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found, limits = {**_machine(built), firsts.KEY: [list(p.levels) for p in firsts.found(built)]}, built.budget.limits
-    return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=limits)
+    found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
 def reopen(

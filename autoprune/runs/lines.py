@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 
-from autoprune.errors import RunError, one_line
+from autoprune.errors import RunError, first_fault, one_line
 from autoprune.files.disk import Json, parsed, sealed, unsealed
 from autoprune.runs.rules import Rules
 from autoprune.values.space import Choice, Policy, SearchSpace, levels_of
@@ -145,8 +145,7 @@ def _named(journal: Path, number: int) -> Iterator[None]:
 
 
 def _fault(wrong: pydantic.ValidationError) -> str:
-    first = wrong.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ": ".join(first_fault(wrong.errors(include_url=False)))
 
 
 def _require_torn(tail: bytes) -> None:

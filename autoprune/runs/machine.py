@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from autoprune.errors import RunError, dotted
+from autoprune.errors import RunError, begun_small, first_fault
 from autoprune.runs import journal
 from autoprune.values.ranges import Range
 
@@ -45,7 +45,6 @@ def read(directory: Path) -> dict[str, Any]:
     try:
         Machine.model_validate_json(json.dumps(found))
     except pydantic.ValidationError as wrong:
-        first = wrong.errors()[0]
-        place, told = dotted(first["loc"]), str(first["msg"]).removeprefix("Value error, ")
-        raise RunError(f"{directory / NAME} is damaged at {place}: {told[0].lower()}{told[1:]}") from None
+        place, said = first_fault(wrong.errors())
+        raise RunError(f"{directory / NAME} is damaged at {place}: {begun_small(said)}") from None
     return found

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,20 @@ from autoprune.command import arguments, ending
 from autoprune.command.cli import main
 from autoprune.runs.journal import Run
 from tests import ASSETS
+from tests.making import SMALL_SEARCH
 
 MINE = f"{ASSETS / 'mine.py'}:make"
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """Signals as a terminal leaves them: whoever runs tests in the background may have them ignored."""
+    before = {one: signal.getsignal(one) for one in ending.STOPS}
+    for one in before:
+        signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -53,7 +66,7 @@ def test_a_stop_that_an_exporter_catches_is_heard_at_the_next_stage(
 
     monkeypatch.setattr(torch.export, "export", deaf)
     config = tmp_path / "mine.toml"
-    config.write_text(TOML.format(task=MINE))
+    config.write_text(SMALL_SEARCH)
     assert main(["search", str(config), "--out", str(tmp_path)]) == 143
     (directory,) = tmp_path.glob("*/*")
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"go on with: autoprune resume {directory}")
@@ -91,7 +104,7 @@ def test_a_search_whose_disk_is_full_at_the_end_says_what_is_missing_and_goes_on
         pytest.skip("only root can mount a small disk")
     try:
         config = tmp_path / "mine.toml"
-        config.write_text(TOML.format(task=MINE))
+        config.write_text(SMALL_SEARCH)
         assert main(["search", str(config), "--out", str(disk)]) == 2
         (directory,) = (disk / "mine").iterdir()
         said = capsys.readouterr().err.splitlines()[-1]
@@ -104,23 +117,6 @@ def test_a_search_whose_disk_is_full_at_the_end_says_what_is_missing_and_goes_on
         assert (directory / "report.html").exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-TOML = """
-name = "mine"
-[task]
-use = "{task}"
-[budget]
-macs = "60%"
-[controller]
-use = "random"
-[search]
-trials = 2
-[finetune]
-epochs = 0
-[report]
-random_trials = 1
-"""
 
 
 def test_ctrl_c_while_the_command_line_is_read_is_one_line(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import autoprune
+from autoprune.controllers.evolution import Evolution
 from autoprune.controllers.rules import uniform
 from autoprune.files import disk
 from autoprune.runs import firsts, lifecycle, loop, study
@@ -50,6 +51,17 @@ def test_a_short_search_begins_with_fewer():
 @pytest.mark.parametrize("controller", ["random", "qmc", "uniform", "deep", "genetic", "ddpg"])
 def test_a_rule_chance_and_published_methods_begin_by_themselves(controller):
     assert firsts.found(built(controller)) == []
+
+
+def test_a_search_without_a_trial_to_spare_ranks_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(firsts, "scores", lambda *given, **named: pytest.fail("gradients for nothing"))
+    of = built(trials=3)
+    assert firsts.found(of) == [uniform(of.space, of.budget)]
+
+
+def test_a_controller_that_says_it_takes_advice_gets_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Evolution, "unadvised", False, raising=False)
+    assert len(firsts.found(built())) > 1
 
 
 def test_whoever_writes_so_has_rankings_or_none():

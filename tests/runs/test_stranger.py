@@ -14,29 +14,14 @@ from autoprune.command.cli import main
 from autoprune.files import disk
 from autoprune.runs.journal import stored
 from tests import ASSETS
-
-SPACE = f"""
-name = "mine"
-[task]
-use = "{ASSETS / "mine.py"}:make"
-[budget]
-macs = "60%"
-[controller]
-use = "random"
-[search]
-trials = 2
-[finetune]
-epochs = 0
-[report]
-random_trials = 1
-"""
+from tests.making import SMALL_SEARCH
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, whole."""
     folder = tmp_path_factory.mktemp("searched")
-    (folder / "mine.toml").write_text(SPACE)
+    (folder / "mine.toml").write_text(SMALL_SEARCH)
     assert main(["search", str(folder / "mine.toml"), "--out", str(folder)]) == 0
     (directory,) = (folder / "mine").iterdir()
     return directory

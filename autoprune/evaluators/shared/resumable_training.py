@@ -248,7 +248,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _read(file: Path) -> tuple[_Facts, dict[str, Tensor]]:
     try:
-        disk.require_regular(file)
+        bounded.require_regular(file)
     except OSError as wrong:
         raise ModelError(
             f"{file} cannot be read ({wrong.strerror}); a file that training wrote is needed there"
