@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _add_latency(commands)
     _add_report(commands)
     _add_apply(commands)
+    _add_policy(commands)
     _add_plugins(commands)
     return made
 
@@ -132,6 +133,20 @@ def _add_apply(commands: Any) -> None:
         help="where the network is written (default: %(default)s)",
     )
     _trust_argument(command)
+
+
+def _add_policy(commands: Any) -> None:
+    command = _command(commands, "policy", "show what a policy.json says, or whether it is one")
+    command.add_argument(
+        "action", choices=("show", "validate"), help="show what it says, or say only whether it is one"
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="a policy.json or the directory of a run")
+    command.add_argument(
+        "--as",
+        dest="form",
+        choices=("torch-pruning",),
+        help="show it in the words of another tool: the pruning_ratio_dict of Torch-Pruning, by names of layers",
+    )
 
 
 def _add_plugins(commands: Any) -> None:

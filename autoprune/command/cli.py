@@ -1,4 +1,4 @@
-"""The command line: search, resume, check, latency, report, apply, plugins. The only file that prints.
+"""The command line: search, resume, check, latency, report, apply, plugins, and what `command.reuse` holds.
 
 What a person got wrong is one line on stderr and exit status 2; what stops it (Ctrl-C, SIGTERM, SIGHUP) is one line
 with the command that goes on, and 128 + the signal's number.
@@ -7,7 +7,6 @@ with the command that goes on, and 128 + the signal's number.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.addresses import is_theirs, told
-from autoprune.command import arguments, ending, terminal
+from autoprune.command import arguments, ending, reuse, terminal
+from autoprune.command.shared import ceilings, print_json, print_table, refuse_unwritable, study_of
 from autoprune.command.terminal import show as print
 from autoprune.errors import AutopruneError, ConfigError, FileError
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from autoprune.runs.apply import Applied
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
-
-_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target"}
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -67,7 +65,7 @@ def _search(asked: argparse.Namespace) -> None:
     from autoprune.command.progress import Bars
     from autoprune.runs import lifecycle
 
-    built = _study(asked)
+    built = study_of(asked)
     with Bars() as bars:
         bars.stage("trying everything once, small", 0, 1)
         opened = lifecycle.begin(built, asked.out)
@@ -116,9 +114,9 @@ def _check(asked: argparse.Namespace) -> None:
         raise ConfigError("--policies and --steps are for --fidelity; write that, too")
     from autoprune.command.check import facts, lines
 
-    found = facts(_study(asked, anew=asked.calibrate))
+    found = facts(study_of(asked, anew=asked.calibrate))
     if asked.json:
-        _print_json(found)
+        print_json(found)
         return
     print("\n".join(lines(found)))
 
@@ -127,15 +125,15 @@ def _check_fidelity(asked: argparse.Namespace) -> None:
     from autoprune.command.progress import Bars
     from autoprune.runs import fidelity
 
-    built = _study(asked)
+    built = study_of(asked)
     with Bars() as bars:
         found = fidelity.measure(built, policies=asked.policies, steps=asked.steps, watch=bars.stage)
     if asked.json:
-        _print_json({"name": built.name, "evaluator": built.config.evaluator.use, **found.plain()})
+        print_json({"name": built.name, "evaluator": built.config.evaluator.use, **found.plain()})
         return
     head, *rows = found.table()
     print(f"{built.name}: how true the score of evaluator {built.config.evaluator.use} is\n")
-    _print_table(head, rows)
+    print_table(head, rows)
     print("\n" + "\n".join(found.remarks()))
 
 
@@ -146,7 +144,7 @@ def _latency(asked: argparse.Namespace) -> None:
     from autoprune.files import disk
     from autoprune.report import words
 
-    built = _study(asked, latency=True)
+    built = study_of(asked, latency=True)
     cost: Any = built.costs["latency"]
     layers = {name: cost.dense * share for name, share in cost.fit.by_layer().items()}
     if asked.plot:
@@ -158,11 +156,11 @@ def _latency(asked: argparse.Namespace) -> None:
     if asked.json:
         accuracy = {name: getattr(cost.accuracy, name) for name in cost.accuracy.__slots__}
         learnt = {"blocks": cost.fit.work.blocks._asdict(), "build_seconds": cost.building, "margin": cost.margin}
-        _print_json({**facts, **learnt, **accuracy})
+        print_json({**facts, **learnt, **accuracy})
         return
     print(f"{built.name}, dense: {cost.dense:.4g} ms\n")
     rows = [[name or "whatever is pruned", ms, f"{ms / cost.dense:.1%}"] for name, ms in layers.items()]
-    _print_table(["layer", "ms", "share"], rows)
+    print_table(["layer", "ms", "share"], rows)
     print(f"\n{words.begun(cost.sentence())}.")
     print(f"A ceiling on it keeps policies to predictions that are {cost.margin:.1%} lower.")
     for note in cost.notes:
@@ -188,13 +186,13 @@ def _apply(asked: argparse.Namespace) -> None:
     from autoprune.runs import apply
 
     recipe = _recipe(asked)
-    _refuse_unwritable(asked.out)
+    refuse_unwritable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
     if asked.at:
         with Bars() as bars:
             options = {"data": data, "trust": asked.trust, "watch": bars.stage, **recipe}
-            point = apply.apply_point(asked.policy, _ceilings(asked.at), task, **options)
+            point = apply.apply_point(asked.policy, ceilings(asked.at), task, **options)
         trial = point.trial
         shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
         facts = {"run": str(asked.policy), "trial": trial.number, "metric": point.metric, "shares": dict(point.shares)}
@@ -221,12 +219,12 @@ def _show_applied(asked: argparse.Namespace, made: Applied, facts: Mapping[str, 
 
     export.save(made.model, asked.out, rebuild=made.rebuild)
     if asked.json:
-        _print_json({**facts, "model": str(asked.out), **applied.facts(made)})
+        print_json({**facts, "model": str(asked.out), **applied.facts(made)})
         return
     if said:
         print(said)
     head, *rows = applied.rows(made)
-    _print_table(head, rows)
+    print_table(head, rows)
     print(f"\n{applied.sentence(made)}\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
 
 
@@ -236,11 +234,11 @@ def _show_report(directory: Path, as_json: bool) -> None:
 
     found = facts.read(directory)
     if as_json:
-        _print_json({"directory": str(directory), **found.plain()})
+        print_json({"directory": str(directory), **found.plain()})
         return
     head, *rows = words.table(found)
     print(f"{words.sentence(found)}\n")
-    _print_table(head, rows)
+    print_table(head, rows)
     if remarks := words.remarks(found, shlex.quote(str(directory))):
         print("\n" + "\n".join(remarks))
     files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
@@ -267,12 +265,12 @@ def _plugins(asked: argparse.Namespace) -> None:
     if asked.json:
         import dataclasses
 
-        _print_json({"plugins": [dataclasses.asdict(plugin) for plugin in described]})
+        print_json({"plugins": [dataclasses.asdict(plugin) for plugin in described]})
     elif asked.name:
         for plugin in described:
             _print_plugin(plugin)
     else:
-        _print_table(["kind", "name", "what it is"], [[p.kind, p.name, p.summary] for p in described])
+        print_table(["kind", "name", "what it is"], [[p.kind, p.name, p.summary] for p in described])
 
 
 def _print_plugin(plugin: Any) -> None:
@@ -281,61 +279,8 @@ def _print_plugin(plugin: Any) -> None:
         print("It has no settings.\n")
         return
     rows = [[s.name, s.type, s.range, s.default, s.meaning] for s in plugin.settings]
-    _print_table(["setting", "type", "range", "default", "meaning"], rows)
+    print_table(["setting", "type", "range", "default", "meaning"], rows)
     print()
-
-
-# shared
-
-
-def _study(asked: argparse.Namespace, *, latency: bool = False, anew: bool = False) -> Study:
-    from autoprune import config
-    from autoprune.command.progress import Bars
-    from autoprune.runs import study
-
-    over: dict[str, Any] = {
-        key: {"use": value} if word == "target" else value
-        for word, key in _OVER.items()
-        if (value := getattr(asked, word, None)) is not None
-    }
-    over |= dict(asked.set or ())
-    if asked.data:
-        over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
-    if asked.budget:
-        over["budget"] = _ceilings(asked.budget)
-    made = config.find(asked.space, over)
-    controller = getattr(asked, "controller", None)
-    if controller and controller != made.controller.use:
-        made = config.find(asked.space, {"controller": {"use": controller}, **over})
-    extra = ("latency",) if latency else ()
-    with Bars() as bars:
-        return study.build(made, watch=bars.stage, costs=extra, anew=anew)
-
-
-def _ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Ceilings by name of the cost, each given once."""
-    found: dict[str, str] = {}
-    for name, value in given:
-        if name in found:
-            raise ConfigError(f"two ceilings on {name}, {found[name]} and {value}; one is right")
-        found[name] = value
-    return found
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """Refuse a place where no file can be written, before any work."""
-    if os.path.isdir(path) or not path.name:
-        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
-    if not os.path.isdir(path.parent):
-        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    print(json.dumps(value, indent=2))
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    print("\n".join(terminal.table(head, rows)))
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
@@ -346,4 +291,5 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "report": _report,
     "apply": _apply,
     "plugins": _plugins,
+    **reuse.COMMANDS,
 }

@@ -44,6 +44,7 @@ from autoprune.runs.study import GIVEN, Study
 from autoprune.runs.verify import Verifier
 from autoprune.splits import draw
 from autoprune.structure.prune import Candidate
+from autoprune.structure.roles import roles
 from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
 from autoprune.values.trial import Outcome, Trial, policies_per_second, score_of_all, scored
@@ -225,7 +226,7 @@ def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
         task=config.task.settings,
         model=policy_file.fingerprint(study.task.model, study.task.rebuild),
         space=study.name,
-        choices=policy_file.entries(study.space, best.policy),
+        choices=policy_file.entries(study.space, best.policy, roles(study.trace, study.task.model)),
         criterion=config.criterion.settings,
         evaluator=config.evaluator.settings,
         operator=tuple(one.settings for one in config.operator),
