@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
 
+from autoprune.command.events import Events
 from autoprune.protocols import SavesTime, Trains
 from autoprune.report import words
 from autoprune.runs.journal import Run
@@ -80,13 +82,36 @@ class Lines:
         print(line, file=sys.stderr, flush=True)
 
 
+@dataclass
+class Unseen:
+    """One stage that nobody is shown."""
+
+    n: float
+
+    def update(self, n: float, /) -> None:
+        """As `Shown`."""
+        self.n += n
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
+        """As `Shown`."""
+
+    def close(self) -> None:
+        """As `Shown`."""
+
+
 class Bars:
     """One bar for each stage of some work; the last one stays open until another stage begins.
 
     Where stderr is no terminal there are lines: a log file is not to be filled with bars that overwrite each other.
+
+    Attributes:
+        quiet: whether nothing is shown.
+        events: where the same is told to programs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False, events: Events | None = None) -> None:
+        self.quiet = quiet
+        self.events = events or Events()
         self._bar: Shown | None = None
         self._stage = ""
 
@@ -104,14 +129,21 @@ class Bars:
 
     def stage(self, what: str, done: int, of: int) -> None:
         """Show how far the work called `what` has come."""
+        self.events.stage(what, done, of)
         bar = self.show(what, of, 0)
         bar.update(done - bar.n)
+
+    def warn(self, text: str) -> None:
+        """Show a line that a person should read."""
+        self.events.tell("warning", text=text)
+        if not self.quiet:
+            tqdm.write(text, file=sys.stderr)
 
     def show(self, stage: str, total: int, done: int) -> Shown:
         """The bar of `stage`; a new one begins at `done`."""
         if self._bar is None or stage != self._stage:
             self.close()
-            self._stage, self._bar = stage, _begun(stage, total, done)
+            self._stage, self._bar = stage, Unseen(done) if self.quiet else _begun(stage, total, done)
         return self._bar
 
 
@@ -126,13 +158,13 @@ def _begun(stage: str, total: int, done: int) -> Shown:
 class Progress:
     """One bar for the search, then one for each stage of the work after it."""
 
-    def __init__(self, study: Study, run: Run) -> None:
+    def __init__(self, study: Study, run: Run, bars: Bars | None = None) -> None:
         self._study = study
         self._before = len(run)
         self._all, self._new = Tally.of(run), Tally()  # trials; those of them that this process made
         self._best = max((t.reward for t in run if t.reward is not None), default=None)
         self._cost = next(iter((*study.config.budget, *study.costs)))
-        self._bars = Bars()
+        self._bars = bars or Bars()
         self._warned = False
 
     def __enter__(self) -> Self:
@@ -156,9 +188,10 @@ class Progress:
         bar = self._bars.show("trial", self._study.config.search.trials, trial.number)
         bar.set_postfix_str(self._facts(trial), refresh=False)
         bar.update(trial.number + 1 - bar.n)
+        self._bars.events.trial(trial)
         if not self._warned and (same := self._all.same) is not None and trial.number + 1 >= FIRST:
             self._warned = True
-            tqdm.write(words.all_alike(self._study.task.judge, same), file=sys.stderr)
+            self._bars.warn(words.all_alike(self._study.task.judge, same))
 
     def stage(self, what: str, done: int, of: int) -> None:
         """Show how far the work called `what` has come."""

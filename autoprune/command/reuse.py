@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from autoprune.command.shared import print_json, print_table
 from autoprune.command.terminal import show as print
 from autoprune.errors import ConfigError
-
-if TYPE_CHECKING:
-    from autoprune.files.policy_file import PolicyFile
+from autoprune.files import policy_file, ratios
+from autoprune.files.policy_file import PolicyFile
 
 _ROLE = ("layer", "stage", "position", "width", "kernel", "stride")
 
 
-def _policy(asked: argparse.Namespace) -> None:
-    from autoprune.files import policy_file, ratios
-
+def policy(asked: argparse.Namespace) -> None:
+    """Show a policy file, or say whether it is one."""
     file = policy_file.read(asked.file)
     if asked.form and asked.action != "show":
         raise ConfigError("--as is for `autoprune policy show`; leave it out")
@@ -50,6 +47,3 @@ def _rows(file: PolicyFile) -> Iterator[list[object]]:
     for entry in file.choices:
         role = [getattr(entry.role, word, "") for word in _ROLE]
         yield [entry.name, entry.kind, entry.kept, entry.of, f"{entry.sparsity:.1%}", *role]
-
-
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {"policy": _policy}
