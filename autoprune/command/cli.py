@@ -13,8 +13,9 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from autoprune import __version__
@@ -28,6 +29,9 @@ from autoprune.errors import AutopruneError, ConfigError, FileError
 if TYPE_CHECKING:
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
+    from autoprune.runs.warm import Warm
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -84,14 +88,35 @@ def _ended(asked: argparse.Namespace, status: int, error: str) -> int:
 
 
 def _search(asked: argparse.Namespace) -> None:
-    from autoprune.runs import lifecycle
+    from autoprune.runs import warm
 
     built = study_of(asked)
+    _begin(built, asked, warm.start(built, asked.warm_start))
+
+
+def _transfer(asked: argparse.Namespace) -> None:
+    from autoprune.command import reuse
+    from autoprune.files import policy_file
+    from autoprune.runs import mapped, transfer, warm
+
+    file = policy_file.read(asked.policy)
+    choices = file.placed()
+    built = study_of(asked, change=lambda made: transfer.of_policy(made, file))
+    found = mapped.mapped(built, choices, str(asked.policy))
+    if not asked.json:
+        reuse.show_mapping(built.space, found)
+    _begin(built, asked, warm.Warm((str(asked.policy),), (found.policy,)), reuse.mapping(built.space, found))
+
+
+def _begin(built: Study, asked: argparse.Namespace, known: Warm, more: Mapping[str, Any] = NOTHING) -> None:
+    """Begin a run with what is known, and bring it to its end; `more` is shown with its report, as JSON."""
+    from autoprune.runs import lifecycle
+
     with bars(asked) as shown:
         shown.stage("trying everything once, small", 0, 1)
-        opened = lifecycle.begin(built, asked.out)
+        opened = lifecycle.begin(built, asked.out, known)
     with opened:
-        _complete(built, opened, asked)
+        _complete(built, opened, asked, more=more)
 
 
 def _resume(asked: argparse.Namespace) -> None:
@@ -104,7 +129,9 @@ def _resume(asked: argparse.Namespace) -> None:
         _complete(built, opened, asked, again=asked.lr > 0)
 
 
-def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bool = False) -> None:
+def _complete(
+    built: Study, opened: Run, asked: argparse.Namespace, *, again: bool = False, more: Mapping[str, Any] = NOTHING
+) -> None:
     from autoprune.command.progress import Progress
     from autoprune.runs import journal, lifecycle
 
@@ -121,7 +148,7 @@ def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bo
         raise
     except FileError as wrong:
         raise FileError(f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}") from wrong
-    _show_report(opened.directory, asked.json)
+    _show_report(opened.directory, asked.json, more)
 
 
 # check
@@ -170,13 +197,13 @@ def _report(asked: argparse.Namespace) -> None:
     _show_report(asked.directory, asked.json)
 
 
-def _show_report(directory: Path, as_json: bool) -> None:
+def _show_report(directory: Path, as_json: bool, more: Mapping[str, Any] = NOTHING) -> None:
     """The summary of a finished run and where its files are."""
     from autoprune.report import facts, words
 
     found = facts.read(directory)
     if as_json:
-        print_json({"directory": str(directory), **found.plain()})
+        print_json({"directory": str(directory), **found.plain(), **more})
         return
     head, *rows = words.table(found)
     print(f"{words.sentence(found)}\n")
@@ -234,6 +261,8 @@ _COMMANDS = {  # where each is done: a function here, or in a file of its own, w
     "report": "_report",
     "apply": "applied:command",
     "policy": "reuse:policy",
+    "transfer": "_transfer",
+    "learn": "reuse:learn",
     "plugins": "_plugins",
     "completion": "completion:command",
 }

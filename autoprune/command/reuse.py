@@ -1,15 +1,19 @@
-"""Commands about what a search left: `policy show` and `policy validate`."""
+"""What `autoprune policy` and `learn` do, and what is said of a policy that was mapped to another network."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
-from autoprune.command.shared import print_json, print_table
+from autoprune.command.shared import print_json, print_table, refuse_unwritable
 from autoprune.command.terminal import show as print
 from autoprune.errors import ConfigError
 from autoprune.files import policy_file, ratios
 from autoprune.files.policy_file import PolicyFile
+from autoprune.runs import prior
+from autoprune.runs.mapped import Mapped
+from autoprune.values.space import SearchSpace
 
 _ROLE = ("layer", "stage", "position", "width", "kernel", "stride")
 
@@ -30,6 +34,28 @@ def policy(asked: argparse.Namespace) -> None:
         print_table(["choice", "kind", "kept", "of", "sparsity", *_ROLE], [list(row) for row in _rows(file)])
 
 
+def learn(asked: argparse.Namespace) -> None:
+    """Learn from runs, write that, and say how well it speaks of networks that it never saw."""
+    refuse_unwritable(asked.out)
+    made = prior.learn(asked.runs)
+    prior.write(asked.out, made)
+    if asked.json:
+        print_json({"prior": str(asked.out), **made.model_dump(mode="json")})
+        return
+    print_table(["run of", "trials", "choices"], [[one.name, one.trials, one.choices] for one in made.runs])
+    print()
+    print_table(["fact", "weight"], list(zip(made.features, made.weights, strict=True)))
+    print(f"\n{_worth(made)}\n\n{asked.out}")
+
+
+def _worth(made: prior.Prior) -> str:
+    """How well a prior predicts what it was not told."""
+    if made.explained is None:
+        return "All runs are of the same choices: how well this speaks of other networks is not known."
+    said = f"Of networks that it was not told, it predicts {made.explained:.0%} of how they differ from uniform pruning"
+    return f"{said}." if made.explained > 0 else f"{said}: less than nothing, uniform pruning is the better guess."
+
+
 def _about(file: PolicyFile) -> Iterator[str]:
     """What the policy is for, and what it costs, a line each."""
     task = file.task.get("use", "?")
@@ -47,3 +73,29 @@ def _rows(file: PolicyFile) -> Iterator[list[object]]:
     for entry in file.choices:
         role = [getattr(entry.role, word, "") for word in _ROLE]
         yield [entry.name, entry.kind, entry.kept, entry.of, f"{entry.sparsity:.1%}", *role]
+
+
+def mapping(space: SearchSpace, found: Mapped) -> dict[str, Any]:
+    """As plain values: each choice, from what it got what, and what it has within the budget."""
+    pairs = zip(space, found.choices, found.policy.levels, strict=True)
+    return {
+        "mapping": [
+            {
+                "name": choice.name, "from": list(one.sources), "why": one.why, "wanted": one.sparsity,
+                "kept": level, "of": choice.dense, "sparsity": choice.sparsity(level),
+            }
+            for choice, one, level in pairs
+        ]
+    }  # fmt: skip
+
+
+def show_mapping(space: SearchSpace, found: Mapped) -> None:
+    """Where each choice of the network gets its level from, and what has none and why."""
+    rows = [
+        [one["name"], " - ".join(one["from"]) or "nothing", f"{one['wanted']:.1%}", one["kept"], one["of"]]
+        for one in mapping(space, found)["mapping"]
+    ]
+    print_table(["choice", "from", "sparsity there", "kept", "of"], rows)
+    for one in found.lost:
+        print(f"{one.name} corresponds to nothing: {one.why}; it is taken at {one.sparsity:.1%}.")
+    print()

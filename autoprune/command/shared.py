@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoprune.command.progress import Bars
+    from autoprune.config import Config
     from autoprune.runs.study import Study
 
 _OVER = {
@@ -32,8 +34,14 @@ def bars(asked: argparse.Namespace) -> Bars:
     return Bars(quiet=asked.quiet, events=asked.told)
 
 
-def study_of(asked: argparse.Namespace, *, latency: bool = False, anew: bool = False) -> Study:
-    """The study of a search space with what the command line says on top."""
+def study_of(
+    asked: argparse.Namespace,
+    *,
+    latency: bool = False,
+    anew: bool = False,
+    change: Callable[[Config], Config] = lambda made: made,
+) -> Study:
+    """The study of a search space with what the command line says on top, after a `change` of that."""
     from autoprune import config
     from autoprune.runs import study
 
@@ -44,7 +52,7 @@ def study_of(asked: argparse.Namespace, *, latency: bool = False, anew: bool = F
         made = config.find(asked.space, {"controller": {"use": controller}, **over})
     extra = ("latency",) if latency else ()
     with bars(asked) as shown:
-        return study.build(made, watch=shown.stage, costs=extra, anew=anew)
+        return study.build(change(made), watch=shown.stage, costs=extra, anew=anew)
 
 
 def _said(asked: argparse.Namespace) -> dict[str, Any]:
@@ -79,6 +87,14 @@ def ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:
             raise ConfigError(f"two ceilings on {name}, {found[name]} and {value}; one is right")
         found[name] = value
     return found
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a place where no file can be written, before any work."""
+    if os.path.isdir(path) or not path.name:
+        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

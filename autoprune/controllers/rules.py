@@ -6,6 +6,7 @@ used up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from autoprune.values.terms import Floats
 from autoprune.values.trial import Trial
 
 _HALVINGS = 50
+_STEEPEST = 32.0  # power of what stays
 
 
 def flat(choices: int) -> Floats:
@@ -41,7 +43,28 @@ def along(space: SearchSpace, budget: Budget, weights: Floats) -> Policy:
     def policy(hardness: float) -> Policy:
         return space.snap(np.minimum(hardness * weights, 1.0))
 
-    mild, hard = 0.0, float(len(space))  # at `hard`, every choice is as thin as is allowed
+    return _mildest(budget, policy, float(len(space)))  # with that, every choice is as thin as is allowed
+
+
+def shaped(space: SearchSpace, budget: Budget, sparsity: Floats) -> Policy:
+    """The policy of the shape `sparsity`, (choices,) in [0, 1], that meets the budget and uses it up.
+
+    What stays of each choice is raised to one and the same power: what was dense stays dense, and nothing leaves
+    altogether, as long as the budget can be met like that. Without a budget the power is 1.
+    """
+    keeps = 1.0 - np.asarray(sparsity, dtype=np.float64)
+
+    def policy(power: float) -> Policy:
+        return space.snap(1.0 - keeps**power)
+
+    if not budget.limits or not budget.admits(policy(_STEEPEST)):
+        return budget.fit(policy(1.0))
+    return _mildest(budget, policy, _STEEPEST)
+
+
+def _mildest(budget: Budget, policy: Callable[[float], Policy], hard: float) -> Policy:
+    """The policy of the least hardness that meets the budget, between 0, dense, and `hard`; and what room is left."""
+    mild = 0.0
     if budget.admits(policy(mild)):
         return budget.fit(policy(mild))
     for _ in range(_HALVINGS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,20 +36,18 @@ from autoprune.report.facts import (
     tried,
 )  # fmt: skip
 from autoprune.report.thin import thinned
-from autoprune.runs import firsts
+from autoprune.runs import firsts, policies, warm
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
 from autoprune.runs.verify import Verifier
 from autoprune.splits import draw
 from autoprune.structure.prune import Candidate
-from autoprune.structure.roles import roles
 from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
 from autoprune.values.trial import Outcome, Trial, policies_per_second, score_of_all, scored
 
 COMPARED = 32  # holdout samples on which every written file is compared
-_DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
 
 
 def finished(run: Run) -> Report | None:
@@ -139,7 +136,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         task=study.task.name,
         metric_name=study.task.judge.name,
         images={split: len(getattr(study.task, split)) for split in ("train", "holdout", "test")},
-        plugins={kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")},
+        plugins=_plugins(study, run),
         units={name: cost.unit for name, cost in study.costs.items()},
         networks={role: _known(study, network) for role, network in done.networks.items()},
         limits=tuple(_limit(study, done, limit) for limit in study.budget.limits),
@@ -152,7 +149,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         exports=exports,
         finetune={"start": config.finetune.start, **dataclasses.asdict(study.finetune)},
         seed=study.seed,
-        versions=_versions(),
+        versions=policies.versions(),
         machine=_machine(run.machine),
         command=_command(study),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -164,6 +161,14 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         in_percent=study.task.judge.percent,
         traded=study.traded,
     )
+
+
+def _plugins(study: Study, run: Run) -> dict[str, str]:
+    """The plugins in use, by kind; a run that only evaluated what came from elsewhere had no controller."""
+    kinds = ("controller", "evaluator", "criterion", "reward")
+    found: dict[str, str] = {kind: getattr(study.config, kind).use for kind in kinds}
+    only = 0 < len(run) <= run.machine.get(warm.KEY, {}).get("first", 0)
+    return {**found, "controller": "transfer"} if only else found
 
 
 def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> list[str]:
@@ -190,17 +195,28 @@ def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> 
 
 def _of_search(study: Study, run: Run) -> Iterator[str]:
     """What the policies that were asked first were worth, and what the controller has to say of all it was told."""
-    first = run.trials[: len(firsts.known(run.machine))]
-    if scored := [trial for trial in first if trial.reward is not None]:
-        best = max(scored, key=lambda trial: (trial.reward or 0.0, -trial.number))
-        metric = words.number(study.task.judge.known(best.metric or 0.0), percent=study.task.judge.percent)
-        what = "the uniform policy and rankings of the network's units" if len(first) > 1 else "the uniform policy"
-        yield f"The search began with {what}: the best of {len(first)}, trial {best.number}, has {metric}."
-    controller = study.controller()
+    known = run.machine.get(warm.KEY, {})
+    given, first = known.get("first", 0), len(firsts.known(run.machine))
+    if known:
+        told = f" The controller was told {words.counted(len(known['told']), 'trial')}." if known["told"] else ""
+        yield _began(study, run.trials[:given], f"what {', '.join(known['sources'])} had found") + told
+    if run.trials[given:first]:
+        what = "the uniform policy" + (" and rankings of the network's units" if first - given > 1 else "")
+        yield _began(study, run.trials[given:first], what)
+    controller = warm.begun(study, run.machine)
     if isinstance(controller, Explains):
         for trial in run:
             controller.tell(trial)
         yield from controller.notes
+
+
+def _began(study: Study, trials: Sequence[Trial], what: str) -> str:
+    """What the first trials, those of `what`, were worth."""
+    if not (scored := [trial for trial in trials if trial.reward is not None]):
+        return f"The search began with {what}: none of {len(trials)} succeeded."
+    best = max(scored, key=lambda trial: (trial.reward or 0.0, -trial.number))
+    metric = words.number(study.task.judge.known(best.metric or 0.0), percent=study.task.judge.percent)
+    return f"The search began with {what}: the best of {len(trials)}, trial {best.number}, has {metric}."
 
 
 def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
@@ -221,30 +237,7 @@ def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
 
 
 def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
-    config, best = study.config, done.best
-    return policy_file.PolicyFile(
-        task=config.task.settings,
-        model=policy_file.fingerprint(study.task.model, study.task.rebuild),
-        space=study.name,
-        choices=policy_file.entries(study.space, best.policy, roles(study.trace, study.task.model)),
-        criterion=config.criterion.settings,
-        evaluator=config.evaluator.settings,
-        operator=tuple(one.settings for one in config.operator),
-        finetune=config.finetune.model_dump(mode="json"),
-        budget={x.name: policy_file.LimitEntry(asked=x.asked, most=x.most) for x in study.budget.limits},
-        costs={
-            name: policy_file.CostEntry(
-                unit=cost.unit,
-                dense=study.dense[name],
-                predicted=float(cost.predict(best.policy)),
-                counted=done.networks["ours"].costs[name],
-            )
-            for name, cost in study.costs.items()
-        },
-        metric=None if best.metric is None else study.task.judge.known(best.metric),
-        seed=study.seed,
-        versions=_versions(),
-    )
+    return policies.file_of(study, done.best.policy, done.networks["ours"].costs, done.best.metric)
 
 
 def alike(networks: Mapping[Role, Network], costs: Mapping[str, PredictiveCost]) -> list[str]:
@@ -298,16 +291,6 @@ def _trained(evaluator: object) -> dict[str, float]:
     return {"shared weights": evaluator.seconds} if isinstance(evaluator, Trains) else {}
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
     """Where it ran; versions in the run's own record are left to `_versions`, what costs learnt to `machine.json`."""
     facts = {
@@ -316,7 +299,7 @@ def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
         "threads": torch.get_num_threads(),
         **of_run,
     }
-    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python", "costs")}
+    return {word: str(value) for word, value in facts.items() if word not in (*policies.versions(), "costs")}
 
 
 def _command(study: Study) -> str:

@@ -15,16 +15,18 @@ import torch
 from torch import nn
 
 from autoprune import config
+from autoprune.config import Config
 from autoprune.errors import ConfigError
 from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
 from autoprune.report.facts import Report
-from autoprune.runs import firsts, journal, loop, machine, study
+from autoprune.runs import firsts, journal, loop, machine, study, warm
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
+from autoprune.runs.warm import Warm
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
 from autoprune.values.space import Policy
@@ -56,6 +58,7 @@ def search(
     trials: int | None = None,
     seed: int | None = None,
     out: str | Path = RUNS,
+    warm_start: Sequence[str | Path] = (),
     **tables: Any,
 ) -> Result:
     """Search, finetune the winner, export it and write a report.
@@ -67,6 +70,7 @@ def search(
         trials: policies to evaluate.
         seed: of everything random.
         out: the folder in which the run makes its own.
+        warm_start: policy files and directories of runs to begin with what they have found.
         tables: further tables of a search space, such as finetune={"epochs": 2}.
     """
     over: dict[str, Any] = dict(tables)
@@ -75,14 +79,16 @@ def search(
     if controller:
         over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
     over |= {f"search.{key}": value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
-    given = task if isinstance(task, Task) else None
-    if given:
-        asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
-    else:
-        asked = config.find(str(task), over)
-    built = study.build(asked, task=given)
-    with begin(built, Path(out)) as opened:
+    built = study.build(asked_of(task, over), task=task if isinstance(task, Task) else None)
+    with begin(built, Path(out), warm.start(built, warm_start)) as opened:
         return complete(built, opened)
+
+
+def asked_of(task: Task | str | Path, over: Mapping[str, Any]) -> Config:
+    """The config of what `search` takes as its task, with `over` on top."""
+    if isinstance(task, Task):
+        return config.parse({"name": task.name, "task": {"use": study.GIVEN}}, f"task {task.name!r}", over)
+    return config.find(str(task), over)
 
 
 def resume(
@@ -104,14 +110,19 @@ def resume(
         return complete(built, opened, again=lr > 0)
 
 
-def begin(built: Study, root: Path) -> Run:
-    """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
+def begin(built: Study, root: Path, known: Warm = warm.NOTHING) -> Run:
+    """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work.
+
+    What is `known` from elsewhere is asked before all else, and told to the controller.
+    """
     built.require_end()
     rehearse(built)
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    first = dict.fromkeys([*known.first, *([] if known.told else firsts.found(built))])
+    found = {**_machine(built), firsts.KEY: [policy.levels for policy in first]}
+    found |= {warm.KEY: known.facts()} if known.sources else {}
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
@@ -160,7 +171,7 @@ def complete(
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
     loop.search(
-        built.controller(),
+        warm.begun(built, opened.machine),
         attempt,
         opened,
         trials=built.config.search.trials,

@@ -15,6 +15,33 @@ from autoprune.values.ranges import Range
 NAME = "machine.json"
 
 
+class Told(pydantic.BaseModel):
+    """A trial of another run that the controller was told before it asked."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    policy: list[Annotated[int, Range(0, 2**31)]]
+    metric: float
+    values: Annotated[list[float], pydantic.Field(min_length=1)]
+    costs: dict[str, float]
+
+
+class Warm(pydantic.BaseModel):
+    """What a run was begun with that others had learnt.
+
+    Attributes:
+        sources: files and directories, as they were written.
+        first: how many of the first policies come from there.
+        told: trials that the controller was told.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    sources: list[str] = []
+    first: Annotated[int, Range(0, 2**31)] = 0
+    told: list[Told] = []
+
+
 class Machine(pydantic.BaseModel):
     """What of the file is used again; the rest (versions, the platform) is for readers.
 
@@ -26,6 +53,7 @@ class Machine(pydantic.BaseModel):
         threads: of torch.
         costs: by name, what costs had learnt.
         first: policies that are asked before the controller asks, the levels of each.
+        warm: where some of them come from, and what the controller was told.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -37,6 +65,7 @@ class Machine(pydantic.BaseModel):
     threads: Annotated[int, Range(1, 1024)] = 1
     costs: dict[str, dict[str, Any]] = {}
     first: list[list[Annotated[int, Range(0, 2**31)]]] = []
+    warm: Warm = Warm()
 
 
 def read(directory: Path) -> dict[str, Any]:
