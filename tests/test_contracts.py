@@ -32,7 +32,7 @@ from autoprune.testing.rewards import RewardContract
 from autoprune.testing.surrogate import Landscape, half, toy_space
 from autoprune.testing.targets import Arithmetic, TargetContract
 
-FIXED = ["uniform", "deep", "shallow"]  # one policy, always the same
+FIXED = ["uniform", "deep", "shallow", "erk", "smart-ratio"]  # one policy, always the same
 CHANCE = ["random", "qmc"]  # claim to cover the space, not to learn
 SMALL = {"hidden": (32, 32), "warmup": 20, "gradient_steps": 8, "actor_lr": 1e-3}  # an agent for 60 trials of 8 groups
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -47,6 +47,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "finetune": {"images": 256, "holdout": 100, "steps": 5},
     "pruningnet": {"epochs": 1.0, "batch": 64, "images": 256, "holdout": 100},
     "supernet": {"epochs": 1.0, "batch": 64, "images": 256, "holdout": 100},
+    "legr": {"population": 15, "sample": 6},
     "genetic": {"population": 20, "mutations": 10, "crossovers": 10},
 }
 ASKS = {"bayes-gp": 8, "ddpg": 24, "td3": 24, "sac": 24}  # fits a Gaussian process at every ask
