@@ -96,13 +96,10 @@ def _search(asked: argparse.Namespace) -> None:
 
 def _transfer(asked: argparse.Namespace) -> None:
     from autoprune.command import reuse
-    from autoprune.files import policy_file
-    from autoprune.runs import mapped, transfer, warm
+    from autoprune.runs import transfer, warm
 
-    file = policy_file.read(asked.policy)
-    choices = file.placed()
-    built = study_of(asked, change=lambda made: transfer.of_policy(made, file))
-    found = mapped.mapped(built, choices, str(asked.policy))
+    built = study_of(asked, change=lambda made: transfer.of_source(made, asked.policy))
+    found = warm.proposed(built, asked.policy)
     if not asked.json:
         reuse.show_mapping(built.space, found)
     _begin(built, asked, warm.Warm((str(asked.policy),), (found.policy,)), reuse.mapping(built.space, found))
@@ -210,7 +207,11 @@ def _show_report(directory: Path, as_json: bool, more: Mapping[str, Any] = NOTHI
     print_table(head, rows)
     if remarks := words.remarks(found, shlex.quote(str(directory))):
         print("\n" + "\n".join(remarks))
-    files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
+    files = [
+        path.name
+        for path in sorted(directory.iterdir())
+        if path.name.startswith(("agent", "policy", "model", "report"))
+    ]
     print(f"\n{directory}/\n  " + "\n  ".join(files))
 
 

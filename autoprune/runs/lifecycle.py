@@ -21,7 +21,7 @@ from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
 from autoprune.report.facts import Report
-from autoprune.runs import firsts, journal, loop, machine, study, warm
+from autoprune.runs import agents, firsts, journal, loop, machine, study, warm
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
@@ -170,8 +170,9 @@ def complete(
     if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
+    controller = warm.begun(built, opened.machine)
     loop.search(
-        warm.begun(built, opened.machine),
+        controller,
         attempt,
         opened,
         trials=built.config.search.trials,
@@ -179,6 +180,7 @@ def complete(
         first=firsts.known(opened.machine),
     )
     with disk.refused(opened.directory):
+        agents.kept(controller, opened.directory)
         report = finish(built, opened, stage, again=again)
     best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)

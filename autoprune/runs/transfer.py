@@ -12,11 +12,11 @@ from typing import Any
 
 from autoprune.config import Config
 from autoprune.files import policy_file
-from autoprune.files.policy_file import PolicyFile
 from autoprune.runs import lifecycle, study
 from autoprune.runs.lifecycle import RUNS, Result
-from autoprune.runs.mapped import Mapped, mapped
-from autoprune.runs.warm import Warm
+from autoprune.runs.mapped import Mapped
+from autoprune.runs.prior import is_prior
+from autoprune.runs.warm import Warm, proposed
 from autoprune.task import Task
 
 
@@ -44,7 +44,7 @@ def transfer(
     """Map a policy file to another network, finetune what that gives, and report.
 
     Args:
-        policy: a policy file, or the directory of a run.
+        policy: a policy file, the directory of a run, what `learn` has written, or an agent.
         to: the network: as the `task` of `search`.
         budget: as of `search`; without one, the search space's, or else the policy's own as shares of dense.
         out: the folder in which the run makes its own.
@@ -52,18 +52,23 @@ def transfer(
 
     Raises PolicyError where nothing corresponds, or the policy decides what the network has not.
     """
-    file = policy_file.read(policy)
-    file.placed()
     asked = lifecycle.asked_of(to, {**tables, **({} if budget is None else {"budget": dict(budget)})})
-    built = study.build(of_policy(asked, file), task=to if isinstance(to, Task) else None)
-    found = mapped(built, file.placed(), str(policy))
+    built = study.build(of_source(asked, Path(policy)), task=to if isinstance(to, Task) else None)
+    found = proposed(built, Path(policy))
     with lifecycle.begin(built, Path(out), Warm((str(policy),), (found.policy,))) as opened:
         return Transferred(found, lifecycle.complete(built, opened))
 
 
-def of_policy(asked: Config, file: PolicyFile) -> Config:
-    """`asked` with one trial and, where it has no budget, that of the policy as shares of the dense network."""
+def of_source(asked: Config, path: Path) -> Config:
+    """`asked` with one trial and, where it has no budget, that of a policy file as shares of the dense network.
+
+    Raises PolicyError where the file is none, before networks are looked at.
+    """
+    one = asked.model_copy(update={"search": asked.search.model_copy(update={"trials": 1})})
+    if path.suffix == ".safetensors" or is_prior(path):
+        return one
+    file = policy_file.read(path)
+    file.placed()
     dense = {name: cost.dense for name, cost in file.costs.items() if cost.dense > 0}
     shares = {name: f"{limit.most / dense[name]:.4%}" for name, limit in file.budget.items() if name in dense}
-    search = asked.search.model_copy(update={"trials": 1})
-    return asked.model_copy(update={"search": search, "budget": asked.budget or shares})
+    return one.model_copy(update={"budget": asked.budget or shares})

@@ -16,7 +16,7 @@ from typing import Any
 
 from autoprune.files import policy_file
 from autoprune.protocols import Controller
-from autoprune.runs import journal, lines, machine, prior
+from autoprune.runs import agents, journal, lines, machine, prior
 from autoprune.runs.mapped import Mapped, fitted, mapped
 from autoprune.runs.rules import Rules
 from autoprune.runs.study import Facts, Study
@@ -58,7 +58,7 @@ NOTHING = Warm()
 
 
 def start(study: Study, sources: Sequence[str | Path]) -> Warm:
-    """What `sources`, policy files, directories of runs and what was learnt from runs, say to a search of `study`.
+    """What `sources`, policy files, runs, what was learnt from runs, and agents, say to a search of `study`.
 
     Raises PolicyError or RunError for what is neither, or says nothing about this network.
     """
@@ -88,7 +88,9 @@ def _of_file(study: Study, path: Path) -> Warm:
 
 
 def proposed(study: Study, path: Path) -> Mapped:
-    """The policy for the network of `study` that a policy file, or what was learnt from runs, says."""
+    """The policy for the network of `study` that a policy file, what was learnt from runs, or an agent says."""
+    if path.suffix == ".safetensors":
+        return agents.rolled(study, path)
     if prior.is_prior(path):
         return prior.predicted(study, prior.read(path), str(path))
     return mapped(study, policy_file.read(path).placed(), str(path))
