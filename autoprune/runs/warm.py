@@ -27,7 +27,7 @@ from autoprune.values.trial import Outcome, Trial
 KEY = "warm"  # in a run's facts
 _SAME = ("task", "operator", "criterion", "evaluator", "reward")  # of a config: with these alike, scores are
 _SCORED = ("precision", "shortcuts")  # of a machine.json, likewise
-_SHARE = 10  # one trial in so many is a policy from elsewhere
+_SHARE, _MOST = 10, 3  # one trial in so many is a policy from elsewhere, and so many of one run at most
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def start(study: Study, sources: Sequence[str | Path]) -> Warm:
 
     Raises PolicyError or RunError for what is neither, or says nothing about this network.
     """
-    most = max(1, study.config.search.trials // _SHARE // max(len(sources), 1))
+    most = min(max(1, study.config.search.trials // _SHARE // max(len(sources), 1)), _MOST)
     parts = [_of_run(study, path, most) if _is_run(path) else _of_file(study, path) for path in map(Path, sources)]
     first = dict.fromkeys(policy for part in parts for policy in part.first)
     told = [trial for part in parts for trial in part.told if trial.policy not in first]

@@ -19,6 +19,7 @@ from autoprune.models.resnet import ResNet
 from autoprune.structure.prune import keep_first, prune
 from autoprune.structure.roles import roles
 from autoprune.structure.trace import Trace, trace
+from autoprune.values.roles import carried
 from autoprune.values.space import Policy, SearchSpace
 from tests import ASSETS
 from tests.making import small_bert
@@ -142,3 +143,20 @@ def test_what_torch_pruning_has_no_ratio_for_is_refused() -> None:
     traced = trace(model, torch.zeros(1, 3, 8, 8))
     with pytest.raises(PolicyError, match="torch-pruning has no ratio for choice '0': it keeps 1 of"):
         pruning_ratios(file_of(model, traced, SearchSpace("s", traced.choices).thinnest()))
+
+
+@pytest.mark.parametrize("name", ["resnet20_fashion_mnist", "resnet20_cifar10", "resnet56_cifar10"])
+def test_policies_that_are_kept_are_read_and_say_roles(name: str) -> None:
+    kept = policy_file.read(ASSETS / "policies" / f"{name}.json")
+    assert kept.budget["macs"].asked == "50%"
+    assert kept.costs["macs"].counted <= kept.budget["macs"].most
+    assert len(kept.placed()) == len(kept.choices) == (28 if "56" in name else 10)
+
+
+def test_kept_policies_serve_one_another() -> None:
+    kept = {path.stem: policy_file.read(path).placed() for path in (ASSETS / "policies").glob("*.json")}
+    for source in kept.values():
+        for target in kept.values():
+            found = carried(source, target)
+            assert not [one for one in found if one.why]
+            assert source is not target or [one.sparsity for one in found] == [one.sparsity for one in source]

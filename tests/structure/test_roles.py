@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from autoprune import inputs
+from autoprune.controllers.rules import shaped
 from autoprune.models.resnet import ResNet
+from autoprune.structure.prune import keep_first, prune
 from autoprune.structure.roles import roles
 from autoprune.structure.trace import trace
+from autoprune.testing.surrogate import half
 from autoprune.values.roles import Placed, Role, carried
+from autoprune.values.space import SearchSpace
 from tests.making import small_bert
 
 
@@ -59,3 +69,48 @@ def test_depthwise_and_linear_layers_are_kinds_of_their_own() -> None:
     assert [role.layer for role in of.values()] == ["conv", "conv", "linear"]
     assert [role.stage for role in of.values()] == [0, 0, 1]
     assert [role.kernel for role in of.values()][2] == 1
+
+
+def vgg(convolutions: tuple[int, ...]) -> nn.Module:
+    """A VGG of an eighth of the width, with as many convolutions in each stage. Simonyan and Zisserman 2015."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for width, count in zip((8, 16, 32, 64, 64), convolutions, strict=True):
+        for _ in range(count):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            inputs = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 10))
+
+
+def encoder(layers: int) -> tuple[nn.Module, object]:
+    return small_bert(num_hidden_layers=layers)
+
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        pytest.param(lambda: (vgg((2, 2, 3, 3, 3)), IMAGE), lambda: (vgg((2, 2, 4, 4, 4)), IMAGE), id="vgg 16 to 19"),
+        pytest.param(lambda: encoder(2), lambda: encoder(4), id="encoder 2 to 4"),
+        pytest.param(lambda: encoder(6), lambda: encoder(12), id="encoder 6 to 12", marks=pytest.mark.slow),
+        pytest.param(lambda: (ResNet(20), IMAGE), lambda: (ResNet(110), IMAGE), id="20 to 110", marks=pytest.mark.slow),
+        pytest.param(lambda: (ResNet(56), IMAGE), lambda: (ResNet(110), IMAGE), id="56 to 110", marks=pytest.mark.slow),
+    ],
+)
+def test_a_deeper_network_with_random_weights_is_pruned_and_runs(
+    short: Callable[[], tuple[nn.Module, Any]], long: Callable[[], tuple[nn.Module, Any]]
+) -> None:
+    source = placed(found(*short()), 0.01)
+    model, example = long()
+    traced = trace(model, example)
+    wanted = placed({c.name: role for c, role in zip(traced.choices, roles(traced, model), strict=True)})
+    got = carried(source, wanted)
+    assert not [one for one in got if one.why]
+    space = SearchSpace("long", traced.choices, traced.ops, traced.parameters)
+    policy = shaped(space, half(space, 0.6), np.array([0.2 + one.sparsity for one in got]))
+    assert half(space, 0.6).admits(policy)
+    thin = prune(model, traced, keep_first([np.arange(c.dense) for c in traced.choices], policy.levels))
+    inputs.call(thin.eval(), example)
