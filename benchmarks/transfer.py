@@ -217,7 +217,8 @@ def real(network: str, budget: str, data: str, trials: int) -> Ground:
         "search": {"trials": max(trials, study.PAYS), "first": "rankings"},
     }
     of = study.build(config.parse(tables, "a benchmark"))
-    return Ground(of.space, of.budget, placed(of), tuple(firsts.found(of)), of.attempt, lambda p: tested(of, p))
+    first = tuple(firsts.known(firsts.found(of)))
+    return Ground(of.space, of.budget, placed(of), first, of.attempt, lambda policy: tested(of, policy))
 
 
 def best(trials: Sequence[Trial], count: int) -> list[Policy]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from autoprune.errors import Exhausted
 from autoprune.values.budget import Budget
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Choice, Policy, SearchSpace
 from autoprune.values.terms import Floats, Op
 from autoprune.values.trial import Trial
 
@@ -43,12 +43,13 @@ def shallow(space: SearchSpace, budget: Budget) -> Policy:
 def erk(space: SearchSpace, budget: Budget) -> Policy:
     """Erdős-Rényi-kernel: what is kept goes with a tensor's sizes, summed, by their product: large ones keep less.
 
-    Evci et al. 2020, https://arxiv.org/abs/1911.11134, of weights; of channels here, the mean over a choice's tensors.
+    Evci et al. 2020, https://arxiv.org/abs/1911.11134, of weights; of a choice here the mean over the tensors that
+    produce it, and of one without any that are known, of all choices.
     """
-    tensors = [op for op in space.parameters if len(op.extents) > 1 or op.times > 1]
     dense = [choice.dense for choice in space]
-    density = np.array([np.mean([_erdos(op, dense) for op in _of(tensors, at)] or [1.0]) for at in range(len(space))])
-    return keeping(space, budget, density)
+    found = [[_erdos(op, dense) for op in _producing(space, choice)] for choice in space]
+    known = [float(np.mean(of)) for of in found if of] or [1.0]
+    return keeping(space, budget, np.array([np.mean(of or known) for of in found]))
 
 
 def smart_ratio(space: SearchSpace, budget: Budget) -> Policy:
@@ -107,9 +108,10 @@ def _mildest(space: SearchSpace, budget: Budget, shape: Callable[[float], Floats
     return budget.fit(policy(hard))
 
 
-def _of(tensors: list[Op], choice: int) -> list[Op]:
-    """The tensors that lose elements with `choice`."""
-    return [op for op in tensors if any(choice == at for extent in op.extents for at, _ in extent.per_unit)]
+def _producing(space: SearchSpace, choice: Choice) -> list[Op]:
+    """The weights of the layers that produce `choice`, without vectors."""
+    layers = choice.producers or choice.layers[:1]
+    return [op for op in space.parameters if op.name.rpartition(".")[0] in layers and len(op.extents) + op.times > 2]
 
 
 def _erdos(op: Op, dense: list[int]) -> float:

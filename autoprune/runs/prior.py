@@ -89,7 +89,7 @@ def best(directory: Path) -> tuple[SearchSpace, list[Policy]]:
     done = [trial for trial in journal.trials(directory, Rules(space)) if trial.reward is not None]
     if not done:
         raise PolicyError(f"no trial of {directory} succeeded; a run that has found something is right")
-    ranked = list(dict.fromkeys(t.policy for t in sorted(done, key=lambda t: -(t.reward or 0.0))))
+    ranked = list(dict.fromkeys(trial.policy for trial in sorted(done, key=journal.rank, reverse=True)))
     return space, ranked[: min(max(FEWEST, len(done) // ELITE), MOST)]
 
 

@@ -77,7 +77,9 @@ def rebudget(
     built = apply.of_run(directory, task, data=data, trust=trust, recipe=recipe, watch=watch, over=over)
     journal.require_same(directory, built.space)
     space, elite = prior.best(directory)
-    trials = [t for t in journal.trials(directory, Rules(space)) if t.reward is not None]
+    done = [t for t in journal.trials(directory, Rules(space)) if t.reward is not None]
+    lowest = min(trial.rung for trial in done)
+    trials = [trial for trial in done if trial.rung == lowest]  # rewards of different rungs are not to be compared
     policy, among = proposed(built, elite, trials)
     network = apply.made(built, policy, directory, built.task.rebuild, finetune, watch)
     counted = {name: cost.predict(policy) for name, cost in built.costs.items()}

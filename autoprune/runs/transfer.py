@@ -64,7 +64,7 @@ def of_source(asked: Config, path: Path) -> Config:
 
     Raises PolicyError where the file is none, before networks are looked at.
     """
-    one = asked.model_copy(update={"search": asked.search.model_copy(update={"trials": 1})})
+    one = asked.model_copy(update={"search": asked.search.model_copy(update={"trials": 1, "time": 0.0})})
     if path.suffix == ".safetensors" or is_prior(path):
         return one
     file = policy_file.read(path)

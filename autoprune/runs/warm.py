@@ -1,9 +1,9 @@
 """What a search begins with that others have learnt: policies that it asks first, and trials that it is told.
 
 Trials of a run are told where they mean the same here: the same choices, task, criterion, evaluator and reward, scored
-in the same precision, within this budget. In any other case what carries over are policies: the best of each run, and
-that of each policy file, mapped by role and fitted to the budget. They are evaluated here, so that their outcomes are
-of this network. All of it lies in the run's machine.json, and a resumed run begins with the same.
+in the same precision, within this budget, on no ladder. In any other case what carries over are policies: the best of
+each run, and that of each policy file, mapped by role and fitted to the budget. They are evaluated here, so that their
+outcomes are of this network. All of it lies in the run's machine.json, and a resumed run begins with the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autoprune.protocols import Controller
 from autoprune.runs import agents, journal, lines, machine, prior
 from autoprune.runs.mapped import Mapped, fitted, mapped
 from autoprune.runs.rules import Rules
-from autoprune.runs.study import Facts, Study
+from autoprune.runs.study import GIVEN, Facts, Study
 from autoprune.values.roles import Placed
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Outcome, Trial
@@ -107,7 +107,7 @@ def _of_run(study: Study, directory: Path, most: int) -> Warm:
         done = [trial for trial in journal.trials(directory, Rules(space)) if trial.reward is not None]
         here = [t for t in done if study.space.contains(t.policy) and study.budget.admits(t.policy)]
         if here:
-            first = max(here, key=lambda t: t.reward or 0.0)
+            first = max(here, key=journal.rank)
             return Warm(first=(first.policy,), told=tuple(here))
     return Warm(first=tuple(fitted(study, space.sparsity(policy)) for policy in best[:most]))
 
@@ -123,7 +123,16 @@ def _same_choices(space: SearchSpace, other: SearchSpace) -> bool:
 
 
 def _same_scores(study: Study, directory: Path) -> bool:
-    """Whether a score in that run is a score here."""
+    """Whether a score in that run is a score here, and both climb no ladder."""
     asked, now = journal.stored(directory, "config.json"), study.config.plain()
     found, here = machine.read(directory), {"precision": study.precision, "shortcuts": study.shortcuts}
-    return all(asked.get(key) == now[key] for key in _SAME) and all(found.get(k) == here[k] for k in _SCORED)
+    laddered = found.get("rungs") or study.config.ladder.images or study.config.ladder.fixed or study.config.search.time
+    alike = all(asked.get(key) == now[key] for key in _SAME) and all(found.get(k) == here[k] for k in _SCORED)
+    return alike and not laddered and (now["task"]["use"] != GIVEN or _same_weights(study, directory))
+
+
+def _same_weights(study: Study, directory: Path) -> bool:
+    """Whether the network of a run that was begun with a Task from Python, and has ended, is that of `study`."""
+    if not (directory / policy_file.NAME).exists():
+        return False
+    return policy_file.read(directory).model == policy_file.fingerprint(study.task.model, study.task.rebuild)
