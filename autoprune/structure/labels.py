@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from autoprune import inputs
+from autoprune.structure import counts
 from autoprune.structure.edits import layer_of
 from autoprune.structure.formulas import formula_of
 from autoprune.structure.places import Functions, Places
@@ -97,6 +98,9 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.produced: list[Nodes] = []  # in order of execution
         self.consumed: list[Nodes] = []
         self.renormalised: list[Nodes] = []
+        self.heads: list[Nodes] = []  # side by side in a product of two tensors that are computed
+        self.counted: dict[tuple[str, str], Nodes] = {}  # what a number counts, by its module and attribute
+        self.split: list[tuple[str, Nodes, int]] = []  # by which module, into which heads, of how many channels
         self.work: list[Work] = []
         self.uncounted: list[Uncounted] = []
         self.used: set[str] = set()  # parameters and buffers that an operator has read
@@ -122,7 +126,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Inside, `model` runs on `example`: what is computed from that is told from what comes from weights alone."""
         for tensor in inputs.tensors(example):
             self._origin[tensor] = ""
-        with self, self.places.watching(model), Functions() as self.functions:
+        with self, self.places.watching(model), counts.named(model), Functions() as self.functions:
             yield
 
     def pin_outputs(self, outputs: object) -> None:

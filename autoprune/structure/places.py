@@ -16,6 +16,17 @@ class Places:
     def __init__(self) -> None:
         self._running: list[tuple[str, nn.Module]] = []
 
+    def holding(self, attribute: str, value: int) -> str | None:
+        """The name of the innermost module that runs and keeps `value` as `attribute`; None where none does."""
+        for name, module in reversed(self._running):
+            if vars(module).get(attribute) == value:
+                return name
+        return None
+
+    def names(self) -> list[str]:
+        """The names of the modules that run, the innermost last; "" is the network."""
+        return [name for name, _ in self._running]
+
     def words(self) -> str:
         """The innermost module that runs, for people; "" outside of the network."""
         return described(*self._running[-1]) if self._running else ""
@@ -57,20 +68,34 @@ class Functions(TorchFunctionMode):
 
     Attributes:
         running: its name; "" for none, or for one that a function of torch's own calls.
+        written: the whole numbers that the network calls it with, in order, as its code says them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.running = ""
+        self.written: tuple[int, ...] = ()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         self.running = getattr(func, "__name__", "")
+        self.written = tuple(_whole_numbers((args, *(kwargs or {}).values())))
         try:
             return func(*args, **(kwargs or {}))
         finally:
-            self.running = ""
+            self.running, self.written = "", ()
+
+
+def _whole_numbers(value: object) -> Iterator[int]:
+    """Those in a nesting of tuples, lists and slices."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, slice):
+        yield from _whole_numbers((value.start, value.stop))
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _whole_numbers(one)
 
 
 def described(name: str, module: nn.Module) -> str:
