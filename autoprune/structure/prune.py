@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.copies import computed
 from autoprune.structure import recurrent, weights
+from autoprune.structure.attention import prunable, widths
 from autoprune.structure.edits import Resize, Slice
 from autoprune.values.space import Policy
 
@@ -96,6 +97,8 @@ def slices(
         if type(module) in _PLAIN:
             _copy(module, memo)
     pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
+    if stay:
+        prunable(pruned)
     weights.refresh(pruned)
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
@@ -165,6 +168,10 @@ def _match_attributes(module: nn.Module, dense: nn.Module) -> None:
     """Make what a module says of its sizes agree with its weights."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         for name, size in recurrent.sizes(module).items():
+            setattr(module, name, size)
+        return
+    if isinstance(module, nn.MultiheadAttention):
+        for name, size in widths(module).items():
             setattr(module, name, size)
         return
     weight = getattr(dense, "weight", None)

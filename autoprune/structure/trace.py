@@ -21,7 +21,7 @@ from autoprune import inputs
 from autoprune.copies import copied
 from autoprune.errors import ConfigError, ModelError, first_line
 from autoprune.inputs import Inputs
-from autoprune.structure import accounts, clusters, products, recurrent, sizes, training
+from autoprune.structure import accounts, attention, clusters, products, recurrent, sizes, training
 from autoprune.structure.declared import Declared, Operator
 from autoprune.structure.edits import Frozen, Resize, Slice
 from autoprune.structure.labels import Flow, plain
@@ -124,6 +124,7 @@ def _probe(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"the network cannot be copied ({first_line(wrong)}); keep computed tensors out of its attributes"
         ) from None
+    attention.prunable(probe)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in probe.parameters():
