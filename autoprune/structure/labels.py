@@ -109,7 +109,8 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.scalars: list[str] = []  # parameters without a dimension
         self.owners = _owners(model)
         self.places, self.routed, self.functions = Places(), Routed(), Functions()
-        self._statistics: dict[int, tuple[Nodes, str]] = {}
+        self._statistics: dict[int, tuple[Nodes, str, Tensor]] = {}
+        self._read: set[int] = set()
         self._met: set[int] = set()
         self._carried: dict[int, tuple[Tensor, tuple[Nodes, ...]]] = {}
         self._known: dict[int, tuple[Tensor, Labels]] = {}
@@ -131,8 +132,9 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def pin_outputs(self, outputs: object) -> None:
         """Pin what leaves the network, and what is reduced to a number that does not normalise it."""
-        for one, (nodes, why) in self._statistics.items():
-            if one not in self._met:
+        self._read.update(map(id, inputs.tensors(outputs)))
+        for one, (nodes, why, result) in self._statistics.items():
+            if one not in self._met and id(result) in self._read:
                 self.pin([nodes], why)
         for tensor in inputs.tensors(outputs):
             self.pin(self.labels(tensor), "is the network's output")
@@ -163,13 +165,13 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes += size
         return np.arange(self.nodes - size, self.nodes)
 
-    def statistic(self, nodes: Nodes, why: str) -> Nodes:
+    def statistic(self, nodes: Nodes, why: str, result: Tensor) -> Nodes:
         """The node of a number that is computed over `nodes`: where it meets them again it normalises them.
 
-        Where it does not, they cannot be removed, because they are `why`.
+        Where it does not, they cannot be removed, because they are `why`; unless nobody reads the `result`.
         """
         one = self.fresh(1)
-        self._statistics[int(one[0])] = (nodes, why)
+        self._statistics[int(one[0])] = (nodes, why, result)
         return one
 
     def is_statistic(self, nodes: Nodes) -> bool:
@@ -178,7 +180,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def meets(self, statistic: Nodes, nodes: Nodes) -> bool:
         """Whether `nodes` are those that the `statistic` is of; then it normalises them."""
-        own, _ = self._statistics[int(statistic[0])]
+        own, *_ = self._statistics[int(statistic[0])]
         if not np.array_equal(np.unique(own), np.unique(nodes)):
             return False
         self.renormalised.append(nodes)
@@ -225,6 +227,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         call = Call(self, func, args, kwargs, out)
         self._handler(func, call.op)(call)
+        self._read.update(map(id, call.inputs))
         if func is not UNCOUNTED:
             self.made.append([(tuple(t.shape), self.labels(t), t.element_size()) for t in call.outputs])
         self.routed.note(call, self.places.words())
