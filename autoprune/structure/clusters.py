@@ -116,7 +116,8 @@ def _tables(flow: Flow, component: Index, members: Sequence[Sequence[int]]) -> l
                 positions = np.flatnonzero(owners[:, 0] == group)
                 by_unit = positions[np.argsort(owners[positions, 1], kind="stable")]
                 index = by_unit.reshape(len(members[group]), -1)
-                tables[group].append(Slice(leaf.tensor, leaf.dim, index, role))
+                tied = role == "out" and bool(consumed[nodes].any())
+                tables[group].append(Slice(leaf.tensor, leaf.dim, index, role, tied))
     return [tuple(cuts) for cuts in tables]
 
 

@@ -26,12 +26,14 @@ class Slice:
         index: shape (units, m), the positions in that dimension that belong to each unit.
         role: "out", rows that produce the unit; "in", columns of the layers that read it; "along", what lies between
             (normalisation, bias).
+        tied: whether rows that produce the unit are read, too, as those of an embedding that is the output's layer.
     """
 
     tensor: str
     dim: int
     index: Index
     role: Role
+    tied: bool = False
 
     @property
     def layer(self) -> str:

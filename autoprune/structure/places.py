@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from autoprune.structure.attention import PrunableAttention
+
 
 class Places:
     """The modules that are running, the innermost last. Hooks keep it up to date inside `watching`."""
@@ -100,7 +102,8 @@ def _whole_numbers(value: object) -> Iterator[int]:
 
 def described(name: str, module: nn.Module) -> str:
     """A module for people: its type and its name; of the network itself, its forward."""
-    kind = type(module).__name__.removeprefix("Parametrized")
+    plain = nn.MultiheadAttention if isinstance(module, PrunableAttention) else type(module)
+    kind = plain.__name__.removeprefix("Parametrized")
     return f"the {kind} `{name}`" if name else f"`{kind}.forward`"
 
 

@@ -232,7 +232,7 @@ def _ignoring(probe: nn.Module, cuts: Cuts, units: Sequence[Index]) -> Iterator[
     known = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
     saved: list[tuple[Tensor, Tensor]] = []
     for group, stay in zip(cuts, units, strict=True):
-        for one in (c for c in group if c.role == "in"):
+        for one in (c for c in group if c.role == "in" or c.tied):
             tensor = known[one.tensor].data
             saved.append((tensor, tensor.clone()))
             gone = np.setdiff1d(np.arange(len(one.index)), stay)
