@@ -26,6 +26,7 @@ from autoprune.inputs import Inputs
 from autoprune.models import build
 from autoprune.models.weights import not_finite, read
 from autoprune.structure import recurrent
+from autoprune.structure.attention import PrunableAttention, prunable
 from autoprune.wrappers import bare
 
 WEIGHTS = "model.safetensors"
@@ -101,10 +102,16 @@ def _sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
     found = {}
     for name, module in model.named_modules():
         own = vars(module)  # what a class computes is no size to write back
-        sizes = {word: _plain(own[word]) for word in SIZES if _is_size(own.get(word))}
+        sizes = {word: _plain(value) for word, value in own.items() if _may_change(module, word, value)}
         if sizes:
             found[name] = {"class": type(module).__name__, **sizes}
     return found
+
+
+def _may_change(module: nn.Module, word: str, value: object) -> bool:
+    """Whether pruning may change this attribute: a size of a layer of torch's, or a whole number of another module."""
+    plain = type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.MultiheadAttention)
+    return _is_size(value) and (word in SIZES or (not plain and isinstance(value, int) and not word.startswith("_")))
 
 
 def _is_size(value: object) -> bool:
@@ -119,6 +126,8 @@ def _plain(value: Any) -> Any:
 
 def _resize(model: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the sizes in the file to the layers of the same name."""
+    if any(wanted["class"] == PrunableAttention.__name__ for wanted in sizes.values()):
+        prunable(model)
     modules = dict(model.named_modules())
     for name, wanted in sizes.items():
         module = modules.get(name)
@@ -127,7 +136,7 @@ def _resize(model: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> None:
             raise ModelError(f"it has the {wanted['class']} {name!r}, but the dense network has {there}")
         for word in set(wanted) - {"class"}:
             size, own = wanted[word], vars(module).get(word)
-            if word not in SIZES or not _smaller(size, own, least=word == "groups"):
+            if not _may_change(module, word, own) or not _smaller(size, own, least=word == "groups"):
                 raise ModelError(f"it says {word} = {size!r} of the layer {name!r}, the dense network's is {own!r}")
             setattr(module, word, tuple(size) if isinstance(own, tuple) and isinstance(size, list) else size)
 
@@ -136,7 +145,7 @@ def _smaller(size: object, own: object, least: int) -> bool:
     """Whether `size` may be what pruning made of `own`: no larger, not below `least`, and of as many numbers."""
     if isinstance(size, list) and isinstance(own, tuple | list):
         return len(size) == len(own) and all(map(_smaller, size, own, [least] * len(size)))
-    return isinstance(size, int) and isinstance(own, int) and least <= size <= own
+    return isinstance(size, int) and isinstance(own, int) and (least <= size <= own or size == own)
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
