@@ -7,6 +7,7 @@ and what does not fit together is refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from autoprune.values.terms import Floats
 NAME = "agent.safetensors"
 _NAMES = pydantic.TypeAdapter(tuple[str, ...], config=pydantic.ConfigDict(strict=True))
 _VERSION = "1"
+_LAYER = re.compile(r"actor\.mu\.\d{1,3}\.weight", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,7 @@ class Agent:
 
     def _layers(self) -> list[tuple[Floats, Floats]]:
         """Weights and biases of the actor, first layer first."""
-        names = sorted(
-            (int(name.split(".")[2]), name)
-            for name in self.tensors
-            if name.startswith("actor.mu.") and name.endswith(".weight") and name.split(".")[2].isdecimal()
-        )
+        names = sorted((int(name.split(".")[2]), name) for name in self.tensors if _LAYER.fullmatch(name))
         pairs = [(name, name.removesuffix("weight") + "bias") for _, name in names]
         return [(_floats(self.tensors[w]), _floats(self.tensors[b])) for w, b in pairs if b in self.tensors]
 

@@ -48,7 +48,13 @@ from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
 from autoprune.values.trial import Outcome, Trial, policies_per_second, score_of_all, scored
 
-_FOUND = ("python", "costs", firsts.KEY, firsts.RULES)  # of machine.json, what the page shows elsewhere or not at all
+_FOUND = (
+    "python",
+    "costs",
+    firsts.KEY,
+    firsts.RULES,
+    warm.KEY,
+)  # of machine.json, what the page shows elsewhere or not at all
 COMPARED = 32  # holdout samples on which every written file is compared
 
 

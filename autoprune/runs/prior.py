@@ -20,6 +20,7 @@ from autoprune.runs.rules import Rules
 from autoprune.runs.study import Study
 from autoprune.values import prior
 from autoprune.values.prior import FEATURES, Network
+from autoprune.values.ranges import Range
 from autoprune.values.roles import Carried, Placed
 from autoprune.values.space import Policy, SearchSpace
 
@@ -49,7 +50,7 @@ class Prior(Table):
     prior_version: Literal[1] = 1
     kinds: tuple[str, ...]
     features: tuple[str, ...]
-    weights: tuple[float, ...]
+    weights: tuple[Annotated[float, Range(-1000, 1000)], ...]
     explained: float | None
     runs: Annotated[tuple[Learnt, ...], pydantic.Field(min_length=1)]
 

@@ -154,6 +154,7 @@ class TestAnotherNetwork:
         (said,) = [note for note in result.report.notes if "had found" in note]
         assert said.startswith(f"The search began with what {finished} had found: the best of 1, trial 0, has ")
         assert [note for note in result.report.notes if note.startswith("The search began with the uniform policy")]
+        assert warm.KEY not in result.report.machine  # the sources are said; what they hold is not for the page
 
 
 class TestTransfer:
