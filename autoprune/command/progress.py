@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from dataclasses import dataclass
@@ -147,11 +148,23 @@ class Bars:
         return self._bar
 
 
+def is_watched() -> bool:
+    """Whether somebody sees bars: in a terminal or a notebook."""
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
 def _begun(stage: str, total: int, done: int) -> Shown:
-    if not sys.stderr.isatty():
+    if not is_watched():
         return Lines(stage, total, done)
+    rich = _in_notebook() and importlib.util.find_spec("ipywidgets") is not None
+    made = importlib.import_module("tqdm.notebook" if rich else "tqdm").tqdm
     form = _BAR if total > 1 else _ONE
-    bar: Shown = tqdm(total=total, initial=done, desc=stage, bar_format=form, file=sys.stderr, dynamic_ncols=True)
+    bar: Shown = made(total=total, initial=done, desc=stage, bar_format=form, file=sys.stderr, dynamic_ncols=True)
     return bar
 
 

@@ -18,6 +18,7 @@ import pydantic
 from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
+from autoprune.values import people
 from autoprune.values.trial import front
 
 FACTS = "report.json"
@@ -289,6 +290,22 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return dataclasses.asdict(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        rows = [
+            (
+                role,
+                *(self._shown(n) for n in (of.test, of.holdout)),
+                *(people.quantity(of.costs[c]) for c in self.units),
+            )
+            for role, of in self.networks.items()
+        ]
+        head = ("network", f"test {self.metric_name}", f"holdout {self.metric_name}", *self.units)
+        return people.table(f"Report of {self.name}", head, rows, " ".join(self.notes))
+
+    def _shown(self, metric: float | None) -> str:
+        return "-" if metric is None else people.number(metric, percent=self.in_percent)
 
 
 def read(directory: Path) -> Report:

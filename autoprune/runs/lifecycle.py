@@ -1,11 +1,11 @@
-"""What Python users call: search, resume, and the result of both. The command line calls the same functions."""
+"""How a run begins, goes on and ends: what `autoprune.search` and the command line call."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,22 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune import config
 from autoprune.errors import ConfigError
 from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
+from autoprune.report import page, words
 from autoprune.report.facts import Report
-from autoprune.runs import firsts, journal, loop, machine, study
+from autoprune.runs import firsts, journal, loop, machine, spoken, study
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
+from autoprune.values import people
 from autoprune.values.space import Policy
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -48,60 +47,10 @@ class Result:
     report: Report
     directory: Path
 
-
-def search(
-    task: Task | str | Path,
-    budget: Mapping[str, str | float] | None = None,
-    controller: str | Mapping[str, Any] = "",
-    trials: int | None = None,
-    seed: int | None = None,
-    out: str | Path = RUNS,
-    **tables: Any,
-) -> Result:
-    """Search, finetune the winner, export it and write a report.
-
-    Args:
-        task: a Task; the name of a built-in one; "file.py:function", which returns one; or a search space's .toml file.
-        budget: ceilings by name of the cost: {"macs": 0.5} is half of dense, {"params": 1e5} is absolute.
-        controller: its name, or a table such as {"use": "evolution", ...} with its settings.
-        trials: policies to evaluate.
-        seed: of everything random.
-        out: the folder in which the run makes its own.
-        tables: further tables of a search space, such as finetune={"epochs": 2}.
-    """
-    over: dict[str, Any] = dict(tables)
-    if budget is not None:
-        over["budget"] = dict(budget)
-    if controller:
-        over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    over |= {f"search.{key}": value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
-    given = task if isinstance(task, Task) else None
-    if given:
-        asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
-    else:
-        asked = config.find(str(task), over)
-    built = study.build(asked, task=given)
-    with begin(built, Path(out)) as opened:
-        return complete(built, opened)
-
-
-def resume(
-    directory: str | Path,
-    *,
-    trials: int = 0,
-    task: Task | None = None,
-    trust: Sequence[str] = (),
-    lr: float = 0.0,
-) -> Result:
-    """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
-
-    With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
-    `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user.
-    """
-    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust, lr=lr)
-    with opened:
-        return complete(built, opened, again=lr > 0)
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        head, *rows = words.table(self.report)
+        return people.table(words.sentence(self.report), head, rows, f"All of it: {self.directory / page.PAGE}")
 
 
 def begin(built: Study, root: Path) -> Run:
@@ -154,8 +103,11 @@ def complete(
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
-    `watch` sees every trial; `stage` hears how far the work before and after the search has come.
+    `watch` sees every trial; `stage` hears how far the work before and after the search has come. The logger
+    `autoprune` is told both.
     """
+    spoken.begins(built, opened)
+    watch, stage = spoken.trials(built, watch), spoken.stages(stage)
     if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
@@ -169,6 +121,7 @@ def complete(
     )
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
+    spoken.ends(report, opened)
     best = opened.trials[report.best]
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
 
