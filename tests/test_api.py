@@ -23,7 +23,7 @@ from autoprune.splits import Samples
 from autoprune.structure.trace import trace
 from autoprune.testing.evaluators import toy_task
 from tests.assets import mine
-from tests.making import Siamese, bench
+from tests.making import Siamese, bench, no_programs
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
@@ -136,8 +136,12 @@ class TestPruneAndCount:
 
 
 def test_the_logger_hears_of_trials_and_nothing_is_printed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    no_programs(monkeypatch)
     caplog.set_level(logging.INFO, "autoprune")
     data, over = batches(), {"finetune": {"epochs": 0}, "report": {"random_trials": 1}}
     result = autoprune.search(mine.network(), {"macs": 0.6}, "random", 2, out=tmp_path, data=data, **over)

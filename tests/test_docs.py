@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.making import no_programs
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("python.md",)
 
@@ -22,6 +24,7 @@ def blocks(page: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_their_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    no_programs(monkeypatch)
     known: dict[str, object] = {"__name__": page}
     for block in blocks(page):
         exec(compile(block, f"{page}: {block[:40]!r}", "exec"), known)  # noqa: S102 - that is what is tested

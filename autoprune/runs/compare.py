@@ -19,6 +19,7 @@ from autoprune.addresses import failing
 from autoprune.copies import copied
 from autoprune.errors import Exhausted, TrialFailed, one_line
 from autoprune.files import export
+from autoprune.finetuning import finetune
 from autoprune.protocols import SavesTime, Watch
 from autoprune.report import words
 from autoprune.report.facts import Agreement, Network, Role
@@ -28,7 +29,7 @@ from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
-from autoprune.train import restart, train
+from autoprune.train import restart
 from autoprune.values.budget import Budget, Limit
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
@@ -272,5 +273,4 @@ def taught(study: Study, model: nn.Module, name: str, watch: Watch) -> None:
     def step(done: int, loss: float) -> None:
         watch(name, done, recipe.steps)
 
-    dense = copied(task.model).eval()
-    train(model, task.train, task.loss, recipe, seed=study.seed, teacher=dense, watch=step)
+    finetune(model, task, recipe, seed=study.seed, watch=step)
