@@ -155,10 +155,13 @@ class Report(Table):
         random_trials: random policies, of which the best is the baseline "random"; 0 takes as many as were searched.
         fidelity: at most so many of them get the evaluator's slow score, too, to say how true the search's is; 0, or
             at least 5.
+        sensitivity: of at most so many choices the report says what each costs when it alone is cut to half; 0 for
+            none. Only where scores are fast.
     """
 
     random_trials: Annotated[int, Range(0, 1_000_000)] = 0
     fidelity: Annotated[int, Range(0, 10_000), AfterValidator(_none_or_enough)] = 20
+    sensitivity: Annotated[int, Range(0, 10_000)] = 40
 
 
 class Config(Table):

@@ -18,6 +18,7 @@ import pydantic
 from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
+from autoprune.report.detail import Detail
 from autoprune.values import people
 from autoprune.values.trial import front
 
@@ -115,13 +116,14 @@ class FrozenFacts:
 
 @dataclass(frozen=True, slots=True)
 class TrialFacts:
-    """A trial without its policy, which the journal has."""
+    """A trial; `kept` is its policy, a level a choice, () where an earlier version wrote none."""
 
     number: int
     metric: float | None
     reward: float | None
     costs: Mapping[str, float]
     error: str = ""
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class Report:
         trials: of the search; of very many not all, see `left_out`.
         random_trials: what the random baseline was chosen from; of very many not all.
         left_out: how many trials are not listed here.
+        detail: intervals, curves, layers and warnings.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -208,6 +211,7 @@ class Report:
     in_percent: bool = False
     traded: str = ""
     left_out: LeftOut = LeftOut()
+    detail: Detail = field(default_factory=Detail)
     schema_version: int = field(default=SCHEMA)
 
     @property
@@ -293,19 +297,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         """As notebooks show it."""
-        rows = [
-            (
-                role,
-                *(self._shown(n) for n in (of.test, of.holdout)),
-                *(people.quantity(of.costs[c]) for c in self.units),
-            )
-            for role, of in self.networks.items()
-        ]
-        head = ("network", f"test {self.metric_name}", f"holdout {self.metric_name}", *self.units)
-        return people.table(f"Report of {self.name}", head, rows, " ".join(self.notes))
-
-    def _shown(self, metric: float | None) -> str:
-        return "-" if metric is None else people.number(metric, percent=self.in_percent)
+        rows = [(role, n.test, n.holdout, *n.costs.values()) for role, n in self.networks.items()]
+        return people.table(f"Report of {self.name}", ("network", "test", "holdout", *self.units), rows)
 
 
 def read(directory: Path) -> Report:

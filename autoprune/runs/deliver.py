@@ -39,6 +39,7 @@ from autoprune.report.facts import (
 from autoprune.report.thin import thinned
 from autoprune.runs import firsts
 from autoprune.runs.compare import Clock, Comparison, compare
+from autoprune.runs.details import gathered
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
 from autoprune.runs.verify import Verifier
@@ -74,7 +75,9 @@ def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
     policy_file.write(run.directory / policy_file.NAME, _policy(study, done))
     with done.clock("export"):
         exports, refused = _exported(study, run, done, watch)
-    report = thinned(_report(study, run, done, exports, refused))
+    with done.clock("each choice alone"):
+        detail = gathered(study, done.best.policy, done.kept, watch)
+    report = thinned(dataclasses.replace(_report(study, run, done, exports, refused), detail=detail))
     page.write(report, run.directory)
     return report
 
@@ -271,7 +274,7 @@ def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[
 
 def _facts(study: Study, trial: Trial) -> TrialFacts:
     metric = None if trial.metric is None else study.task.judge.known(trial.metric)
-    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error)
+    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error, trial.policy.levels)
 
 
 def _known(study: Study, network: Network) -> Network:

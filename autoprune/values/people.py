@@ -52,7 +52,7 @@ def rate(policies_per_second: float) -> str:
 
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], below: str = "") -> str:
     """A table as HTML, all of it escaped, for `_repr_html_`; of many rows the first."""
-    held = [[str(cell) for cell in row] for row in rows]
+    held = [[quantity(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     more = f"and {len(held) - _SHOWN} more. " if len(held) > _SHOWN else ""
     lines = [_row("th", head), *(_row("td", row) for row in held[:_SHOWN])]
     after = f"<p>{html.escape(more + below)}</p>" if more or below else ""
