@@ -181,7 +181,8 @@ def _show_report(directory: Path, as_json: bool) -> None:
     head, *rows = words.table(found)
     print(f"{words.sentence(found)}\n")
     print_table(head, rows)
-    if remarks := words.remarks(found, shlex.quote(str(directory))):
+    warned = [f"Warning: {warning}" for warning in found.detail.warnings]
+    if remarks := [*warned, *words.remarks(found, shlex.quote(str(directory)))]:
         print("\n" + "\n".join(remarks))
     files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
     print(f"\n{directory}/\n  " + "\n  ".join(files))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -168,6 +169,18 @@ def _begun(stage: str, total: int, done: int) -> Shown:
     return bar
 
 
+class _Ear(logging.Handler):
+    """Shows what the library warns of between the bars."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__(logging.WARNING)
+        self._bars = bars
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging.Handler`."""
+        self._bars.warn(record.getMessage())
+
+
 class Progress:
     """One bar for the search, then one for each stage of the work after it."""
 
@@ -181,6 +194,8 @@ class Progress:
         self._warned = False
 
     def __enter__(self) -> Self:
+        self._ear = _Ear(self._bars)
+        logging.getLogger("autoprune").addHandler(self._ear)
         if isinstance(self._study.evaluator, Trains):
             return self  # that shows its training first
         if isinstance(self._study.evaluator, SavesTime):
@@ -190,6 +205,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        logging.getLogger("autoprune").removeHandler(self._ear)
         self._bars.close()
 
     def trial(self, trial: Trial) -> None:

@@ -86,8 +86,8 @@ def layers(of: Layers) -> list[LayerRow]:
     kept = set(sorted(named, key=lambda name: -of.dense[name])[:MOST])
     rows = [(name, of.dense[name], of.ours.get(name, 0.0)) for name in named if name in kept]
     if rest := [name for name in named if name not in kept]:
-        sums = (sum(some.get(name, 0.0) for name in rest) for some in (of.dense, of.ours))
-        rows.append((f"{len(rest)} others", *sums))
+        dense, ours = (sum(some.get(name, 0.0) for name in rest) for some in (of.dense, of.ours))
+        rows.append((f"{len(rest)} others", dense, ours))
     if "" in of.dense:
         rows.append(("whatever is pruned", of.dense[""], of.ours.get("", 0.0)))
     most = max((dense for _, dense, _ in rows), default=0.0) or 1.0

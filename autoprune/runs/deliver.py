@@ -37,6 +37,7 @@ from autoprune.report.facts import (
     tried,
 )  # fmt: skip
 from autoprune.report.thin import thinned
+from autoprune.report.warnings import warned
 from autoprune.runs import firsts
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.details import gathered
@@ -77,7 +78,7 @@ def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
         exports, refused = _exported(study, run, done, watch)
     with done.clock("each choice alone"):
         detail = gathered(study, done.best.policy, done.kept, watch)
-    report = thinned(dataclasses.replace(_report(study, run, done, exports, refused), detail=detail))
+    report = thinned(warned(dataclasses.replace(_report(study, run, done, exports, refused), detail=detail)))
     page.write(report, run.directory)
     return report
 

@@ -20,7 +20,7 @@ from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
 from autoprune.report import page, words
 from autoprune.report.facts import Report
-from autoprune.runs import firsts, journal, loop, machine, spoken, study
+from autoprune.runs import failing, firsts, journal, loop, machine, spoken, study
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
@@ -107,7 +107,7 @@ def complete(
     `autoprune` is told both.
     """
     spoken.begins(built, opened)
-    watch, stage = spoken.trials(built, watch), spoken.stages(stage)
+    watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
     if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)
     attempt = loop.remembering(built.attempt, opened)
@@ -119,6 +119,8 @@ def complete(
         watch=watch,
         first=firsts.known(opened.machine),
     )
+    if again or finished(opened) is None:
+        failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
     spoken.ends(report, opened)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from autoprune.protocols import Watch
-from autoprune.report import words
+from autoprune.report import warnings, words
 from autoprune.report.facts import Report
 from autoprune.runs import loop
 from autoprune.runs.journal import Run
@@ -30,7 +30,7 @@ def trials(study: Study, watch: loop.Watch) -> loop.Watch:
 
     def told(trial: Trial) -> None:
         if trial.metric is None:
-            _log().warning("trial %d failed: %s", trial.number, trial.error)
+            _log().info("trial %d failed: %s", trial.number, trial.error)
         else:
             metric = words.number(judge.known(trial.metric), percent=judge.percent)
             shares = ", ".join(f"{name} {cost / study.dense[name]:.1%}" for name, cost in trial.costs.items())
@@ -58,7 +58,14 @@ def ends(report: Report, run: Run) -> None:
     """A run is done."""
     for note in report.notes:
         _log().info("%s", note)
+    for line in warnings.of_end(report):
+        warn(line)
     _log().info("%s %s", words.sentence(report), run.directory)
+
+
+def warn(text: str) -> None:
+    """Something that a person should look into."""
+    _log().warning("%s", text)
 
 
 def _log() -> logging.Logger:
