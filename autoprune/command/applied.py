@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from autoprune import plugins
-from autoprune.command.shared import bars, ceilings, print_json, print_table, refuse_both
+from autoprune.command.shared import bars, ceilings, print_json, print_table, refuse_both, refuse_unwritable
 from autoprune.command.terminal import show as print
-from autoprune.errors import ConfigError
 from autoprune.files import export
 from autoprune.report import words
 from autoprune.runs import apply
@@ -21,7 +19,7 @@ from autoprune.runs.apply import Applied
 def command(asked: argparse.Namespace) -> None:
     """Make the network, write it and show it."""
     recipe = _recipe(asked)
-    _refuse_unwritable(asked.out)
+    refuse_unwritable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
     if asked.at:
@@ -56,14 +54,6 @@ def _show_applied(asked: argparse.Namespace, made: Applied, about: Mapping[str, 
     head, *others = rows(made)
     print_table(head, others)
     print(f"\n{sentence(made)}\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """Refuse a place where no file can be written, before any work."""
-    if os.path.isdir(path) or not path.name:
-        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
-    if not os.path.isdir(path.parent):
-        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
 
 
 def facts(made: Applied) -> dict[str, Any]:

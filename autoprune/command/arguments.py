@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_latency(commands)
     _add_report(commands)
+    _add_compare(commands)
     _add_apply(commands)
     _add_plugins(commands)
     _add_completion(commands)
@@ -123,6 +124,14 @@ def _add_latency(commands: Any) -> None:
 def _add_report(commands: Any) -> None:
     command = _command(commands, "report", "write report.html again and show the summary")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
+
+
+def _add_compare(commands: Any) -> None:
+    command = _command(commands, "compare", "one page for several runs, with means and spreads")
+    command.add_argument("directories", type=Path, nargs="+", metavar="RUN", help="the directories of finished runs")
+    command.add_argument(
+        "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
 
 
 def _add_apply(commands: Any) -> None:

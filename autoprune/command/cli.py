@@ -233,6 +233,7 @@ _COMMANDS = {  # where each is done: a function here, or in a file of its own, w
     "check": "_check",
     "latency": "latency:command",
     "report": "_report",
+    "compare": "compare:command",
     "apply": "applied:command",
     "plugins": "_plugins",
     "completion": "completion:command",

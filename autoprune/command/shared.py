@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,14 @@ def ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:
             raise ConfigError(f"two ceilings on {name}, {found[name]} and {value}; one is right")
         found[name] = value
     return found
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a place where no file can be written, before any work."""
+    if os.path.isdir(path) or not path.name:
+        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -33,12 +33,17 @@ def write_html(directory: Path) -> Path:
 def render(report: Report) -> str:
     """The page, as text."""
     drawn = {"progress": plots.progress, "tradeoff": plots.tradeoff, "curves": plots.curves}
-    environment = jinja2.Environment(
+    template = environment().get_template("page.html.j2")
+    pictures = {name: Markup(draw(report)) for name, draw in drawn.items()}
+    return template.render(r=report, words=words, rows=rows, pictures=pictures, hovered=Markup(rows.hovered(report)))
+
+
+def environment() -> jinja2.Environment:
+    """What fills templates in: everything is escaped."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("autoprune.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     plain = (words.quantity, words.label, words.size, words.duration, words.rate, words.amount)
-    environment.filters |= {word.__name__: word for word in plain}
-    template = environment.get_template("page.html.j2")
-    pictures = {name: Markup(draw(report)) for name, draw in drawn.items()}
-    return template.render(r=report, words=words, rows=rows, pictures=pictures, hovered=Markup(rows.hovered(report)))
+    made.filters |= {word.__name__: word for word in plain}
+    return made

@@ -23,9 +23,11 @@ from autoprune.report.words import counts, heading, metric, used
 
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
+GOOD, BAD = "#000101", "#000202"
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", TRACK: "--track", PAPER: "--paper",
     OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial",
+    GOOD: "--good", BAD: "--bad",
 }  # fmt: skip
 MARKERS = {
     "dense": (DENSE, "*", 150),
@@ -33,9 +35,9 @@ MARKERS = {
     "uniform": (UNIFORM, "s", 52),
     "random": (RANDOM, "D", 48),
 }
-_DPI = 72  # of an SVG: what is laid out is where it is drawn
+DPI = 72  # of an SVG: what is laid out is where it is drawn
 Point = tuple[Axes, int, float, float]  # a trial's number, and where it lies
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "autoprune", "font.size": 10, "axes.edgecolor": GRID,
     "axes.formatter.useoffset": False,
     "axes.labelcolor": MUTED, "text.color": INK, "xtick.color": GRID, "ytick.color": GRID,
@@ -47,8 +49,8 @@ _STYLE: Any = {
 
 def progress(report: Report) -> str:
     """Every trial's reward and the best so far; the random baseline's best so far for comparison."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 3.3), dpi=_DPI, layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 3.3), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
         direct = report.plugins.get("reward") == "metric"
         scale = _scale(report) * report.sign if direct else 1  # rewards are better when higher; metrics may not be
@@ -77,15 +79,15 @@ def progress(report: Report) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=4, handletextpad=0.5)
         points = [(axes, t.number, t.number, scale * (t.reward or 0.0)) for t in done]
-        return _svg(figure, "Reward of every trial, and the best so far", points)
+        return svg(figure, "Reward of every trial, and the best so far", points)
 
 
 def tradeoff(report: Report) -> str:
     """Metric on the holdout against each cost, for every trial, with the front of those that no other beats."""
     names = list(dict.fromkeys([report.headline_cost, "macs", "params"]))
     names = [n for n in names if n in report.units and not (n == "macs" and report.headline_cost == "flops")][:2]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 3.6), dpi=_DPI, layout=ConstrainedLayoutEngine(wspace=0.06))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 3.6), dpi=DPI, layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         for axes, name in zip(panels, names, strict=True):
             _tradeoff_panel(axes, report, name)
@@ -99,7 +101,7 @@ def tradeoff(report: Report) -> str:
             for axes, name in zip(panels, names, strict=True)
             for t in shown_trials
         ]
-        return _svg(figure, "Holdout metric against cost, for every trial", points)
+        return svg(figure, "Holdout metric against cost, for every trial", points)
 
 
 def curves(report: Report) -> str:
@@ -107,8 +109,8 @@ def curves(report: Report) -> str:
     found = report.detail.curves
     if not found:
         return ""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 2.8), dpi=_DPI, layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 2.8), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
         for role, curve in sorted(found.items(), key=lambda entry: entry[0] == "ours"):
             name = {"ours": "ours"}.get(role, f"{role} baseline")
@@ -117,7 +119,7 @@ def curves(report: Report) -> str:
         axes.set_ylabel("training loss")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3, handletextpad=0.5)
-        return _svg(figure, "Training loss of the finetunes")
+        return svg(figure, "Training loss of the finetunes")
 
 
 def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
@@ -221,14 +223,14 @@ def _hits(figure: Figure, points: Iterable[Point]) -> str:
     return "".join(found)
 
 
-def _svg(figure: Figure, title: str, points: Iterable[Point] = ()) -> str:
+def svg(figure: Figure, title: str, points: Iterable[Point] = ()) -> str:
     """The figure as an <svg> element whose colours are CSS variables; `points` can be hovered over."""
     text = io.StringIO()
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    svg = re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"#0[0-9a]0[0-9a]0[0-9a]\b", lambda m: f"var({VARIABLES[m.group(0)]})", svg)
+    drawn = re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r"#0[0-9a]0[0-9a]0[0-9a]\b", lambda m: f"var({VARIABLES[m.group(0)]})", drawn)
     prefix = re.sub(r"\W+", "-", title.lower())[:16]
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    svg = svg.replace("</svg>", f"{_hits(figure, points)}</svg>")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
+    drawn = drawn.replace("</svg>", f"{_hits(figure, points)}</svg>")
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.report import page as pages
+from autoprune.report import page as pages, several_page
+from autoprune.report.several import gathered
 from tests.report.test_page import detailed
+from tests.report.test_several import run, written
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOOK = """<script>
@@ -53,3 +55,18 @@ def test_the_page_of_a_run(width: int, dark: bool, tmp_path: Path) -> None:
     assert int(numbers["wide"]) <= int(numbers["window"]) == width
     assert re.search(r"Trial \d+", title[1])
     assert "of 64" in title[1]
+
+
+@pytest.mark.parametrize("width", [1400, 500])
+def test_the_page_of_several_runs(width: int, tmp_path: Path) -> None:
+    for seed in range(3):
+        written(run(seed, 0.93 + 0.001 * seed), tmp_path / str(seed))
+    page = tmp_path / "compare.html"
+    made = several_page.render(gathered([tmp_path / str(seed) for seed in range(3)]))
+    page.write_text(made.replace("</body>", f"{LOOK}</body>"))
+    found, console = opened(page, width, tmp_path / "profile")
+    assert console == ""
+    title = re.search(r"<title>(.*?)</title>", found)
+    assert title is not None
+    numbers = dict(re.findall(r'"(wide|window)":(\d+)', title[1]))
+    assert int(numbers["wide"]) <= int(numbers["window"])
