@@ -98,6 +98,16 @@ def _add_check(commands: Any) -> None:
         "--fidelity", action="store_true", help="show how true the evaluator's score is, in place of that"
     )
     command.add_argument(
+        "--advise", action="store_true", help="measure for a minute, and say what to take for this network, and why"
+    )
+    command.add_argument(
+        "--within",
+        type=_points,
+        default=2.0,
+        metavar="POINTS",
+        help="with --advise, what a network may lose (default: %(default)s)",
+    )
+    command.add_argument(
         "--policies",
         type=int,
         default=FIDELITY[0],
@@ -229,6 +239,13 @@ def _passes(text: str) -> float:
         if 0 <= (epochs := float(text)) < math.inf:  # how many there may be is said by the config
             return epochs
     raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs; write a number from 0 on, such as 2")
+
+
+def _points(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (points := float(text)) <= 100:
+            return points
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of points; write a number from 0 to 100, such as 2")
 
 
 def _rate(text: str) -> float:

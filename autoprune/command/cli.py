@@ -131,6 +131,11 @@ def _check(asked: argparse.Namespace) -> None:
     if asked.fidelity:
         _check_fidelity(asked)
         return
+    if asked.advise:
+        from autoprune.command import advise
+
+        advise.show(asked)
+        return
     if (asked.policies, asked.steps) != arguments.FIDELITY:
         raise ConfigError("--policies and --steps are for --fidelity; write that, too")
     from autoprune.command.check import facts, lines
