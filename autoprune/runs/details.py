@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autoprune.inputs import call, first
+from autoprune.inputs import call, evaluating, first
 from autoprune.metrics import Judge, logits, top1
 from autoprune.protocols import ByLayer, SavesTime, Watch
 from autoprune.report.detail import Alone, Curve, Detail, Interval, Layers
@@ -133,6 +133,6 @@ def chance(task: Task) -> float | None:
     """The metric of a guess, of top-1 alone: one over the number of classes."""
     if task.metric is not top1:
         return None
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(task.model):
         outputs = logits(call(task.model, first(task.example, 1)))
     return 1 / outputs.shape[1] if isinstance(outputs, torch.Tensor) and outputs.dim() == 2 else None

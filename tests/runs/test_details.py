@@ -124,8 +124,12 @@ class TestAlone:
         assert alone(made({"evaluator": {"use": f"{mine.__file__}:Constant"}}), silent) == ()
 
 
-def test_chance_is_known_of_classes_alone() -> None:
-    assert chance(mine.make()) == 0.1
+def test_chance_is_known_of_classes_alone_and_leaves_the_network_as_it_is() -> None:
+    task = mine.make()
+    before = {name: tensor.clone() for name, tensor in task.model.train().state_dict().items()}
+    assert chance(task) == 0.1
+    assert task.model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in task.model.state_dict().items())
     assert chance(dataclasses.replace(mine.make(), metric=lambda model, split: 0.0)) is None
 
 
