@@ -77,7 +77,7 @@ def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
     """Write everything into the run's directory."""
     policy_file.write(run.directory / policy_file.NAME, _policy(study, done))
     with done.clock("each choice alone"):
-        detail = gathered(study, done.best.policy, done.kept, watch)
+        detail = gathered(study, done.policy, done.delivered, done.kept, watch)
     with done.clock("export"):
         exports, refused = _exported(study, run, done, watch)
     report = thinned(warned(dataclasses.replace(_report(study, run, done, exports, refused), detail=detail)))
