@@ -28,6 +28,7 @@ from autoprune.values.ranges import (
     Batch,
     Decay,
     Epochs,
+    Few,
     LearningRate,
     Norm,
     Range,
@@ -50,6 +51,7 @@ def _none_or_enough(policies: int) -> int:
     return policies
 
 
+_CODE = ("use", "optimizer", "schedule", "teacher")  # keys under which a file of the user's own may be named
 MOST = 4 * bounded.MIB  # of a search space's file
 Ceiling = Annotated[
     str | float, BeforeValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
@@ -84,6 +86,8 @@ class Finetune(Table):
         start: "pruned", the weights that stayed, as the evaluator recovers them; "scratch", new ones, the policy being
             taken for an architecture only. Liu et al. 2019, https://arxiv.org/abs/1810.05270.
         epochs: passes over the training split; 0 trains nothing.
+        precision: "auto" is what the processor and the network's outputs allow (docs/evaluators.md).
+        use: a whole training loop of one's own, "file.py:function"; "" is ours. docs/training.md.
     """
 
     start: Literal["pruned", "scratch"] = "pruned"
@@ -96,17 +100,30 @@ class Finetune(Table):
     distill: Share = 0.0
     temperature: Temperature = 4.0
     clip: Norm = 5.0
+    optimizer: str = "sgd"
+    schedule: str = "cosine"
+    accumulate: Few = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    teacher: str = ""
+    use: str = ""
 
     @pydantic.model_validator(mode="after")
     def _trains_what_is_new(self) -> Finetune:
         if self.start == "scratch" and not self.epochs:
             raise ValueError('epochs = 0 would leave the networks of start = "scratch" untrained; write more')
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate = {self.accumulate} parts of batch = {self.batch} samples; fewer are right")
         return self
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What it names that may be code of the user's own, by key."""
+        return {"finetune": self.use, "optimizer": self.optimizer, "schedule": self.schedule, "teacher": self.teacher}
 
     def recipe(self, images: int, precision: str) -> Recipe:
         """The recipe for a training split of `images` images."""
-        steps = math.ceil(self.epochs * images / self.batch)
-        return Recipe.of(self, steps=steps, precision=precision)
+        steps = math.ceil(self.epochs * images / self.batch) or int(bool(self.use and self.epochs))
+        return Recipe.of(self, steps=steps, precision=precision if self.precision == "auto" else self.precision)
 
 
 class Report(Table):
@@ -117,11 +134,14 @@ class Report(Table):
         fidelity: at most so many of them get the evaluator's slow score, too, to say how true the search's is; 0, or
             at least 5.
         rules: whether rules of thumb and rankings are scored, too, the best of which is the baseline "rule".
+        sensitivity: of at most so many choices the report says what each costs when it alone is cut to half; 0 for
+            none. Only where scores are fast.
     """
 
     random_trials: Annotated[int, Range(0, 1_000_000)] = 0
     fidelity: Annotated[int, Range(0, 10_000), AfterValidator(_none_or_enough)] = 20
     rules: bool = True
+    sensitivity: Annotated[int, Range(0, 10_000)] = 40
 
 
 class Config(Table):
@@ -218,8 +238,10 @@ def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _from_there(table: Any, folder: Path) -> Any:
-    use = table.get("use") if isinstance(table, Mapping) else None
-    return {**table, "use": str(folder.resolve() / use)} if isinstance(use, str) and ".py:" in use else table
+    if not isinstance(table, Mapping):
+        return table
+    files = {key: use for key in _CODE if isinstance(use := table.get(key), str) and ".py:" in use}
+    return {**table, **{key: str(folder.resolve() / use) for key, use in files.items()}}
 
 
 def _overlaid(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

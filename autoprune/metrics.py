@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autoprune.addresses import blamed
 from autoprune.copies import copied
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, TrialFailed
 from autoprune.inputs import Inputs, call, device_of, moved
 from autoprune.splits import Batch, Split
 from autoprune.values.plain import measured
@@ -45,6 +45,15 @@ class Described(Protocol):
     percent: bool
 
 
+@runtime_checkable
+class PerSample(Protocol):
+    """A metric that is the mean of one number a sample, and gives these."""
+
+    def each(self, model: nn.Module, split: Split) -> Tensor:
+        """(n,), in the order of the split; their mean is the metric."""
+        ...
+
+
 @dataclass(frozen=True)
 class Judge:
     """A task's metric, the higher the better, and how its numbers are shown.
@@ -70,6 +79,20 @@ class Judge:
             found: Any = self.metric(model, split)
         return self.known(measured(f"the metric {self.name!r}", found))
 
+    def each(self, model: nn.Module, split: Split) -> Tensor | None:
+        """How good `model` is on every sample, (n,), higher is better; None where the metric is no mean over samples.
+
+        Raises TrialFailed where the metric raises, or gives anything but a finite number a sample.
+        """
+        if not isinstance(self.metric, PerSample):
+            return None
+        what = f"the metric {self.name!r}, each sample alone,"
+        with blamed(what):
+            found = self.metric.each(model, split).double()
+        if found.shape != (len(split),) or not found.isfinite().all():
+            raise TrialFailed(f"{what} gives {seen(found)}; {len(split)} finite numbers are right")
+        return -found if self.lower_is_better else found
+
     def known(self, quality: float) -> float:
         """The number that the user knows, from the one that is better when higher; and the other way round."""
         return -quality if self.lower_is_better and quality else quality
@@ -86,15 +109,20 @@ def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
     Raises ConfigError where outputs are not (n, classes) floating-point numbers, at least two a sample, with whole
     numbers (n,) as targets: then top-1 means nothing.
     """
+    found = right(model, batches)
+    return int(found.sum()) / len(found)
+
+
+def right(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """As `accuracy`, of each sample, (n,) truth values."""
     model.eval()
-    right = total = 0
+    parts = list[Tensor]()
     with torch.inference_mode():
         for inputs, targets in batches:
             found = logits(call(model, inputs))
             _require_classes(found, targets)
-            right += int((found.argmax(1) == targets).sum())
-            total += len(targets)
-    return right / total
+            parts.append(found.argmax(1) == targets)
+    return torch.cat(parts)
 
 
 def logits(outputs: Any) -> Any:
@@ -127,6 +155,11 @@ def seen(value: Any) -> str:
     return f"list of {len(value)}" if isinstance(value, list) else type(value).__name__
 
 
+def _each(model: nn.Module, split: Split) -> Tensor:
+    return right(model, split.batches(_BATCH))
+
+
+top1.each = _each  # type: ignore[attr-defined]  # `PerSample`
 top1.title, top1.lower_is_better, top1.percent = "top-1", False, True  # type: ignore[attr-defined]  # `Described`
 
 

@@ -153,6 +153,11 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     if address is None:
         hint = meant(name, known) or f"; there are {', '.join(sorted(known))}"
         raise UnknownPlugin(f"no {kind} is called {name!r}{hint}")
+    return at(address, kind, name)
+
+
+def at(address: str, kind: str, name: str) -> Callable[..., Any]:
+    """The class or function at an address, which is of that kind and is called so in errors. Raises ConfigError."""
     place, _, attribute = address.rpartition(":")
     if addresses.is_pythons_own(address):
         raise ConfigError(f"{kind} {name!r}: {place} is Python's own and holds no {kind}; name yours")

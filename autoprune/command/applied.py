@@ -111,6 +111,8 @@ def sentence(made: Applied) -> str:
     it = made.taught
     if not it.steps:
         return "It was not finetuned."
+    if it.use:
+        return f"It was finetuned: {it.use}, {it.epochs:g} epochs."
     return f"It was finetuned: {words.counted(it.steps, 'step')} of {it.batch} samples, learning rate {it.lr:g}."
 
 

@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_latency(commands)
     _add_report(commands)
+    _add_compare(commands)
     _add_apply(commands)
     _add_policy(commands)
     _add_transfer(commands)
@@ -117,6 +118,16 @@ def _add_check(commands: Any) -> None:
         "--fidelity", action="store_true", help="show how true the evaluator's score is, in place of that"
     )
     command.add_argument(
+        "--advise", action="store_true", help="measure for a minute, and say what to take for this network, and why"
+    )
+    command.add_argument(
+        "--within",
+        type=_points,
+        default=2.0,
+        metavar="POINTS",
+        help="with --advise, what a network may lose (default: %(default)s)",
+    )
+    command.add_argument(
         "--policies",
         type=int,
         default=FIDELITY[0],
@@ -143,6 +154,14 @@ def _add_latency(commands: Any) -> None:
 def _add_report(commands: Any) -> None:
     command = _command(commands, "report", "write report.html again and show the summary")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
+
+
+def _add_compare(commands: Any) -> None:
+    command = _command(commands, "compare", "one page for several runs, with means and spreads")
+    command.add_argument("directories", type=Path, nargs="+", metavar="RUN", help="the directories of finished runs")
+    command.add_argument(
+        "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
 
 
 def _add_apply(commands: Any) -> None:
@@ -283,6 +302,13 @@ def _passes(text: str) -> float:
         if 0 <= (epochs := float(text)) < math.inf:  # how many there may be is said by the config
             return epochs
     raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs; write a number from 0 on, such as 2")
+
+
+def _points(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (points := float(text)) <= 100:
+            return points
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of points; write a number from 0 to 100, such as 2")
 
 
 def _rate(text: str) -> float:

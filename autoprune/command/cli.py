@@ -155,6 +155,11 @@ def _check(asked: argparse.Namespace) -> None:
     if asked.fidelity:
         _check_fidelity(asked)
         return
+    if asked.advise:
+        from autoprune.command import advise
+
+        advise.show(asked)
+        return
     if (asked.policies, asked.steps) != arguments.FIDELITY:
         raise ConfigError("--policies and --steps are for --fidelity; write that, too")
     from autoprune.command.check import facts, lines
@@ -205,7 +210,8 @@ def _show_report(directory: Path, as_json: bool, more: Mapping[str, Any] = NOTHI
     head, *rows = words.table(found)
     print(f"{words.sentence(found)}\n")
     print_table(head, rows)
-    if remarks := words.remarks(found, shlex.quote(str(directory))):
+    warned = [f"Warning: {warning}" for warning in found.detail.warnings]
+    if remarks := [*warned, *words.remarks(found, shlex.quote(str(directory)))]:
         print("\n" + "\n".join(remarks))
     files = [
         path.name
@@ -260,6 +266,7 @@ _COMMANDS = {  # where each is done: a function here, or in a file of its own, w
     "check": "_check",
     "latency": "latency:command",
     "report": "_report",
+    "compare": "compare:command",
     "apply": "applied:command",
     "policy": "reuse:policy",
     "transfer": "_transfer",

@@ -15,7 +15,7 @@ def command(asked: argparse.Namespace) -> None:
     """Time policies on a target, and show the model that is fitted to them."""
     built = study_of(asked, latency=True)
     cost: Any = built.costs["latency"]
-    layers = {name: cost.dense * share for name, share in cost.fit.by_layer().items()}
+    layers = cost.by_layer(built.space.dense())
     if asked.plot:
         from autoprune.report import latency_plots
 

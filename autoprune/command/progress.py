@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import math
 import sys
 import time
@@ -148,12 +150,36 @@ class Bars:
         return self._bar
 
 
+def is_watched() -> bool:
+    """Whether somebody sees bars: in a terminal or a notebook."""
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
 def _begun(stage: str, total: int, done: int) -> Shown:
-    if not sys.stderr.isatty():
+    if not is_watched():
         return Lines(stage, total, done)
+    rich = _in_notebook() and importlib.util.find_spec("ipywidgets") is not None
+    made = importlib.import_module("tqdm.notebook" if rich else "tqdm").tqdm
     form = _BAR if total > 1 else _ONE
-    bar: Shown = tqdm(total=total, initial=done, desc=stage, bar_format=form, file=sys.stderr, dynamic_ncols=True)
+    bar: Shown = made(total=total, initial=done, desc=stage, bar_format=form, file=sys.stderr, dynamic_ncols=True)
     return bar
+
+
+class _Ear(logging.Handler):
+    """Shows what the library warns of between the bars."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__(logging.WARNING)
+        self._bars = bars
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging.Handler`."""
+        self._bars.warn(record.getMessage())
 
 
 class Progress:
@@ -170,6 +196,8 @@ class Progress:
         self._said = ""
 
     def __enter__(self) -> Self:
+        self._ear = _Ear(self._bars)
+        logging.getLogger("autoprune").addHandler(self._ear)
         if isinstance(self._study.evaluator, Trains):
             return self  # that shows its training first
         if isinstance(self._study.evaluator, SavesTime):
@@ -179,6 +207,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        logging.getLogger("autoprune").removeHandler(self._ear)
         self._bars.close()
 
     def trial(self, trial: Trial) -> None:

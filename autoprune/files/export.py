@@ -41,8 +41,10 @@ _TIES = pydantic.TypeAdapter(dict[str, str], config=_STRICT)
 _OF_LAYERS = pydantic.TypeAdapter(dict[str, dict[str, Any]], config=_STRICT)
 
 
-def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> None:
-    """Write the weights and the layers' sizes. `rebuild` ("task:model") lets `load` do without the dense network.
+def save(model: nn.Module, path: str | Path, *, rebuild: str = "", task: str = "") -> None:
+    """Write weights and sizes of a network's layers, dense or pruned, to a safetensors file.
+
+    `rebuild` ("task:model", of a built-in architecture) lets `load` do without the dense network.
 
     Raises FileError.
     """
@@ -56,7 +58,7 @@ def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> 
         "ties": json.dumps(ties, sort_keys=True),
         "channels_last": json.dumps(layout.channels_last(bare(model))),
     }
-    disk.write_bytes(path, tensors.written(state, about))
+    disk.write_bytes(Path(path), tensors.written(state, about))
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -19,7 +19,8 @@ import pydantic
 from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
-from autoprune.report.rows import (
+from autoprune.report.detail import Detail
+from autoprune.report.parts import (
     Agreement as Agreement,
     ChoiceFacts as ChoiceFacts,
     FrozenFacts as FrozenFacts,
@@ -30,6 +31,7 @@ from autoprune.report.rows import (
     RungFacts as RungFacts,
     TrialFacts as TrialFacts,
 )
+from autoprune.values import people
 from autoprune.values.trial import front
 
 FACTS = "report.json"
@@ -56,6 +58,7 @@ class Report:
         delivered: the network that was taken in the end: the best on the holdout.
         rungs: of the ladder, from the cheapest judgement on; none where all trials were judged alike.
         left_out: how many trials are not listed here.
+        detail: intervals, curves, layers and warnings.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -101,6 +104,7 @@ class Report:
     rule: str = ""
     delivered: Role = "ours"
     rungs: tuple[RungFacts, ...] = ()
+    detail: Detail = field(default_factory=Detail)
     schema_version: int = field(default=SCHEMA)
 
     @property
@@ -195,6 +199,11 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return dataclasses.asdict(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        rows = [(role, n.test, n.holdout, *n.costs.values()) for role, n in self.networks.items()]
+        return people.table(f"Report of {self.name}", ("network", "test", "holdout", *self.units), rows)
 
 
 def read(directory: Path) -> Report:

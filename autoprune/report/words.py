@@ -6,6 +6,15 @@ import math
 
 from autoprune.metrics import Judge
 from autoprune.report.facts import Agreement, Report, Role, RungFacts
+from autoprune.values.people import (
+    begun as begun,
+    counted as counted,
+    duration as duration,
+    number as number,
+    quantity as quantity,
+    rate as rate,
+    size as size,
+)
 
 FINETUNE = "The finetune "  # how notes begin that the summary shows, too
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
@@ -95,12 +104,6 @@ def drawn(r: Report) -> str:
     return f"{len(r.trials):,} of {r.tried:,} trials are shown: {kept}."
 
 
-def counted(number: int, what: str) -> str:
-    """So many of something."""
-    many = f"{what[:-1]}ies" if what.endswith("cy") else f"{what}s"
-    return f"{number} {what if number == 1 else many}"
-
-
 def _front(r: Report, run: str) -> str:
     """What the front spans, and how to take a point of it."""
     cost = r.headline_cost
@@ -149,11 +152,6 @@ def metric(r: Report) -> str:
 def shown(r: Report, metric: float | None) -> str:
     """A metric as people read it."""
     return "-" if metric is None else number(metric, percent=r.in_percent)
-
-
-def number(metric: float, *, percent: bool) -> str:
-    """A metric as people read it: shares in percent, all else with four digits."""
-    return f"{100 * metric:.2f} %" if percent else f"{metric:#.4g}".rstrip(".")
 
 
 def all_alike(judge: Judge, metric: float) -> str:
@@ -252,34 +250,3 @@ def predicted(r: Report) -> str:
         said.append(f"{begun(label(x.cost))} {x.about}; the pruned network itself was measured{error}.")
         said.append(f"{begun(x.said)}." if x.said else "")
     return " ".join(filter(None, said))
-
-
-def begun(text: str) -> str:
-    """`text` as a sentence begins with it."""
-    return text[:1].upper() + text[1:]
-
-
-def quantity(value: float) -> str:
-    """A large number with three or four digits and a prefix: 20.46 M."""
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:#.4g}".rstrip(".") + f" {letter}"
-    return f"{value:.4g}" if float(value).is_integer() else f"{value:#.4g}".rstrip(".")
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**20:.2f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
-
-
-def duration(seconds: float) -> str:
-    """A time as people read it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def rate(policies_per_second: float) -> str:
-    """How fast policies are evaluated, as people read it."""
-    return f"{policies_per_second:.{1 if policies_per_second >= 0.95 else 2}f} policies/s"

@@ -18,17 +18,19 @@ from torch import nn
 from autoprune.addresses import failing
 from autoprune.copies import copied
 from autoprune.errors import TrialFailed, one_line
-from autoprune.evaluators.taught import teach
 from autoprune.files import export
+from autoprune.finetuning import finetune
 from autoprune.protocols import SavesTime, Watch
 from autoprune.report import words
 from autoprune.report.facts import Agreement, Network, Role
 from autoprune.runs import fidelity, journal
 from autoprune.runs.baselines import Baselines
+from autoprune.runs.details import Kept
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
+from autoprune.train import restart
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
@@ -63,6 +65,7 @@ class Comparison:
         verifier: what was measured.
         notes: what the reader of the report must know.
         clock: time spent.
+        kept: what the comparison leaves behind for the page.
     """
 
     best: Trial
@@ -74,6 +77,7 @@ class Comparison:
     verifier: Verifier
     notes: Sequence[str]
     clock: Clock
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def policy(self) -> Policy:
@@ -83,7 +87,7 @@ class Comparison:
 
 def compare(study: Study, run: Run, watch: Watch) -> Comparison:
     """Take the best trial, choose baselines, finetune all alike, and read the test split."""
-    clock, verifier, notes = Clock(), Verifier(study), list[str]()
+    clock, verifier, notes, kept = Clock(), Verifier(study), list[str](), Kept()
     best = run.best()
     if verifier.limits:
         with clock("measuring"):
@@ -100,10 +104,10 @@ def compare(study: Study, run: Run, watch: Watch) -> Comparison:
             notes.append(f"How true the score of the search is was not measured: {few}.")
     again = f"`{journal.resuming(run.directory)} --lr {study.finetune.lr / 10:g}`"
     chosen = baselines.chosen(study, best.policy, notes)
-    networks, models, said_of = _networks(study, chosen, verifier, clock, watch, again)
+    networks, models, said_of = _networks(study, chosen, verifier, clock, watch, again, kept)
     delivered = _delivered(study, networks, verifier)
     notes += said_of
-    return Comparison(best, networks, delivered, models[delivered], baselines, agreed, verifier, notes, clock)
+    return Comparison(best, networks, delivered, models[delivered], baselines, agreed, verifier, notes, clock, kept)
 
 
 def _delivered(study: Study, networks: Mapping[Role, Network], verifier: Verifier) -> Role:
@@ -127,13 +131,13 @@ def _delivered(study: Study, networks: Mapping[Role, Network], verifier: Verifie
 
 
 def _networks(
-    study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch, again: str
+    study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch, again: str, kept: Kept
 ) -> tuple[dict[Role, Network], dict[Role, nn.Module], list[str]]:
     """The dense network and, finetuned, each chosen one, by role; the latter themselves; and what is to be said.
 
     Equal policies are trained once. `again` is the command that finetunes once more, at another rate.
     """
-    judged, notes = _Judged(study.task, clock), list[str]()
+    judged, notes = _Judged(study.task, clock, kept), list[str]()
     dense = copied(study.task.model).eval()
     holdout, test = judged("dense", dense)
     size, levels = export.state_bytes(dense), study.space.dense().levels
@@ -142,7 +146,7 @@ def _networks(
     for role, policy in chosen.items():
         try:
             if policy not in made:
-                found = _finetuned(study, role, policy, clock, watch)
+                found = _finetuned(study, role, policy, clock, watch, kept)
                 row = Network(found.searched, *judged(role, found.model), {}, 0, ())
                 costs = {name: verifier.measured(name, policy, found.model) for name in study.costs}
                 size = export.state_bytes(found.model)
@@ -163,6 +167,7 @@ class _Judged:
 
     task: Task
     clock: Clock
+    kept: Kept
     failed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def __call__(self, role: str, model: nn.Module) -> tuple[float | None, float | None]:
@@ -173,7 +178,9 @@ class _Judged:
     def _quality(self, role: str, model: nn.Module, split: str) -> float | None:
         try:
             with failing():
-                return self.task.quality(model, getattr(self.task, split))
+                samples = getattr(self.task, split)
+                once = self.kept.quality(self.task.judge, role, model, samples) if split == "test" else None
+                return self.task.quality(model, samples) if once is None else once
         except TrialFailed as wrong:
             self.failed.setdefault((split, one_line(wrong)), []).append(role)
             return None
@@ -202,7 +209,7 @@ class _Finetuned:
     failed: str
 
 
-def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Watch) -> _Finetuned:
+def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Watch, kept: Kept) -> _Finetuned:
     """The network of `policy`, pruned, recovered and finetuned. Raises TrialFailed where it cannot be had at all."""
     it, anew = study.evaluator, study.config.finetune.start == "scratch"
     name = f"{'train' if anew else 'finetune'} {role}"
@@ -211,14 +218,14 @@ def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Wat
         with failing():
             candidate = it.recover(it.realise(policy))
         searched = _attempted(lambda: it.score(candidate).metric)
-        kept, before = copied(candidate.model).eval(), None
+        as_it_was, before = copied(candidate.model).eval(), None
         if role == "ours" and study.finetune.steps and not anew:
-            before = _attempted(lambda: study.task.quality(kept, study.task.holdout))
+            before = _attempted(lambda: study.task.quality(as_it_was, study.task.holdout))
         try:
             with failing():
-                taught(study, candidate.model, name, watch)
+                taught(study, candidate.model, name, watch, kept.losses.setdefault(role, []))
         except TrialFailed as wrong:
-            return _Finetuned(kept, searched, before, one_line(wrong))
+            return _Finetuned(as_it_was, searched, before, one_line(wrong))
     return _Finetuned(candidate.model, searched, before, "")
 
 
@@ -248,14 +255,19 @@ def _said_of(
         watch(f"the finetune {harm}", 1, 1)
 
 
-def taught(study: Study, model: nn.Module, name: str, watch: Watch) -> None:
+def taught(study: Study, model: nn.Module, name: str, watch: Watch, losses: list[float] | None = None) -> None:
     """Train a pruned network that is kept, in place, by the study's recipe: the one way that there is.
 
-    `watch` hears how far what is called `name` has come. Raises TrialFailed where the loss is not finite.
+    `watch` hears how far what is called `name` has come; each step's loss is added to `losses`.
+    Raises TrialFailed where the loss is not finite.
     """
-    recipe, anew = study.finetune, study.config.finetune.start == "scratch"
+    recipe = study.finetune
+    if study.config.finetune.start == "scratch":
+        restart(model, study.seed)
 
     def step(done: int, loss: float) -> None:
         watch(name, done, recipe.steps)
+        if losses is not None:
+            losses.append(loss)
 
-    teach(model, study.task, recipe, study.seed, anew=anew, watch=step)
+    finetune(model, study.task, recipe, seed=study.seed, watch=step)

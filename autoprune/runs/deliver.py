@@ -36,9 +36,11 @@ from autoprune.report.facts import (
     tried,
 )  # fmt: skip
 from autoprune.report.thin import thinned
+from autoprune.report.warnings import warned
 from autoprune.runs import firsts, policies, rungs, warm
 from autoprune.runs.baselines import Baselines
 from autoprune.runs.compare import Clock, Comparison, compare
+from autoprune.runs.details import gathered
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
 from autoprune.runs.verify import Verifier
@@ -78,9 +80,11 @@ def finish(study: Study, run: Run, watch: Watch = silent, *, again: bool = False
 def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
     """Write everything into the run's directory."""
     policy_file.write(run.directory / policy_file.NAME, _policy(study, done))
+    with done.clock("each choice alone"):
+        detail = gathered(study, done.policy, done.delivered, done.kept, watch)
     with done.clock("export"):
         exports, refused = _exported(study, run, done, watch)
-    report = thinned(_report(study, run, done, exports, refused))
+    report = thinned(warned(dataclasses.replace(_report(study, run, done, exports, refused), detail=detail)))
     page.write(report, run.directory)
     return report
 
@@ -280,7 +284,8 @@ def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[
 
 def _facts(study: Study, trial: Trial) -> TrialFacts:
     metric = None if trial.metric is None else study.task.judge.known(trial.metric)
-    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error, trial.rung)
+    metric, kept = (None if trial.metric is None else study.task.judge.known(trial.metric)), trial.policy.levels
+    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error, kept, trial.rung)
 
 
 def _known(study: Study, network: Network) -> Network:

@@ -1,4 +1,4 @@
-"""What Python users call: search, resume, and the result of both. The command line calls the same functions."""
+"""How a run begins, goes on and ends: what `autoprune.search` and the command line call."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from autoprune.errors import ConfigError
 from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Controller, Learns, Watch, silent
+from autoprune.report import page, words
 from autoprune.report.facts import Report
-from autoprune.runs import agents, firsts, journal, loop, machine, rungs, study, warm
+from autoprune.runs import agents, failing, firsts, journal, loop, machine, rungs, spoken, study, warm
 from autoprune.runs.course import Ladder, Straight
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
@@ -31,9 +32,8 @@ from autoprune.runs.study import Study
 from autoprune.runs.warm import Warm
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
+from autoprune.values import people
 from autoprune.values.space import Policy
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -52,41 +52,10 @@ class Result:
     report: Report
     directory: Path
 
-
-def search(
-    task: Task | str | Path,
-    budget: Mapping[str, str | float] | None = None,
-    controller: str | Mapping[str, Any] = "",
-    trials: int | None = None,
-    seed: int | None = None,
-    time: str | float | None = None,
-    out: str | Path = RUNS,
-    warm_start: Sequence[str | Path] = (),
-    **tables: Any,
-) -> Result:
-    """Search, finetune the winner, export it and write a report.
-
-    Args:
-        task: a Task; the name of a built-in one; "file.py:function", which returns one; or a search space's .toml file.
-        budget: ceilings by name of the cost: {"macs": 0.5} is half of dense, {"params": 1e5} is absolute.
-        controller: its name, or a table such as {"use": "evolution", ...} with its settings.
-        trials: policies to evaluate.
-        seed: of everything random.
-        time: how long to search, in seconds or as "10m", in place of `trials`.
-        out: the folder in which the run makes its own.
-        warm_start: policy files and directories of runs to begin with what they have found.
-        tables: further tables of a search space, such as finetune={"epochs": 2}.
-    """
-    over: dict[str, Any] = dict(tables)
-    if budget is not None:
-        over["budget"] = dict(budget)
-    if controller:
-        over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    said = {"trials": trials, "seed": seed, "time": time}
-    over |= {f"search.{key}": value for key, value in said.items() if value is not None}
-    built = study.build(asked_of(task, over), task=task if isinstance(task, Task) else None)
-    with begin(built, Path(out), warm.start(built, warm_start)) as opened:
-        return complete(built, opened)
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        head, *rows = words.table(self.report)
+        return people.table(words.sentence(self.report), head, rows, f"All of it: {self.directory / page.PAGE}")
 
 
 def asked_of(task: Task | str | Path, over: Mapping[str, Any]) -> Config:
@@ -94,28 +63,6 @@ def asked_of(task: Task | str | Path, over: Mapping[str, Any]) -> Config:
     if isinstance(task, Task):
         return config.parse({"name": task.name, "task": {"use": study.GIVEN}}, f"task {task.name!r}", over)
     return config.find(str(task), over)
-
-
-def resume(
-    directory: str | Path,
-    *,
-    trials: int = 0,
-    time: str | float = 0.0,
-    task: Task | None = None,
-    trust: Sequence[str] = (),
-    lr: float = 0.0,
-) -> Result:
-    """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
-
-    `time` is how long is searched in all, in seconds or as "10m", of a run that was begun with one.
-
-    With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
-    `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user.
-    """
-    built, opened = reopen(Path(directory), trials=trials, time=time, task=task, trust=trust, lr=lr)
-    with opened:
-        return complete(built, opened, again=lr > 0)
 
 
 def begin(built: Study, root: Path, known: Warm = warm.NOTHING) -> Run:
@@ -177,8 +124,11 @@ def complete(
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
-    `watch` sees every trial; `stage` hears how far the work before and after the search has come.
+    `watch` sees every trial; `stage` hears how far the work before and after the search has come. The logger
+    `autoprune` is told both.
     """
+    spoken.begins(built, opened)
+    watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
     if again or finished(opened) is None:
         built.prepare(opened.directory, stage)
     first, steps = firsts.known(opened.machine), rungs.known(opened.machine)
@@ -193,9 +143,12 @@ def complete(
     asked = built.config.search
     seconds = asked.time - opened.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf
     loop.follow(course, judged, opened, trials=asked.trials, seconds=seconds, watch=watch)
+    if again or finished(opened) is None:
+        failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
         agents.kept(asking[-1], opened.directory)
         report = finish(built, opened, stage, again=again)
+    spoken.ends(report, opened)
     return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
 
 

@@ -22,6 +22,7 @@ from autoprune.engine import precision
 from autoprune.engine.precision import Chosen
 from autoprune.errors import BudgetError, ConfigError, Exhausted, ModelError, RunError
 from autoprune.evaluators.bench import Bench
+from autoprune.finetuning import check as check_recipe, needs_loss
 from autoprune.inputs import Inputs
 from autoprune.protocols import (
     Controller,
@@ -183,7 +184,7 @@ class Study:
     def _asks_for_the_loss(self) -> str:
         """What needs the task's loss on training samples, and what to write without them; "" if nothing does."""
         config, finetune = self.config, self.finetune
-        if config.finetune.epochs and (finetune.distill < 1 or not self.task.trains):
+        if needs_loss(finetune) or (config.finetune.epochs and not config.finetune.use and not self.task.trains):
             return f"[finetune] epochs = {config.finetune.epochs:g}; write epochs = 0"
         if isinstance(self.evaluator, NeedsLoss) and self.evaluator.needs_loss:
             return f"evaluator {config.evaluator.use!r}; take 'recalibrate' or 'reconstruct'"
@@ -281,6 +282,7 @@ def _check_plugins(config: Config) -> None:
         plugins.check(kind, getattr(config, kind).settings)
     for one in config.operator:
         plugins.check("operator", one.settings)
+    check_recipe(config.finetune.recipe(1, "fp32"))
     if config.task.use != GIVEN:
         plugins.check("task", config.task.settings)
 

@@ -27,6 +27,7 @@ from autoprune.structure.edits import Frozen, Resize, Slice
 from autoprune.structure.labels import Flow, plain
 from autoprune.structure.liveness import footprint
 from autoprune.structure.proof import prove
+from autoprune.values import people
 from autoprune.values.space import Choice, levels_of
 from autoprune.values.terms import Op
 from autoprune.wrappers import bare
@@ -67,6 +68,13 @@ class Trace:
     def unpriced(self) -> tuple[str, ...]:
         """The operators whose MACs are not known, for people."""
         return tuple(op.name for op in self.ops if not op.known)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        free = [(c.name, c.kind, c.dense, f"free; proof {p}") for c, p in zip(self.choices, self.proofs, strict=True)]
+        kept = [(f.name, "", f.units, f"frozen: it {f.reason}") for f in self.frozen]
+        title = f"Trace: {people.counted(len(free), 'choice')}, {len(kept)} frozen"
+        return people.table(title, ("layer", "kind", "units", "may it be pruned"), [*free, *kept], " ".join(self.notes))
 
     @property
     def notes(self) -> tuple[str, ...]:

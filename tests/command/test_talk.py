@@ -14,13 +14,14 @@ from autoprune import config
 from autoprune.command import completion
 from autoprune.command.cli import main
 from tests import ASSETS
-from tests.making import SMALL_SEARCH
+from tests.making import SMALL_SEARCH, no_programs
 
 MINE = f"{ASSETS / 'mine.py'}:make"
 
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    no_programs(monkeypatch)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.toml"
     path.write_text(SMALL_SEARCH)

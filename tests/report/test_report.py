@@ -225,7 +225,7 @@ def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
 )
 def test_the_page_is_one_file_without_references(made: Report) -> None:
     page = pages.render(made)
-    assert page.count("<svg ") == 3
+    assert page.count("<svg ") == 2
     assert "demo &lt;space&gt;" in page
     assert "<space>" not in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
@@ -249,7 +249,7 @@ def test_the_page_shows_what_it_must() -> None:
     assert ">exceeded<" in pages.render(dataclasses.replace(facts(), limits=(over,)))
 
 
-@pytest.mark.parametrize("draw", [plots.progress, plots.tradeoff, plots.choices])
+@pytest.mark.parametrize("draw", [plots.progress, plots.tradeoff])
 def test_pictures_are_svg_in_the_colours_of_the_page(draw: object) -> None:
     svg = draw(facts())  # type: ignore[operator]
     ET.fromstring(svg)
