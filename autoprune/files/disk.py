@@ -214,10 +214,15 @@ def sealed(entry: Json) -> bytes:
 
 def unsealed(line: bytes) -> dict[str, Any]:
     """What a line that was `sealed` holds, without its checksum. Raises ValueError where it is not as written."""
+    return parsed(checked(line) + b"}")
+
+
+def checked(line: bytes) -> bytes:
+    """What stands before the checksum of a line that was `sealed`. Raises ValueError where it does not fit."""
     body, mark, rest = line.rstrip(b"\n").rpartition(_MARK)
     if not mark or rest != b'%08x"}' % zlib.crc32(body):
         raise ValueError("its checksum does not fit")
-    return parsed(body + b"}")
+    return body
 
 
 def parsed(text: bytes) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from autoprune.errors import PolicyError, RunError, SearchFailed
 from autoprune.files import disk
 from autoprune.files.disk import Json
 from autoprune.runs import lines
+from autoprune.runs.entries import Ask
 from autoprune.runs.rules import Rules
 from autoprune.values.budget import Limit, Predicts
 from autoprune.values.space import Policy, SearchSpace
@@ -122,7 +123,8 @@ class Run:
                 disk.clear(directory)
                 self._describe(config, machine or {}, compared or config)
                 self.machine: Json = stored(directory, "machine.json")
-                self._trials = self._recovered()
+                self._held = self._recovered()
+                self._trials = self._held.trials
                 self._journal = disk.opened(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 opened.callback(os.close, self._journal)
                 disk.sync_folder(directory)
@@ -149,7 +151,7 @@ class Run:
 
     @property
     def trials(self) -> Sequence[Trial]:
-        """Every trial, by number: a view that grows with the run, since whoever looks at the last one needs no copy."""
+        """Every trial, in the order of telling: a view that grows with the run, since whoever looks at the last one needs no copy."""
         return self._trials
 
     def require(self, policy: Policy) -> None:
@@ -161,14 +163,48 @@ class Run:
         if wrong := self._rules.over(policy):
             raise PolicyError(f"the controller proposed what {wrong}; budget.fit(policy) makes it meet the budget")
 
+    @property
+    def asks(self) -> Mapping[int, Ask]:
+        """By number, what was asked for ahead of the trial before; none in a run of one ask after the other."""
+        return self._held.asks
+
+    def ask(self, number: int, policy: Policy) -> Ask:
+        """Write down that `policy` was asked for, before it is evaluated, with as many trials told as there are."""
+        ask = Ask(number, policy, len(self))
+        self._write(lines.ask_line(ask))
+        self._held.asks[number] = ask
+        return ask
+
     def append(self, trial: Trial) -> Trial:
         """Write `trial` to the journal; when this returns it is on the disk."""
-        if self._journal < 0:
-            raise RunError(f"{self.directory} is closed; open it again to append to it")
         if trial.number != len(self):
             raise RunError(f"trial {trial.number} cannot follow {len(self)} trials; its number would be {len(self)}")
+        self._write(lines.line(trial))
+        return self._told(trial)
+
+    def keep(self, trial: Trial, place: int) -> None:
+        """Write `trial`, that was asked for ahead and is told when `place` others were, to the journal; see `turn`."""
+        if trial.number not in self.asks or place < len(self) or place in self._held.early:
+            raise RunError(f"trial {trial.number} was not asked for, or is there already")
+        self._write(lines.line(trial, place))
+        self._held.early[place] = trial
+
+    def turn(self) -> Trial | None:
+        """The next trial to be told, now one of the run's, if it was kept."""
+        trial = self._held.early.pop(len(self), None)
+        return None if trial is None else self._told(trial)
+
+    def evaluated(self) -> set[int]:
+        """The numbers of the asks whose trials are in the journal, told or not."""
+        return {trial.number for trial in (*self._trials, *self._held.early.values())}
+
+    def _write(self, line: bytes) -> None:
+        if self._journal < 0:
+            raise RunError(f"{self.directory} is closed; open it again to append to it")
         with disk.refused(self.directory):
-            disk.append(self._journal, lines.line(trial))
+            disk.append(self._journal, line)
+
+    def _told(self, trial: Trial) -> Trial:
         self._trials.append(trial)
         if trial.reward is not None and (self._best is None or _rank(trial) > _rank(self._best)):
             self._best = trial
@@ -201,8 +237,8 @@ class Run:
         if before != now:
             disk.write_json(written, now)
 
-    def _recovered(self) -> list[Trial]:
-        """The trials in the journal, which then is of format 2 and ends with a whole line.
+    def _recovered(self) -> lines.Held:
+        """What the journal holds, which then is of format 2 and ends with a whole line.
 
         A last line that a crash cut short is cut off; any other damage is refused. A journal of format 1 is kept beside
         the new one.
@@ -214,12 +250,12 @@ class Run:
         if found.facts:
             if found.end < len(whole):
                 disk.cut(journal, found.end)
-            return found.trials
+            return found
         if found.trials:
             disk.write_bytes(self.directory / _OLD, whole)
             disk.write_text(self.directory / "space.json", lines.space_text(self._space))
         disk.write_bytes(journal, lines.head(_hashed(self.directory)) + b"".join(map(lines.line, found.trials)))
-        return found.trials
+        return found
 
     def _write_best(self) -> None:
         if self._best is not None:
