@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from autoprune import bounded
 from autoprune.errors import AutopruneError, FileError, RunError
@@ -30,6 +30,11 @@ def opened(path: Path, flags: int) -> int:
 def read_bytes(path: Path) -> bytes:
     """What a regular file holds, of at most `MOST` bytes. Raises OSError."""
     return bounded.read(path, MOST)
+
+
+def reading(path: Path) -> BinaryIO:
+    """A regular file of at most `MOST` bytes, open to be read. Raises OSError."""
+    return bounded.reading(path, MOST)
 
 
 def cut(path: Path, size: int) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from autoprune.errors import PolicyError, RunError, SearchFailed
 from autoprune.files import disk
@@ -78,14 +79,18 @@ def trials(directory: Path, rules: Rules) -> list[Trial]:
 
     Raises RunError where there is no journal, or a damaged one.
     """
-    found = lines.read(directory / JOURNAL, _content(directory), rules)
+    with _content(directory) as content:
+        found = lines.read(directory / JOURNAL, content, rules)
     _require_facts(directory, found)
     return found.trials
 
 
 def count(directory: Path) -> int:
     """How many trials a run's journal holds, by its lines; 0 where there is none."""
-    return lines.count(_content(directory)) if (directory / JOURNAL).exists() else 0
+    if not (directory / JOURNAL).exists():
+        return 0
+    with _content(directory) as content:
+        return lines.count(content)
 
 
 class Run:
@@ -244,15 +249,16 @@ class Run:
         the new one.
         """
         journal = self.directory / JOURNAL
-        whole = _content(self.directory) if journal.exists() else b""
-        found = lines.read(journal, whole, self._rules)
+        with _content(self.directory) if journal.exists() else io.BytesIO() as content:
+            found = lines.read(journal, content, self._rules)
+            size = content.seek(0, os.SEEK_END)
         _require_facts(self.directory, found)
         if found.facts:
-            if found.end < len(whole):
+            if found.end < size:
                 disk.cut(journal, found.end)
             return found
         if found.trials:
-            disk.write_bytes(self.directory / _OLD, whole)
+            disk.write_bytes(self.directory / _OLD, disk.read_bytes(journal))
             disk.write_text(self.directory / "space.json", lines.space_text(self._space))
         disk.write_bytes(journal, lines.head(_hashed(self.directory)) + b"".join(map(lines.line, found.trials)))
         return found
@@ -289,10 +295,10 @@ def _lock(directory: Path) -> int:
     return file
 
 
-def _content(directory: Path) -> bytes:
-    """What a run's journal holds, whole lines or not. Raises RunError where it cannot be read."""
+def _content(directory: Path) -> BinaryIO:
+    """A run's journal, open to be read. Raises RunError where it cannot be."""
     try:
-        return disk.read_bytes(directory / JOURNAL)
+        return disk.reading(directory / JOURNAL)
     except OSError as wrong:
         raise RunError(f"{directory / JOURNAL} cannot be read ({wrong.strerror}); a run's journal is needed") from None
 

@@ -15,12 +15,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import io
 import json
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pydantic
 
@@ -72,37 +71,34 @@ def ask_line(ask: Ask) -> bytes:
     return sealed({"number": ask.number, "policy": list(ask.policy.levels), "asked": ask.asked})
 
 
-def read(journal: Path, whole: bytes, rules: Rules) -> Held:
-    """What `whole`, the content of `journal`, holds, without a last line that was cut short.
+def read(journal: Path, content: BinaryIO, rules: Rules) -> Held:
+    """What `content`, that of `journal`, holds, without a last line that was cut short.
 
     Raises RunError naming the first line that is damaged, or says what cannot be by `rules`.
     """
-    end = whole.rfind(b"\n") + 1
-    with _named(journal, whole.count(b"\n") + 1):
-        _require_torn(whole[end:])
-    found = io.BytesIO(whole)
-    reader, first = _Reader(rules), ""
-    with collected_later():
-        if whole[:end].partition(b"\n")[0].find(b'"format"') >= 0:
-            with _named(journal, 1):
-                first = entries.facts(found.readline().rstrip(b"\n"))
-        fault: tuple[int, Exception] | None = None
-        for number, text in enumerate(iter(found.readline, b""), start=2 if first else 1):
-            if not text.endswith(b"\n"):
-                break
+    reader, end, facts = _Reader(rules), 0, ""
+    fault: tuple[int, Exception] | None = None
+    with _collected_later():
+        for number, text in enumerate(iter(content.readline, b""), start=1):
             try:
-                reader.add(text[:-1], number, first=not first)
+                if not text.endswith(b"\n"):
+                    _require_torn(text)
+                elif number == 1 and b'"format"' in text:
+                    facts = entries.facts(text[:-1])
+                else:
+                    reader.add(text[:-1], number, first=not facts)
             except (ValueError, OverflowError, RecursionError) as wrong:
                 fault = number, wrong
                 break
-        for number, wrong in sorted([*reader.faults(), *([fault] if fault else [])], key=lambda one: one[0])[:1]:
-            with _named(journal, number):
-                raise wrong
-    return Held(first, reader.trials, end, reader.early, reader.asks)
+            end += len(text) if text.endswith(b"\n") else 0
+        faults = [*reader.faults(), *([fault] if fault else [])]
+    for number, wrong in sorted(faults, key=lambda one: one[0])[:1]:
+        raise _damaged(journal, number, wrong)
+    return Held(facts, reader.trials, end, reader.early, reader.asks)
 
 
 @contextlib.contextmanager
-def collected_later() -> Iterator[None]:
+def _collected_later() -> Iterator[None]:
     """Inside, where a million values are made and none is thrown away, nobody looks for garbage among them."""
     was = gc.isenabled()
     gc.disable()
@@ -177,9 +173,9 @@ class _Reader:
             raise ValueError(f"it repeats trial {trial.repeats}, which has another policy, metric or reward")
 
 
-def count(whole: bytes) -> int:
+def count(content: BinaryIO) -> int:
     """How many trials a journal of this content holds, by its lines."""
-    return sum(b'"metric": ' in each or b'"error": ' in each for each in whole.split(b"\n")[:-1])
+    return sum((b'"metric": ' in each or b'"error": ' in each) and each.endswith(b"\n") for each in content)
 
 
 def hashed(facts: Sequence[Json]) -> str:
@@ -218,16 +214,10 @@ def upgraded(facts: Json) -> Json:
         raise RunError(f"space.json is damaged ({wrong}); it should hold the groups of a run of format 1") from None
 
 
-@contextlib.contextmanager
-def _named(journal: Path, number: int) -> Iterator[None]:
-    """Inside, what a line does not hold as it should becomes a RunError that names the line."""
-    try:
-        yield
-    except (ValueError, OverflowError, RecursionError) as wrong:
-        reason = _fault(wrong) if isinstance(wrong, pydantic.ValidationError) else one_line(wrong)
-        raise RunError(
-            f"{journal}, line {number} is damaged ({reason}); restore it, or cut the file before that line"
-        ) from None
+def _damaged(journal: Path, number: int, wrong: Exception) -> RunError:
+    """What a line does not hold as it should, as an error that names the line."""
+    reason = _fault(wrong) if isinstance(wrong, pydantic.ValidationError) else one_line(wrong)
+    return RunError(f"{journal}, line {number} is damaged ({reason}); restore it, or cut the file before that line")
 
 
 def _fault(wrong: pydantic.ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ WHOLE = lines.head(HASH) + b"".join(map(lines.line, TRIALS))
 
 
 def read(whole: bytes, rules: Rules = RULES) -> lines.Held:
-    return lines.read(Path("trials.jsonl"), whole, rules)
+    return lines.read(Path("trials.jsonl"), io.BytesIO(whole), rules)
 
 
 def changed(number: int, **fields: object) -> bytes:
