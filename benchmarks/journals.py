@@ -66,9 +66,11 @@ def reported(run: Run, directory: Path) -> Report:
             spent[phase] = spent.get(phase, 0.0) + seconds
     report = Report(
         name="toy", task="toy", metric_name="quality", images={"train": 1, "holdout": 1, "test": 1},
-        plugins={kind: "toy" for kind in ("controller", "evaluator", "criterion", "reward")},
+        plugins=dict.fromkeys(("controller", "evaluator", "criterion", "reward"), "toy"),
         units={name: cost.unit for name, cost in COSTS.items()}, networks={"dense": row, "ours": row}, limits=(),
-        choices=tuple(ChoiceFacts(c.name, c.kind, c.layers, c.dense, c.levels[0], "exact") for c in SPACE), frozen=(), random_trials=(), best=best.number, seconds={f"search: {p}": s for p, s in spent.items()},
+        choices=tuple(ChoiceFacts(c.name, c.kind, c.layers, c.dense, c.levels[0], "exact") for c in SPACE),
+        frozen=(), random_trials=(), best=best.number,
+        seconds={f"search: {p}": s for p, s in spent.items()},
         exports=(), finetune={}, seed=0, versions={}, machine={}, command="", made="", traded="macs",
         trials=tuple(TrialFacts(t.number, t.metric, t.reward, dict(t.costs), t.error) for t in run),
         policies_per_second=policies_per_second(run), scored=scored(run),

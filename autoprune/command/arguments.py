@@ -51,6 +51,7 @@ def _add_search(commands: Any) -> None:
         "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
     )
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    _worker_arguments(command)
 
 
 def _add_resume(commands: Any) -> None:
@@ -64,6 +65,7 @@ def _add_resume(commands: Any) -> None:
         metavar="RATE",
         help="finetune at this learning rate, again if need be",
     )
+    _worker_arguments(command)
     _trust_argument(command)
 
 
@@ -146,6 +148,18 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     return command
 
 
+def _worker_arguments(command: Any) -> None:
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
+        "--workers", type=_staff, metavar="N", help="evaluate with N processes on this machine (extra `cluster`)"
+    )
+    who.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="evaluate with a Dask cluster: tcp://HOST:PORT, or a scheduler file (.json)",
+    )
+
+
 def _trust_argument(command: Any) -> None:
     command.add_argument(
         "--trust",
@@ -185,6 +199,12 @@ def _space_arguments(command: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of trials; write a whole number from 1 on")
+    return int(text)
+
+
+def _staff(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; write a whole number from 1 to 1024")
     return int(text)
 
 

@@ -19,14 +19,18 @@ from typing import TYPE_CHECKING, Any
 from autoprune.addresses import is_theirs, told
 from autoprune.command import arguments, ending, terminal
 from autoprune.command.terminal import show as print
-from autoprune.errors import AutopruneError, ConfigError, FileError
+from autoprune.errors import AutopruneError, ClusterLost, ConfigError, FileError
 
 if TYPE_CHECKING:
     from autoprune.runs.apply import Applied
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
+    from autoprune.runs.workers import Crew
 
-_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target"}
+_OVER = {
+    **{word: f"search.{word}" for word in ("trials", "seed", "device")},
+    **{"target": "target", "workers": "workers.local", "cluster": "workers.cluster"},
+}
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -65,28 +69,30 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def _search(asked: argparse.Namespace) -> None:
     from autoprune.command.progress import Bars
-    from autoprune.runs import lifecycle
+    from autoprune.runs import lifecycle, workers
 
     built = _study(asked)
-    with Bars() as bars:
-        bars.stage("trying everything once, small", 0, 1)
-        opened = lifecycle.begin(built, asked.out)
-    with opened:
-        _complete(built, opened, asked)
+    with workers.hired(built.config.workers) as crew:
+        with Bars() as bars:
+            bars.stage("trying everything once, small", 0, 1)
+            opened = lifecycle.begin(built, asked.out, crew)
+        with opened:
+            _complete(built, opened, crew, asked)
 
 
 def _resume(asked: argparse.Namespace) -> None:
     from autoprune.command.progress import Bars
-    from autoprune.runs import lifecycle
+    from autoprune.runs import lifecycle, workers
 
     with Bars() as bars:
         given = {"trials": asked.trials, "trust": asked.trust, "lr": asked.lr}
-        built, opened = lifecycle.reopen(asked.directory, watch=bars.stage, **given)
-    with opened:
-        _complete(built, opened, asked, again=asked.lr > 0)
+        staff = {"local": asked.workers} if asked.workers else {"cluster": asked.cluster} if asked.cluster else None
+        built, opened = lifecycle.reopen(asked.directory, watch=bars.stage, staff=staff, **given)
+    with opened, workers.hired(built.config.workers) as crew:
+        _complete(built, opened, crew, asked, again=asked.lr > 0)
 
 
-def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bool = False) -> None:
+def _complete(built: Study, opened: Run, crew: Crew | None, asked: argparse.Namespace, *, again: bool = False) -> None:
     from autoprune.command.progress import Progress
     from autoprune.runs import journal, lifecycle
 
@@ -96,12 +102,13 @@ def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bo
     try:
         with Progress(built, opened) as shown:
             watch, stage = asked.stops.between(shown.trial), asked.stops.between(shown.stage)
-            lifecycle.complete(built, opened, watch=watch, stage=stage, again=again)
+            lifecycle.complete(built, opened, crew, watch=watch, stage=stage, again=again)
     except KeyboardInterrupt as stopped:
         stopped.args = (f"stopped; go on with: {journal.resuming(opened.directory)}",)
         raise
-    except FileError as wrong:
-        raise FileError(f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}") from wrong
+    except (ClusterLost, FileError) as wrong:
+        said = f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}"
+        raise type(wrong)(said) from wrong
     _show_report(opened.directory, asked.json)
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import json
 import os
 import re
 import shlex
@@ -32,6 +31,7 @@ from autoprune.errors import PolicyError, RunError, SearchFailed
 from autoprune.files import disk
 from autoprune.files.disk import Json
 from autoprune.runs import lines
+from autoprune.runs.differences import differences, plain, replaced
 from autoprune.runs.entries import Ask
 from autoprune.runs.rules import Rules
 from autoprune.values.budget import Limit, Predicts
@@ -40,7 +40,15 @@ from autoprune.values.trial import Trial
 
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
-_FREE = ("search.trials", "report.fidelity", "task.data")  # of the config, what a continued run may have otherwise
+_FREE = (  # of the config, what a continued run may have otherwise
+    "search.trials", "report.fidelity", "task.data", "workers.local", "workers.cluster"
+)  # fmt: skip
+    "search.trials",
+    "report.fidelity",
+    "task.data",
+    "workers.local",
+    "workers.cluster",
+)  # of the config, what a continued run may have otherwise
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -69,7 +77,7 @@ def resuming(directory: Path) -> str:
 
 def require_same(directory: Path, space: SearchSpace) -> None:
     """Raise RunError naming what differs where the run in `directory` was begun with another space than `space`."""
-    changed = _differences(lines.upgraded(stored(directory, "space.json")), lines.described(space))
+    changed = differences(lines.upgraded(stored(directory, "space.json")), lines.described(space))
     if changed:
         raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
 
@@ -199,6 +207,11 @@ class Run:
         trial = self._held.early.pop(len(self), None)
         return None if trial is None else self._told(trial)
 
+    @property
+    def early(self) -> set[Policy]:
+        """The policies of trials that are kept, whose turn has not come."""
+        return {trial.policy for trial in self._held.early.values()}
+
     def evaluated(self) -> set[int]:
         """The numbers of the asks whose trials are in the journal, told or not."""
         return {trial.number for trial in (*self._trials, *self._held.early.values())}
@@ -226,7 +239,7 @@ class Run:
 
     def _describe(self, config: Json, machine: Json, compared: Json) -> None:
         """Write what the run is, or check that it is what was begun."""
-        config, compared = _plain(config), _plain(compared)
+        config, compared = plain(config), plain(compared)
         written = self.directory / "config.json"
         if not written.exists():
             disk.write_text(self.directory / "space.json", lines.space_text(self._space))
@@ -234,11 +247,11 @@ class Run:
             disk.write_json(written, config)
             return
         before = stored(self.directory, "config.json")
-        changed = [key for key in _differences(before, compared) if key not in _FREE]
+        changed = [key for key in differences(before, compared) if key not in _FREE]
         if changed:
             raise RunError(f"{self.directory} was begun with another {', '.join(changed)}; start a new run for that")
         require_same(self.directory, self._space)
-        now = _with(before, config, _FREE)
+        now = replaced(before, config, _FREE)
         if before != now:
             disk.write_json(written, now)
 
@@ -312,33 +325,5 @@ def _require_facts(directory: Path, held: lines.Held) -> None:
 
 def _hashed(directory: Path) -> str:
     """A hash of the run's facts: what was asked, but for what may change, the choices, and the machine."""
-    config = _with(stored(directory, "config.json"), {}, _FREE)
+    config = replaced(stored(directory, "config.json"), {}, _FREE)
     return lines.hashed([config, *(stored(directory, name) for name in ("space.json", "machine.json"))])
-
-
-def _with(config: Json, other: Json, keys: Sequence[str]) -> dict[str, Any]:
-    """`config` with what `other` has under the dotted `keys`; without them where it has nothing there."""
-    made = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
-    for table, _, key in (dotted.partition(".") for dotted in keys):
-        there = other.get(table, {})
-        if isinstance(made.get(table), dict):
-            made[table].pop(key, None)
-            made[table] |= {key: there[key]} if key in there else {}
-    return made
-
-
-def _plain(value: Json) -> dict[str, Any]:
-    """`value` as it comes back from a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
-
-
-def _differences(before: object, now: object, at: str = "") -> list[str]:
-    """Where two JSON values differ, as dotted paths."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted({*before, *now})
-        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{at}.{k}".lstrip("."))]
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = enumerate(zip(before, now, strict=True))
-        return [d for i, (old, new) in pairs for d in _differences(old, new, f"{at}.{i}")]
-    return [] if before == now else [at]

@@ -25,6 +25,7 @@ from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
+from autoprune.runs.workers import Crew, Terms, alone, hired
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
 from autoprune.values.space import Policy
@@ -81,8 +82,8 @@ def search(
     else:
         asked = config.find(str(task), over)
     built = study.build(asked, task=given)
-    with begin(built, Path(out)) as opened:
-        return complete(built, opened)
+    with hired(asked.workers) as crew, begin(built, Path(out), crew) as opened:
+        return complete(built, opened, crew)
 
 
 def resume(
@@ -92,26 +93,31 @@ def resume(
     task: Task | None = None,
     trust: Sequence[str] = (),
     lr: float = 0.0,
+    workers: Mapping[str, Any] | None = None,
 ) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
 
     With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user.
+    the run was begun by this user. `workers` says who evaluates from now on: {"local": 4} or {"cluster": "tcp://..."};
+    without it, who did.
     """
-    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust, lr=lr)
-    with opened:
-        return complete(built, opened, again=lr > 0)
+    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust, lr=lr, staff=workers)
+    with opened, hired(built.config.workers) as crew:
+        return complete(built, opened, crew, again=lr > 0)
 
 
-def begin(built: Study, root: Path) -> Run:
-    """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
+def begin(built: Study, root: Path, crew: Crew | None = None) -> Run:
+    """A new run of a study, in a new folder below `root`. Nothing is written if the study, or a worker, cannot work."""
     built.require_end()
     rehearse(built)
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
     found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    if crew:
+        found |= crew.facts()
+        crew.equip(built, found)
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
@@ -123,15 +129,19 @@ def reopen(
     watch: Watch = silent,
     trust: Sequence[str] = (),
     lr: float = 0.0,
+    staff: Mapping[str, Any] | None = None,
 ) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with.
 
-    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is.
+    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is; `staff` are workers
+    in place of the run's.
     """
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
         raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
-    over = {"search.trials": trials} if trials else {}
+    over: dict[str, Any] = {"search.trials": trials} if trials else {}
+    if staff is not None:
+        over |= {"workers.local": 0, "workers.cluster": "", **{f"workers.{key}": who for key, who in staff.items()}}
     written = journal.stored(directory, "config.json")
     asked = restored(written, source, over, trust=trust)
     found = machine.read(directory)
@@ -147,6 +157,7 @@ def reopen(
 def complete(
     built: Study,
     opened: Run,
+    crew: Crew | None = None,
     *,
     watch: loop.Watch = lambda trial: None,
     stage: Watch = silent,
@@ -154,22 +165,26 @@ def complete(
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
-    `watch` sees every trial; `stage` hears how far the work before and after the search has come.
+    Policies are evaluated by `crew`, or else here. `watch` sees every trial; `stage` hears how far the work before and after the search has come.
     """
     if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)
-    attempt = loop.remembering(built.attempt, opened)
-    loop.search(
-        built.controller(),
-        attempt,
-        opened,
-        trials=built.config.search.trials,
-        watch=watch,
-        first=firsts.known(opened.machine),
-    )
+    terms = Terms.of(opened.machine)
+    with crew.searching(built, opened) if crew else alone(terms) as executor:
+        loop.search(
+            built.controller(),
+            loop.remembering(built.attempt, opened) if terms == Terms() else built.attempt,
+            opened,
+            trials=built.config.search.trials,
+            watch=watch,
+            executor=executor,
+            window=terms.window,
+            finished=terms.finished,
+            first=firsts.known(opened.machine),
+        )
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
-    best = opened.trials[report.best]
+    best = next(trial for trial in opened if trial.number == report.best)
     return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
 
 

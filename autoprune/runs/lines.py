@@ -29,7 +29,7 @@ from autoprune.runs import entries
 from autoprune.runs.entries import FORMAT, Ask
 from autoprune.runs.rules import Rules
 from autoprune.values.space import Choice, Policy, SearchSpace, levels_of
-from autoprune.values.trial import Failure, Outcome, Trial
+from autoprune.values.trial import Outcome, Trial
 
 
 class Held(NamedTuple):

@@ -10,21 +10,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 from autoprune.addresses import failing
-from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed, one_line
+from autoprune.errors import ConfigError, SearchFailed, TrialFailed, one_line
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
+from autoprune.runs.flight import Attempt, Flight
 from autoprune.runs.journal import Run
 from autoprune.values.plain import measured
 from autoprune.values.space import Policy
 from autoprune.values.trial import Failure, Outcome, Trial
 
 T = TypeVar("T")
-Attempt = Callable[[int, Policy], Trial]
 Watch = Callable[[Trial], None]
 
 HOPELESS = 10  # so many failures in a row end the search
@@ -55,41 +54,27 @@ def search(
     watch: Watch = lambda trial: None,
     executor: Executor = HERE,
     window: int = 1,
+    finished: bool = False,
     first: Sequence[Policy] = (),
 ) -> Trial:
     """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
 
     The first trials are of the policies in `first`; the policy of any other, k, is asked for when trial k - `window`
-    was told. Trials are written down and told in order.
+    was told. Trials are told in order; with `finished`, as they come (see `autoprune.runs.flight`).
     `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
     """
-    for trial in run:
-        controller.tell(trial)
-    pending: deque[tuple[float, Future[Trial]]] = deque()
+    flight = Flight(run, controller, attempt, executor, window, finished, first)
+    flight.catch_up()
     journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
-    exhausted = False
     while len(run) < trials:
-        while not exhausted and len(pending) < window and len(run) + len(pending) < trials:
-            begun = time.perf_counter()
-            try:
-                number = len(run) + len(pending)
-                policy = first[number] if number < len(first) else controller.ask()
-            except Exhausted:
-                exhausted = True
-                break
-            run.require(policy)
-            asked = time.perf_counter() - begun
-            pending.append((asked, executor.submit(attempt, number, policy)))
-        if not pending:
+        flight.fill(trials)
+        came = flight.next(journal, learnt)
+        if came is None:
             break
-        asked, future = pending.popleft()
-        trial = future.result()
-        trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal, "tell": learnt})
+        trial, journal = came
         begun = time.perf_counter()
-        run.append(trial)
-        journal = time.perf_counter() - begun
         controller.tell(trial)
-        learnt = time.perf_counter() - begun - journal
+        learnt = time.perf_counter() - begun
         watch(trial)
         _stop_if_hopeless(run)
     return run.best()

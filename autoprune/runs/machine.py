@@ -15,6 +15,16 @@ from autoprune.values.ranges import Range
 NAME = "machine.json"
 
 
+class Crew(pydantic.BaseModel):
+    """As `autoprune.runs.workers.Terms`."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    window: Annotated[int, Range(1, 10_000)]
+    finished: bool
+    threads: Annotated[int, Range(1, 1024)]
+
+
 class Machine(pydantic.BaseModel):
     """What of the file is used again; the rest (versions, the platform) is for readers.
 
@@ -25,6 +35,7 @@ class Machine(pydantic.BaseModel):
         draws: how samples are drawn.
         threads: of torch.
         costs: by name, what costs had learnt.
+        workers: how many policies are under way at once, in which order they are told, and the threads of each worker.
         first: policies that are asked before the controller asks, the levels of each.
     """
 
@@ -36,6 +47,7 @@ class Machine(pydantic.BaseModel):
     draws: str = ""
     threads: Annotated[int, Range(1, 1024)] = 1
     costs: dict[str, dict[str, Any]] = {}
+    workers: Crew | None = None
     first: list[list[Annotated[int, Range(0, 2**31)]]] = []
 
 
