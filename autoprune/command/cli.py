@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.addresses import is_theirs, told
-from autoprune.command import arguments, ending, terminal
+from autoprune.command import arguments, ending, given, terminal
 from autoprune.command.terminal import show as print
 from autoprune.errors import AutopruneError, ClusterLost, ConfigError, FileError
 
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from autoprune.runs.study import Study
     from autoprune.runs.workers import Crew
 
-_OVER = {
-    **{word: f"search.{word}" for word in ("trials", "seed", "device")},
-    **{"target": "target", "workers": "workers.local", "cluster": "workers.cluster"},
-}
+_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target",
+         "workers": "workers.local", "cluster": "workers.cluster"}  # fmt: skip
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -194,14 +192,14 @@ def _apply(asked: argparse.Namespace) -> None:
     from autoprune.command.progress import Bars
     from autoprune.runs import apply
 
-    recipe = _recipe(asked)
-    _refuse_unwritable(asked.out)
+    recipe = given.recipe(asked)
+    given.require_writable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
     if asked.at:
         with Bars() as bars:
             options = {"data": data, "trust": asked.trust, "watch": bars.stage, **recipe}
-            point = apply.apply_point(asked.policy, _ceilings(asked.at), task, **options)
+            point = apply.apply_point(asked.policy, given.ceilings(asked.at), task, **options)
         trial = point.trial
         shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
         facts = {"run": str(asked.policy), "trial": trial.number, "metric": point.metric, "shares": dict(point.shares)}
@@ -210,14 +208,6 @@ def _apply(asked: argparse.Namespace) -> None:
     with Bars() as bars:
         made = apply.applied_policy(asked.policy, task, data=data, trust=asked.trust, watch=bars.stage, **recipe)
     _show_applied(asked, made, {"policy": str(asked.policy)}, "")
-
-
-def _recipe(asked: argparse.Namespace) -> dict[str, Any]:
-    """How a network is to be finetuned, as `apply_policy` takes it."""
-    other = {key: value for key in ("epochs", "lr") if (value := getattr(asked, key)) is not None}
-    if asked.no_finetune and other:
-        raise ConfigError(f"--no-finetune and --{next(iter(other))}: one of them is right")
-    return {"finetune": not asked.no_finetune, "recipe": other}
 
 
 def _show_applied(asked: argparse.Namespace, made: Applied, facts: Mapping[str, Any], said: str) -> None:
@@ -309,7 +299,7 @@ def _study(asked: argparse.Namespace, *, latency: bool = False, anew: bool = Fal
     if asked.data:
         over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
     if asked.budget:
-        over["budget"] = _ceilings(asked.budget)
+        over["budget"] = given.ceilings(asked.budget)
     made = config.find(asked.space, over)
     controller = getattr(asked, "controller", None)
     if controller and controller != made.controller.use:
@@ -317,24 +307,6 @@ def _study(asked: argparse.Namespace, *, latency: bool = False, anew: bool = Fal
     extra = ("latency",) if latency else ()
     with Bars() as bars:
         return study.build(made, watch=bars.stage, costs=extra, anew=anew)
-
-
-def _ceilings(given: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Ceilings by name of the cost, each given once."""
-    found: dict[str, str] = {}
-    for name, value in given:
-        if name in found:
-            raise ConfigError(f"two ceilings on {name}, {found[name]} and {value}; one is right")
-        found[name] = value
-    return found
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """Refuse a place where no file can be written, before any work."""
-    if os.path.isdir(path) or not path.name:
-        raise ConfigError(f"--out {path}: that is a folder; the name of a file is right")
-    if not os.path.isdir(path.parent):
-        raise ConfigError(f"--out {path}: there is no folder {path.parent}; make it first")
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

@@ -59,6 +59,7 @@ class Flight:
 
     def __post_init__(self) -> None:
         self._ahead = self.window > 1 or self.finished or bool(self.run.asks)
+        self._number = max(len(self.run) - 1, *self.run.asks) + 1 if self.run.asks else len(self.run)
         self._scored = {trial.policy: trial for trial in reversed(self.run.trials) if trial.metric is not None}
 
     def catch_up(self) -> None:
@@ -83,7 +84,7 @@ class Flight:
 
     def fill(self, trials: int) -> None:
         """Ask for as many policies as may be under way, of `trials` in all."""
-        while not self._exhausted and (number := self._next) < trials and number - len(self.run) < self._room:
+        while not self._exhausted and (number := self._number) < trials and number - len(self.run) < self._room:
             begun = time.perf_counter()
             try:
                 policy = self.first[number] if number < len(self.first) else self.controller.ask()
@@ -91,6 +92,7 @@ class Flight:
                 self._exhausted = True
                 return
             self.run.require(policy)
+            self._number += 1
             self._asking[number] = time.perf_counter() - begun
             if self._ahead:
                 self.run.ask(number, policy)
@@ -122,12 +124,6 @@ class Flight:
         return trial, spent
 
     @property
-    def _next(self) -> int:
-        """The number of the next ask."""
-        held = [len(self.run) - 1, *self._under_way]
-        return max(held if not self.run.asks else [*held, next(reversed(self.run.asks))]) + 1
-
-    @property
     def _room(self) -> int:
         staff = self.executor.staff if self.finished and isinstance(self.executor, Staffed) else 0
         return max(self.window, staff)
@@ -140,11 +136,15 @@ class Flight:
 
     def _send(self, number: int, policy: Policy) -> None:
         """Have `policy` evaluated, unless it was, or is; then its trial is a copy."""
-        pending = (self.run.asks[other].policy for other in self._under_way) if self._ahead else ()
-        if self._ahead and (policy in self._scored or policy in pending or policy in self.run.early):
+        if self._ahead and (policy in self._scored or policy in self._pending()):
             self._twins[number] = policy
         else:
             self._under_way[number] = self.executor.submit(self.attempt, number, policy)
+
+    def _pending(self) -> set[Policy]:
+        """What is evaluated, or is to be, and was not told."""
+        asked = (self.run.asks[number].policy for number in self._under_way)
+        return {*asked, *self._twins.values(), *self.run.early}
 
     def _copied(self) -> Trial | None:
         """The trial of a twin whose turn has come; one whose first did not succeed is sent after all."""

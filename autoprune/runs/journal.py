@@ -40,15 +40,7 @@ from autoprune.values.trial import Trial
 
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
-_FREE = (  # of the config, what a continued run may have otherwise
-    "search.trials", "report.fidelity", "task.data", "workers.local", "workers.cluster"
-)  # fmt: skip
-    "search.trials",
-    "report.fidelity",
-    "task.data",
-    "workers.local",
-    "workers.cluster",
-)  # of the config, what a continued run may have otherwise
+_FREE = ("search.trials", "report.fidelity", "task.data", "workers.local", "workers.cluster")  # may be otherwise
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -164,7 +156,7 @@ class Run:
 
     @property
     def trials(self) -> Sequence[Trial]:
-        """Every trial, in the order of telling: a view that grows with the run, since whoever looks at the last one needs no copy."""
+        """Every trial, in the order of telling: a view that grows with the run, so that nobody needs a copy."""
         return self._trials
 
     def require(self, policy: Policy) -> None:

@@ -165,7 +165,8 @@ def complete(
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
-    Policies are evaluated by `crew`, or else here. `watch` sees every trial; `stage` hears how far the work before and after the search has come.
+    Policies are evaluated by `crew`, or else here. `watch` sees every trial; `stage` hears how far the work before and
+    after the search has come.
     """
     if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)

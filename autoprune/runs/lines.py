@@ -92,8 +92,8 @@ def read(journal: Path, content: BinaryIO, rules: Rules) -> Held:
                 break
             end += len(text) if text.endswith(b"\n") else 0
         faults = [*reader.faults(), *([fault] if fault else [])]
-    for number, wrong in sorted(faults, key=lambda one: one[0])[:1]:
-        raise _damaged(journal, number, wrong)
+    for line_of, what in sorted(faults, key=lambda one: one[0])[:1]:
+        raise _damaged(journal, line_of, what)
     return Held(facts, reader.trials, end, reader.early, reader.asks)
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Client, Future as Distant
+from distributed import Client
 from distributed.scheduler import KilledWorker
 
 from autoprune.errors import ClusterLost, one_line
@@ -28,6 +28,9 @@ from autoprune.values.trial import Failure, Trial
 ATTEMPTS = 2  # of a policy whose workers die
 BEAT = 0.5  # seconds between two looks at who is there
 _RUNNING = ("running", "paused")
+
+
+Distant = Any  # a future of Dask's, which has no types
 
 
 @dataclass(eq=False)
@@ -176,7 +179,7 @@ class Pool(Executor):
 
     def _answered(self, job: Job, answer: Distant) -> None:
         """Hear what became of a job, of which only the first result counts."""
-        if self._distant.get(job) is not answer or self._lost:
+        if job not in self._distant or self._distant[job] is not answer or self._lost:
             return
         address = job.worker
         try:

@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in ALIKE}}
 
 
-class Evaluates(WorkerPlugin):
+class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Holds a study, as text and, once somebody asks for it, built."""
 
     name = NAME

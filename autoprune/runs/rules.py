@@ -88,7 +88,7 @@ class Rules:
         if wide or not len(self.space):
             return [at for at, trial in enumerate(trials) if self.of_policy(trial.policy)]
         rows = np.array([trial.policy.levels for trial in trials], dtype=np.int64)
-        return np.flatnonzero(~self.space.contains_rows(rows)).tolist()  # type: ignore[no-any-return]
+        return np.flatnonzero(~self.space.contains_rows(rows)).tolist()
 
     def _of_names(self, trial: Trial) -> str:
         if unknown := sorted(set(trial.costs) - set(self.costs)) if self.costs else []:

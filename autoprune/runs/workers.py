@@ -132,9 +132,7 @@ class Crew:
     def _text(self, study: Study, facts: Facts, versions: Mapping[str, str]) -> str:
         """What a worker is told, as JSON."""
         if study.config.task.use == GIVEN:
-            raise ConfigError(
-                "a Task that is made in Python cannot be sent to workers; write it as 'file.py:function' or without them"
-            )
+            raise ConfigError("a Task that is made in Python cannot be sent to workers; name one as 'file.py:function'")
         allowed = {code.address: code.digest() for code in named(study.config)}
         threads = Terms.of(facts).threads or 1
         known = {"config": study.config.plain(), "facts": dict(facts), "allowed": allowed, "threads": threads}
