@@ -120,6 +120,8 @@ class Pool(Executor):
 
     def _take(self, job: Job) -> None:
         self._backlog.append(job)
+        if self._lost:
+            self._give_up()
 
     def _look(self) -> None:
         """Who is there now: the new ones are to get ready, and what the lost ones worked at is sent again."""
@@ -231,6 +233,5 @@ class Pool(Executor):
         for job in [*self._distant, *self._backlog]:
             if not job.future.done():
                 job.future.set_exception(wrong)
-        self._desks.clear()
-        self._distant.clear()
-        self._backlog.clear()
+        for held in (self._desks, self._distant, self._backlog):
+            held.clear()
