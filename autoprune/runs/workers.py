@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from autoprune.runs.pool import Pool
 
 KEY = "workers"  # in a run's facts
-PATIENCE = 30  # seconds for a scheduler to answer, and for its first worker
+PATIENCE = 10  # seconds for a scheduler to answer, and for its first worker
 STARTING = 120  # for processes on this machine
 
 
@@ -82,8 +82,6 @@ class Crew:
 
         Raises ConfigError naming the first worker that cannot. Workers that come later are asked to when they come.
         """
-        from distributed import wait
-
         from autoprune.runs import remote
         from autoprune.runs.pool import Pool
 
@@ -97,7 +95,6 @@ class Crew:
             supply = str(folder or ""), json.dumps(weights)
             asked = {a: self._client.submit(remote.ready, *supply, workers=[a], pure=False) for a in addresses}
             watch(f"{len(addresses)} workers build the study", 0, 1)
-            wait(list(asked.values()))
             for address, answer in asked.items():
                 with _told(f"worker {address} cannot evaluate"):
                     facts_there = json.loads(answer.result())
