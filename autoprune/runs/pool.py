@@ -55,7 +55,10 @@ class Desk:
 
 
 class Pool(Executor):
-    """Attempts by workers of a cluster. One thread of its own sends and hears."""
+    """Attempts by workers of a cluster. One thread of its own sends and hears.
+
+    `priced` is what a policy costs; `supply` is what `remote.ready` is told: the study's name, and where weights lie.
+    """
 
     def __init__(
         self, client: Client, priced: Callable[[Policy], Mapping[str, float]], supply: tuple[str, str]
@@ -171,7 +174,7 @@ class Pool(Executor):
                 job = desk.job = self._backlog.popleft()
                 job.worker, job.sent, job.attempts = address, time.monotonic(), job.attempts + 1
                 text = json.dumps({"number": job.number, "levels": job.policy.levels})
-                answer = self._distant[job] = self._distance(remote.attempted, text, worker=address)
+                answer = self._distant[job] = self._distance(remote.attempted, self._supply[0], text, worker=address)
                 answer.add_done_callback(lambda done, job=job: self._events.put(lambda: self._answered(job, done)))
 
     def _distance(self, work: Callable[..., str], *given: str, worker: str) -> Distant:

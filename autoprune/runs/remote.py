@@ -23,7 +23,6 @@ from autoprune.errors import AutopruneError, ConfigError, one_line
 if TYPE_CHECKING:
     from autoprune.runs.study import Study
 
-NAME = "autoprune"
 ALIKE = ("autoprune", "torch", "numpy")  # whose versions decide what a score is
 
 
@@ -35,10 +34,8 @@ def versions() -> dict[str, str]:
 class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Holds a study, as text and, once somebody asks for it, built."""
 
-    name = NAME
-
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self._text = name, text
         self._built: Study | None = None
 
     def setup(self, worker: object) -> None:
@@ -53,14 +50,14 @@ class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
             return self._built
 
 
-def ready(folder: str, hashes: str) -> str:
-    """Build the study and take up weights; returns as JSON what this worker is, or under "error" why it cannot work.
+def ready(name: str, folder: str, hashes: str) -> str:
+    """Build the study called `name` and take up weights; returns as JSON what this worker is, or under "error" why it cannot work.
 
     `hashes` is a JSON object, the sha256 of each file of trained weights in `folder`.
     """
     facts: dict[str, Any] = {"pid": os.getpid(), "host": platform.node(), **versions(), "daemonic": _daemonic()}
     try:
-        study = _plugin().study()
+        study = _plugin(name).study()
         _take_up(study, Path(folder), json.loads(hashes))
     except AutopruneError as wrong:
         return json.dumps({**facts, "error": one_line(wrong)})
@@ -69,18 +66,18 @@ def ready(folder: str, hashes: str) -> str:
     return json.dumps({**facts, "threads": torch.get_num_threads(), "device": study.config.search.device})
 
 
-def attempted(text: str) -> str:
+def attempted(name: str, text: str) -> str:
     """The line of a journal that tells the trial of a policy; `text` is a JSON object of its number and levels."""
     from autoprune.runs import lines
     from autoprune.values.space import Policy
 
     asked = json.loads(text)
-    trial = _plugin().study().attempt(int(asked["number"]), Policy.of(asked["levels"]))
+    trial = _plugin(name).study().attempt(int(asked["number"]), Policy.of(asked["levels"]))
     return lines.line(trial).decode()
 
 
-def _plugin() -> Evaluates:
-    found = get_worker().plugins[NAME]
+def _plugin(name: str) -> Evaluates:
+    found = get_worker().plugins[name]
     assert isinstance(found, Evaluates)
     return found
 

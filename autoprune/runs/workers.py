@@ -11,6 +11,7 @@ import importlib.util
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Crew:
         self.asked, self._client = asked, client
         self.count = len(_addresses(client))
         self._pool: Pool | None = None
-        self._folder = ""
+        self._name = f"autoprune-{uuid.uuid4().hex[:12]}"  # others may search with the same cluster
 
     def facts(self) -> dict[str, Any]:
         """What a run that begins now is to remember of them."""
@@ -90,9 +91,9 @@ class Crew:
             self.dismiss()
             said = self._text(study, facts, remote.versions())
             with _told("its workers cannot be told the study"):
-                self._client.register_plugin(remote.Evaluates(said), name=remote.NAME)
+                self._client.register_plugin(remote.Evaluates(self._name, said), name=self._name)
             addresses = _addresses(self._client)
-            supply = str(folder or ""), json.dumps(weights)
+            supply = self._name, str(folder or ""), json.dumps(weights)
             asked = {a: self._client.submit(remote.ready, *supply, workers=[a], pure=False) for a in addresses}
             watch(f"{len(addresses)} workers build the study", 0, 1)
             for address, answer in asked.items():
@@ -116,10 +117,12 @@ class Crew:
             self.dismiss()
 
     def dismiss(self) -> None:
-        """Send them nothing more."""
+        """Send them nothing more, and have them forget the study."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+            with contextlib.suppress(Exception):  # of a scheduler that is gone
+                self._client.unregister_worker_plugin(self._name)
 
     @property
     def pool(self) -> Pool | None:

@@ -85,7 +85,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 
 def done(task: Task) -> str:
-    asked = json.loads(task.given[0])
+    asked = json.loads(task.given[1])
     return lines.line(judge(SPACE, asked["number"], SPACE.dense())).decode()
 
 
@@ -97,7 +97,7 @@ def cluster() -> Cluster:
 @pytest.fixture
 def made(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
     monkeypatch.setattr(pool, "BEAT", 0.01)
-    made = Pool(cluster, lambda policy: {"macs": 7.0}, ("", "{}"))
+    made = Pool(cluster, lambda policy: {"macs": 7.0}, ("name", "", "{}"))
     made.start()
     yield made
     made.shutdown()
@@ -124,7 +124,7 @@ def test_a_policy_whose_worker_dies_is_sent_once_more_and_then_has_failed(made: 
     unlucky, lucky = ask(made, 2)
     wait_for(lambda: len(cluster.under_way()) == 2)
     for _ in range(2):
-        task = next(t for t in cluster.under_way() if json.loads(t.given[0])["number"] == 0)
+        task = next(t for t in cluster.under_way() if json.loads(t.given[1])["number"] == 0)
         cluster.there.discard(task.worker)
         cluster.there.add(f"{task.worker}-again")  # as a nanny starts another
         wait_for(lambda task=task: task.status != "pending")  # type: ignore[misc]
