@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _add_latency(commands)
     _add_report(commands)
     _add_apply(commands)
+    _add_worker(commands)
     _add_plugins(commands)
     return made
 
@@ -134,6 +135,19 @@ def _add_apply(commands: Any) -> None:
         help="where the network is written (default: %(default)s)",
     )
     _trust_argument(command)
+
+
+def _add_worker(commands: Any) -> None:
+    command = _command(
+        commands, "worker", "say whether this machine, or a cluster's workers, can evaluate for a search"
+    )
+    _space_arguments(command)
+    command.add_argument(
+        "--check", action="store_true", required=True, help="build the study, evaluate one policy, and show the facts"
+    )
+    command.add_argument(
+        "--cluster", metavar="ADDRESS", help="ask every worker of this cluster, in place of this machine"
+    )
 
 
 def _add_plugins(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command line: search, resume, check, latency, report, apply, plugins. The only file that prints.
+"""The command line: search, resume, check, latency, report, apply, worker, plugins. The only file that prints.
 
 What a person got wrong is one line on stderr and exit status 2; what stops it (Ctrl-C, SIGTERM, SIGHUP) is one line
 with the command that goes on, and 128 + the signal's number.
@@ -244,7 +244,18 @@ def _show_report(directory: Path, as_json: bool) -> None:
     print(f"\n{directory}/\n  " + "\n  ".join(files))
 
 
-# plugins
+# worker and plugins
+
+
+def _worker(asked: argparse.Namespace) -> None:
+    from autoprune.command import worker
+
+    found = worker.facts(_study(asked))
+    if asked.json:
+        _print_json({"workers": found})
+        return
+    _print_table(worker.HEAD, worker.rows(found))
+    print("\n".join(["", *worker.remarks(found)]))
 
 
 def _plugins(asked: argparse.Namespace) -> None:
@@ -324,5 +335,6 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "latency": _latency,
     "report": _report,
     "apply": _apply,
+    "worker": _worker,
     "plugins": _plugins,
 }

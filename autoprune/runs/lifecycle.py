@@ -114,7 +114,7 @@ def begin(built: Study, root: Path, crew: Crew | None = None) -> Run:
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    found = {**facts_of(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
     if crew:
         found |= crew.facts()
         crew.equip(built, found)
@@ -198,7 +198,7 @@ def _as_written(before: Any, now: Any) -> Any:
     return now
 
 
-def _machine(built: Study) -> dict[str, Any]:
+def facts_of(built: Study) -> dict[str, Any]:
     """What a resumed run goes on with, and what a reader wants to know."""
     versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
     return {

@@ -61,7 +61,7 @@ class Pool(Executor):
     """
 
     def __init__(
-        self, client: Client, priced: Callable[[Policy], Mapping[str, float]], supply: tuple[str, str]
+        self, client: Client, priced: Callable[[Policy], Mapping[str, float]], supply: tuple[str, str, str]
     ) -> None:
         self._client, self._priced, self._supply = client, priced, supply
         self._desks: dict[str, Desk] = {}

@@ -51,9 +51,10 @@ class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
 
 def ready(name: str, folder: str, hashes: str) -> str:
-    """Build the study called `name` and take up weights; returns as JSON what this worker is, or under "error" why it cannot work.
+    """Build the study called `name` and take up weights; returns as JSON what this worker is.
 
-    `hashes` is a JSON object, the sha256 of each file of trained weights in `folder`.
+    Under "error" it says why it cannot work, if so. `hashes` is a JSON object, the sha256 of each file of trained
+    weights in `folder`.
     """
     facts: dict[str, Any] = {"pid": os.getpid(), "host": platform.node(), **versions(), "daemonic": _daemonic()}
     try:

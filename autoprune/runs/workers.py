@@ -7,10 +7,12 @@ is imported.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import logging
 import os
+import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -83,28 +85,45 @@ class Crew:
 
         Raises ConfigError naming the first worker that cannot. Workers that come later are asked to when they come.
         """
-        from autoprune.runs import remote
         from autoprune.runs.pool import Pool
 
         weights = _weights(study, folder)
         if self._pool is None or weights:
             self.dismiss()
-            said = self._text(study, facts, remote.versions())
-            with _told("its workers cannot be told the study"):
-                self._client.register_plugin(remote.Evaluates(self._name, said), name=self._name)
-            addresses = _addresses(self._client)
             supply = self._name, str(folder or ""), json.dumps(weights)
-            asked = {a: self._client.submit(remote.ready, *supply, workers=[a], pure=False) for a in addresses}
-            watch(f"{len(addresses)} workers build the study", 0, 1)
-            for address, answer in asked.items():
-                with _told(f"worker {address} cannot evaluate"):
-                    facts_there = json.loads(answer.result())
-                if error := facts_there.get("error"):
-                    raise ConfigError(f"worker {address} on {facts_there['host']} cannot run this study: {error}")
+            self._ask(study, facts, supply, watch)
             costs = study.costs.items()
             self._pool = Pool(self._client, lambda policy: {n: float(c.predict(policy)) for n, c in costs}, supply)
             self._pool.start()
         return self._pool
+
+    def inspected(self, study: Study, facts: Facts) -> list[dict[str, Any]]:
+        """What each worker is, once it has built `study`, of which these `facts` were found.
+
+        Raises ConfigError naming the first that cannot.
+        """
+        try:
+            return self._ask(study, {**facts, **self.facts()}, (self._name, "", "{}"), silent)
+        finally:
+            self._forget()
+
+    def _ask(self, study: Study, facts: Facts, supply: tuple[str, str, str], watch: Watch) -> list[dict[str, Any]]:
+        """Have every worker build the study; what each says of itself."""
+        from autoprune.runs import remote
+
+        said = self._text(study, facts, remote.versions())
+        with _told("its workers cannot be told the study"):
+            self._client.register_plugin(remote.Evaluates(self._name, said), name=self._name)
+        addresses = _addresses(self._client)
+        asked = {a: self._client.submit(remote.ready, *supply, workers=[a], pure=False) for a in addresses}
+        watch(f"{len(addresses)} workers build the study", 0, 1)
+        found = list[dict[str, Any]]()
+        for address, answer in asked.items():
+            with _told(f"worker {address} cannot evaluate"):
+                found.append({"worker": address, **json.loads(answer.result())})
+            if error := found[-1].get("error"):
+                raise ConfigError(f"worker {address} on {found[-1]['host']} cannot run this study: {error}")
+        return found
 
     @contextlib.contextmanager
     def searching(self, study: Study, run: Run, watch: Watch = silent) -> Iterator[Executor]:
@@ -121,8 +140,11 @@ class Crew:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-            with contextlib.suppress(Exception):  # of a scheduler that is gone
-                self._client.unregister_worker_plugin(self._name)
+            self._forget()
+
+    def _forget(self) -> None:
+        with contextlib.suppress(Exception):  # of a scheduler that is gone
+            self._client.unregister_worker_plugin(self._name)
 
     @property
     def pool(self) -> Pool | None:
@@ -137,6 +159,16 @@ class Crew:
         threads = Terms.of(facts).threads or 1
         known = {"config": study.config.plain(), "facts": dict(facts), "allowed": allowed, "threads": threads}
         return json.dumps({**known, "versions": dict(versions)})
+
+
+def inspected(study: Study) -> list[dict[str, Any]]:
+    """What this process is as a worker, in which `study` was built, and one policy evaluated. Raises ConfigError."""
+    study.attempt(0, study.space.dense())
+    here = {"pid": os.getpid(), "host": platform.node(), "python": platform.python_version()}
+    versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
+    return [
+        {"worker": "here", **here, **versions, "threads": torch.get_num_threads(), "device": study.config.search.device}
+    ]
 
 
 @contextlib.contextmanager
