@@ -102,7 +102,7 @@ def _built(sent: dict[str, Any]) -> Study:
             if there is None:
                 what = "was not allowed by the search"
             raise ConfigError(f"the {code.kind} {code.address!r} {what}; the same file in the same place is needed")
-    return study.build(asked, found=sent["facts"])
+    return study.build(asked, found=sent["facts"], measures=False)
 
 
 def _take_up(study: Study, folder: Path, hashes: dict[str, str]) -> None:
