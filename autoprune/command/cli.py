@@ -98,7 +98,7 @@ def _complete(built: Study, opened: Run, crew: Crew | None, asked: argparse.Name
     for limit in built.budget.limits:
         print(limit.sentence(), file=sys.stderr)
     try:
-        with Progress(built, opened) as shown:
+        with Progress(built, opened, crew) as shown:
             watch, stage = asked.stops.between(shown.trial), asked.stops.between(shown.stage)
             lifecycle.complete(built, opened, crew, watch=watch, stage=stage, again=again)
     except KeyboardInterrupt as stopped:

@@ -13,6 +13,7 @@ from autoprune.protocols import SavesTime, Trains
 from autoprune.report import words
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
+from autoprune.runs.workers import Crew
 from autoprune.values.trial import FIRST, Tally, Trial
 
 if TYPE_CHECKING:
@@ -126,9 +127,10 @@ def _begun(stage: str, total: int, done: int) -> Shown:
 class Progress:
     """One bar for the search, then one for each stage of the work after it."""
 
-    def __init__(self, study: Study, run: Run) -> None:
-        self._study = study
-        self._before = len(run)
+    def __init__(self, study: Study, run: Run, crew: Crew | None = None) -> None:
+        self._study, self._crew, self._begun = study, crew, time.monotonic()
+        self._before = self._told = len(run)
+        self._failed = sum(bool(trial.error) for trial in run)
         self._all, self._new = Tally.of(run), Tally()  # trials; those of them that this process made
         self._best = max((t.reward for t in run if t.reward is not None), default=None)
         self._cost = next(iter((*study.config.budget, *study.costs)))
@@ -151,12 +153,13 @@ class Progress:
         """Show one more trial."""
         self._all.add(trial)
         self._new.add(trial)
+        self._told, self._failed = self._told + 1, self._failed + bool(trial.error)
         if trial.reward is not None and (self._best is None or trial.reward > self._best):
             self._best = trial.reward
-        bar = self._bars.show("trial", self._study.config.search.trials, trial.number)
+        bar = self._bars.show("trial", self._study.config.search.trials, self._told - 1)
         bar.set_postfix_str(self._facts(trial), refresh=False)
-        bar.update(trial.number + 1 - bar.n)
-        if not self._warned and (same := self._all.same) is not None and trial.number + 1 >= FIRST:
+        bar.update(self._told - bar.n)
+        if not self._warned and (same := self._all.same) is not None and self._told >= FIRST:
             self._warned = True
             tqdm.write(words.all_alike(self._study.task.judge, same), file=sys.stderr)
 
@@ -164,8 +167,19 @@ class Progress:
         """Show how far the work called `what` has come."""
         self._bars.stage(what, done, of)
 
+    def _pace(self, trial: Trial) -> str:
+        """How fast it goes; with workers, too, who works, how many trials failed, and how long it may still take."""
+        if self._crew is None or (pool := self._crew.pool) is None:
+            return f", {words.rate(self._new.pace)}" if self._new.pace else ""
+        done, spent = self._told - self._before, time.monotonic() - self._begun
+        left = words.duration(spent / done * (self._study.config.search.trials - self._told))
+        return (
+            f", {words.rate(done / spent)}, {pool.busy} under way, {self._failed} failed, "
+            f"{pool.staff} workers alive, {left} left"
+        )
+
     def _facts(self, trial: Trial) -> str:
-        shown = f", {words.rate(self._new.pace)}" if self._new.pace else ""
+        shown = self._pace(trial)
         best = self._best
         if best is None or trial.metric is None:
             return f"failed: {trial.error}{shown}"

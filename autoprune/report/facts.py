@@ -18,6 +18,7 @@ import pydantic
 from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
+from autoprune.report.staff import Staff
 from autoprune.values.trial import front
 
 FACTS = "report.json"
@@ -166,6 +167,7 @@ class Report:
         trials: of the search; of very many not all, see `left_out`.
         random_trials: what the random baseline was chosen from; of very many not all.
         left_out: how many trials are not listed here.
+        staff: who evaluated; None where the search did.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -207,6 +209,7 @@ class Report:
     in_percent: bool = False
     traded: str = ""
     left_out: LeftOut = LeftOut()
+    staff: Staff | None = None
     schema_version: int = field(default=SCHEMA)
 
     @property

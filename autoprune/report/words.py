@@ -6,6 +6,7 @@ import math
 
 from autoprune.metrics import Judge
 from autoprune.report.facts import Agreement, Report, Role
+from autoprune.report.staff import Staff
 
 FINETUNE = "The finetune "  # how notes begin that the summary shows, too
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
@@ -51,7 +52,16 @@ def remarks(r: Report, run: str = "RUN") -> list[str]:
     said += [f"{begun(x.said)}; {x.verdict}." for x in r.limits if x.about and x.said]
     said += [f"{searched(r)}."] if r.scored else []
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
+    said += [f"{staffed(r.staff)}."] if r.staff else []
     return [*said, _front(r, run)] if r.trades(r.headline_cost) else said
+
+
+def staffed(staff: Staff) -> str:
+    """Who evaluated, and how their time went."""
+    told = "in the order of their asks" if staff.order == "asked" else "as they came"
+    ahead = f"{staff.window} policies under way at most, told {told}"
+    shares = f"they had a policy in {staff.utilisation:.1%} of their time, and evaluated in {staff.efficiency:.1%}"
+    return f"{counted(staff.workers, 'worker')} evaluated ({ahead}): {shares}"
 
 
 def searched(r: Report) -> str:
