@@ -30,6 +30,7 @@ BEAT = 0.5  # seconds between two looks at who is there
 _RUNNING = ("running", "paused")
 
 
+Work = Callable[..., str]  # what a worker is asked to do, and answers
 Distant = Any  # a future of Dask's, which has no types
 
 
@@ -57,12 +58,18 @@ class Desk:
 class Pool(Executor):
     """Attempts by workers of a cluster. One thread of its own sends and hears.
 
-    `priced` is what a policy costs; `supply` is what `remote.ready` is told: the study's name, and where weights lie.
+    `priced` is what a policy costs; `supply` is what `remote.ready` is told: the study's name, and where weights lie;
+    `work` is what workers do to get ready, and to evaluate.
     """
 
     def __init__(
-        self, client: Client, priced: Callable[[Policy], Mapping[str, float]], supply: tuple[str, str, str]
+        self,
+        client: Client,
+        priced: Callable[[Policy], Mapping[str, float]],
+        supply: tuple[str, str, str],
+        work: tuple[Work, Work] = (remote.ready, remote.attempted),
     ) -> None:
+        self._ready, self._attempted = work
         self._client, self._priced, self._supply = client, priced, supply
         self._desks: dict[str, Desk] = {}
         self._refused: dict[str, str] = {}
@@ -148,7 +155,7 @@ class Pool(Executor):
 
     def _greet(self, address: str) -> None:
         desk = self._desks[address] = Desk()
-        answer = self._distance(remote.ready, *self._supply, worker=address)
+        answer = self._distance(self._ready, *self._supply, worker=address)
         answer.add_done_callback(lambda done: self._events.put(lambda: self._greeted(address, desk, done)))
 
     def _greeted(self, address: str, desk: Desk, answer: Distant) -> None:
@@ -174,10 +181,10 @@ class Pool(Executor):
                 job = desk.job = self._backlog.popleft()
                 job.worker, job.sent, job.attempts = address, time.monotonic(), job.attempts + 1
                 text = json.dumps({"number": job.number, "levels": job.policy.levels})
-                answer = self._distant[job] = self._distance(remote.attempted, self._supply[0], text, worker=address)
+                answer = self._distant[job] = self._distance(self._attempted, self._supply[0], text, worker=address)
                 answer.add_done_callback(lambda done, job=job: self._events.put(lambda: self._answered(job, done)))
 
-    def _distance(self, work: Callable[..., str], *given: str, worker: str) -> Distant:
+    def _distance(self, work: Work, *given: str, worker: str) -> Distant:
         """`work` at a worker, which nobody else is to do, and nobody else repeats."""
         there = {"workers": [worker], "allow_other_workers": False, "pure": False, "retries": 0}
         return self._client.submit(work, *given, **there)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 KEY = "workers"  # in a run's facts
 PATIENCE = 10  # seconds for a scheduler to answer, and for its first worker
+_UNSEEN = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # without, there is a web server for everybody
 STARTING = 120  # for processes on this machine
 
 
@@ -218,10 +219,12 @@ def _local(asked: Workers) -> Iterator[Client]:
         with _told(f"{asked.local} workers cannot be started here"):
             cluster = opened.enter_context(
                 LocalCluster(
-                    n_workers=asked.local, threads_per_worker=1, processes=True, host="127.0.0.1",
-                    dashboard_address=None, memory_limit=0, silence_logs=logging.CRITICAL,
+                    n_workers=0, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+                    memory_limit=0, silence_logs=logging.CRITICAL, scheduler_kwargs=_UNSEEN,
                 )
             )  # fmt: skip
+            cluster.new_spec["options"] |= _UNSEEN
+            cluster.scale(asked.local)
             client = opened.enter_context(Client(cluster, timeout=PATIENCE))
             client.wait_for_workers(asked.local, timeout=STARTING)
         yield client

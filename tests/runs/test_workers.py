@@ -211,6 +211,16 @@ class TestRealClusters:
             assert status == 0, said
         assert clusters.told(tmp_path / "killed") == clusters.told(tmp_path / "calm")
 
+    def test_local_workers_are_reached_by_the_loopback_alone(self) -> None:
+        """Without a dashboard Dask still has a web server, on all interfaces."""
+        import psutil
+
+        with workers.hired(Workers(local=1)):
+            here = psutil.Process()
+            sockets = [c for process in (here, *here.children(recursive=True)) for c in process.net_connections("inet")]
+            listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+            assert listening == {"127.0.0.1"}
+
     def test_workers_that_die_cost_no_trial(self, tmp_path: Path) -> None:
         file = clusters.space(tmp_path, trials=24, order="finished")
         with clusters.started(tmp_path) as cluster:
