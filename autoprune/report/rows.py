@@ -105,7 +105,7 @@ def layers(of: Layers) -> list[LayerRow]:
 
 
 def interval(r: Report, other: str) -> str:
-    """How surely what is delivered is better or worse than `other` on the test split, in words; "" where that is not known."""
+    """How surely what is delivered is better or worse than `other` on test, in words; "" where that is not known."""
     found = next((one for one in r.detail.intervals if one.other == other), None)
     return "" if found is None else f"{found.level:.0%} interval {ends(r, found)}"
 
