@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
 
-_OVER = {"trials": "search.trials", "seed": "search.seed", "device": "search.device", "target": "target"}
+_OVER = {
+    "trials": "search.trials",
+    "time": "search.time",
+    "seed": "search.seed",
+    "device": "search.device",
+    "target": "target",
+}
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -80,7 +86,7 @@ def _resume(asked: argparse.Namespace) -> None:
     from autoprune.runs import lifecycle
 
     with Bars() as bars:
-        given = {"trials": asked.trials, "trust": asked.trust, "lr": asked.lr}
+        given = {"trials": asked.trials, "time": asked.time, "trust": asked.trust, "lr": asked.lr}
         built, opened = lifecycle.reopen(asked.directory, watch=bars.stage, **given)
     with opened:
         _complete(built, opened, asked, again=asked.lr > 0)

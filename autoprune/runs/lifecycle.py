@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
 from autoprune.report.facts import Report
-from autoprune.runs import firsts, journal, loop, machine, study
+from autoprune.runs import firsts, journal, loop, machine, rungs, study
+from autoprune.runs.course import Ladder, Straight
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
@@ -37,7 +39,7 @@ class Result:
     """What came out of a search.
 
     Attributes:
-        policy: the best one found.
+        policy: the best one found, or a baseline's where that was better on the holdout after the finetune.
         model: the network pruned by it and finetuned.
         report: what `report.json` holds.
         directory: of the run; everything lies there.
@@ -55,6 +57,7 @@ def search(
     controller: str | Mapping[str, Any] = "",
     trials: int | None = None,
     seed: int | None = None,
+    time: str | float | None = None,
     out: str | Path = RUNS,
     **tables: Any,
 ) -> Result:
@@ -66,6 +69,7 @@ def search(
         controller: its name, or a table such as {"use": "evolution", ...} with its settings.
         trials: policies to evaluate.
         seed: of everything random.
+        time: how long to search, in seconds or as "10m", in place of `trials`.
         out: the folder in which the run makes its own.
         tables: further tables of a search space, such as finetune={"epochs": 2}.
     """
@@ -74,7 +78,8 @@ def search(
         over["budget"] = dict(budget)
     if controller:
         over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    over |= {f"search.{key}": value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
+    said = {"trials": trials, "seed": seed, "time": time}
+    over |= {f"search.{key}": value for key, value in said.items() if value is not None}
     given = task if isinstance(task, Task) else None
     if given:
         asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
@@ -89,17 +94,20 @@ def resume(
     directory: str | Path,
     *,
     trials: int = 0,
+    time: str | float = 0.0,
     task: Task | None = None,
     trust: Sequence[str] = (),
     lr: float = 0.0,
 ) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
 
+    `time` is how long is searched in all, in seconds or as "10m", of a run that was begun with one.
+
     With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
     the run was begun by this user.
     """
-    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust, lr=lr)
+    built, opened = reopen(Path(directory), trials=trials, time=time, task=task, trust=trust, lr=lr)
     with opened:
         return complete(built, opened, again=lr > 0)
 
@@ -111,7 +119,7 @@ def begin(built: Study, root: Path) -> Run:
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    found = {**_machine(built), **firsts.found(built), **rungs.planned(built)}
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
@@ -119,6 +127,7 @@ def reopen(
     directory: Path,
     *,
     trials: int = 0,
+    time: str | float = 0.0,
     task: Task | None = None,
     watch: Watch = silent,
     trust: Sequence[str] = (),
@@ -131,8 +140,10 @@ def reopen(
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
         raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
-    over = {"search.trials": trials} if trials else {}
     written = journal.stored(directory, "config.json")
+    if time and not written.get("search", {}).get("time"):
+        raise ConfigError(f"time = {time!r}: {directory} was begun with so many trials; --trials N goes on with it")
+    over = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
     asked = restored(written, source, over, trust=trust)
     found = machine.read(directory)
     if "threads" in found:
@@ -156,21 +167,17 @@ def complete(
 
     `watch` sees every trial; `stage` hears how far the work before and after the search has come.
     """
-    if again or len(opened) < built.config.search.trials or finished(opened) is None:
+    if again or finished(opened) is None:
         built.prepare(opened.directory, stage)
-    attempt = loop.remembering(built.attempt, opened)
-    loop.search(
-        built.controller(),
-        attempt,
-        opened,
-        trials=built.config.search.trials,
-        watch=watch,
-        first=firsts.known(opened.machine),
-    )
+    first, steps = firsts.known(opened.machine), rungs.known(opened.machine)
+    judged = [loop.remembering(each, opened, rung) for rung, each in enumerate(rungs.attempts(built, steps))]
+    course = Ladder(steps, built.controller, first, stage) if steps[1:] else Straight(built.controller(), first)
+    asked = built.config.search
+    seconds = asked.time - opened.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf
+    loop.follow(course, judged, opened, trials=asked.trials, seconds=seconds, watch=watch)
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
-    best = opened.trials[report.best]
-    return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
+    return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
 
 
 def _as_written(before: Any, now: Any) -> Any:
