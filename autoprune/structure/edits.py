@@ -47,7 +47,8 @@ class Resize:
 
     Attributes:
         module: qualified name of the module; "" is the network itself.
-        attribute: the name of the number.
+        attribute: the name of the number; "config.heads" is `heads` of its config, which modules share: it falls where
+            they all agree.
         each: by how much it falls with each unit that leaves.
         tensor, dim: where it is seen which units leave; a slice of the same choice.
         index: shape (units,), a position of each unit there.

@@ -24,6 +24,7 @@ from autoprune.copies import computed
 from autoprune.structure import recurrent, weights
 from autoprune.structure.attention import prunable, widths
 from autoprune.structure.edits import Resize, Slice
+from autoprune.structure.heads import CONFIG
 from autoprune.values.space import Policy
 
 Units = NDArray[np.int64]
@@ -102,20 +103,26 @@ def slices(
     weights.refresh(pruned)
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
-    for (name, attribute), fall in _falls(resizes, stay).items():
-        dense = getattr(model.get_submodule(name), attribute)
-        setattr(pruned.get_submodule(name), attribute, dense - fall)
+    _resize(pruned, model, resizes, stay)
     return pruned
 
 
-def _falls(resizes: Sequence[Resize], stay: Stay) -> dict[tuple[str, str], int]:
-    """By how much each number falls, by module and attribute; without those that stay as they are."""
+def _resize(pruned: nn.Module, model: nn.Module, resizes: Sequence[Resize], stay: Stay) -> None:
+    """Let the numbers of `pruned` fall from what they are in `model`; one of a config, if all say the same of it."""
     falls: dict[tuple[str, str], int] = {}
     for one in resizes:
-        if (mask := stay.get(one.tensor, {}).get(one.dim)) is not None:
-            at = (one.module, one.attribute)
-            falls[at] = falls.get(at, 0) + one.each * int((~mask[one.index]).sum())
-    return falls
+        mask, at = stay.get(one.tensor, {}).get(one.dim), (one.module, one.attribute)
+        falls[at] = falls.get(at, 0) + (0 if mask is None else one.each * int((~mask[one.index]).sum()))
+    shared: dict[tuple[int, str], set[int]] = {}
+    for (name, attribute), fall in falls.items():
+        _, config, word = attribute.rpartition(f"{CONFIG}.")
+        dense, new = model.get_submodule(name), pruned.get_submodule(name)
+        if config:
+            said = shared.setdefault((id(new.config), word), set())
+            said.add(fall)
+            vars(new.config)[word] = vars(dense.config)[word] - (fall if len(said) == 1 else 0)
+        elif fall:
+            setattr(new, word, getattr(dense, word) - fall)
 
 
 def staying(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units]) -> Stay:
