@@ -20,7 +20,7 @@ from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
 from autoprune.report.detail import Detail
-from autoprune.report.parts import (
+from autoprune.report.rows import (
     Agreement as Agreement,
     ChoiceFacts as ChoiceFacts,
     FrozenFacts as FrozenFacts,
