@@ -33,6 +33,7 @@ def search(
     controller: str | Mapping[str, Any] = "",
     trials: int | None = None,
     seed: int | None = None,
+    time: str | float | None = None,
     out: str | Path = RUNS,
     *,
     data: object = None,
@@ -48,6 +49,7 @@ def search(
         controller: its name, or a table such as {"use": "evolution", ...} with its settings.
         trials: policies to evaluate.
         seed: of everything random.
+        time: how long to search, in seconds or as "10m", in place of `trials`.
         out: the folder in which the run makes its own.
         data: of a network, what it is judged and finetuned on: a list of batches (inputs, targets), or a mapping of
             "train", "holdout" and "test"; see `autoprune.batches.task_of`.
@@ -69,7 +71,8 @@ def search(
         over["budget"] = dict(budget)
     if controller:
         over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    over |= {f"search.{key}": value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
+    said = {"trials": trials, "seed": seed, "time": time}
+    over |= {f"search.{key}": value for key, value in said.items() if value is not None}
     given = task if isinstance(task, Task) else None
     if given:
         asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
@@ -86,6 +89,7 @@ def resume(
     directory: str | Path,
     *,
     trials: int = 0,
+    time: str | float = 0.0,
     task: Task | None = None,
     trust: Sequence[str] = (),
     lr: float = 0.0,
@@ -93,12 +97,13 @@ def resume(
 ) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
 
+    `time` is how long is searched in all, in seconds or as "10m", of a run that was begun with one.
     With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
     the run was begun by this user. `progress` as of `search`.
     """
     with _bars(progress) as bars:
-        given: dict[str, Any] = {"trials": trials, "task": task, "trust": trust, "lr": lr}
+        given: dict[str, Any] = {"trials": trials, "time": time, "task": task, "trust": trust, "lr": lr}
         built, opened = lifecycle.reopen(Path(directory), watch=bars.stage, **given)
         with opened, Progress(built, opened, bars) as shown:
             return lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage, again=lr > 0)

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, WithJsonSchema
 
 from autoprune import bounded, plugins
 from autoprune.errors import ConfigError, begun_small, dotted, first_fault, one_line, reason
+from autoprune.search_config import Ladder as Ladder, Search as Search
 from autoprune.space_config import AUTO as AUTO, GroupRule as GroupRule, Space as Space, Table as Table
 from autoprune.train import Recipe
 from autoprune.values import budget
@@ -31,11 +32,9 @@ from autoprune.values.ranges import (
     LearningRate,
     Norm,
     Range,
-    Seed,
     Share,
     ShareBelow,
     Temperature,
-    Trials,
 )
 from autoprune.values.space import Choice
 
@@ -78,27 +77,6 @@ class Use(Table):
     def settings(self) -> dict[str, Any]:
         """The whole table, "use" included, as `plugins.build` takes it."""
         return {"use": self.use, **(self.model_extra or {})}
-
-
-class Search(Table):
-    """How long is searched, and from which seed.
-
-    Attributes:
-        trials: policies that are evaluated.
-        seed: of everything random.
-        first: what is asked before the controller asks: "rankings" are the uniform policy and what rankings of the
-            network's units give under the budget; "none" is nothing; "auto" is "rankings", but for controllers that
-            are a rule, chance, or a method as it was published.
-        device: where the networks run.
-        precision: of scores; training is in bf16 unless it is "fp32". "auto": what the processor, the network's
-            outputs and how fast this machine once was say (docs/evaluators.md).
-    """
-
-    trials: Trials = 60
-    seed: Seed = 0
-    first: Literal["auto", "rankings", "none"] = "auto"
-    device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
 
 
 class Finetune(Table):
@@ -157,11 +135,13 @@ class Report(Table):
             at least 5.
         sensitivity: of at most so many choices the report says what each costs when it alone is cut to half; 0 for
             none. Only where scores are fast.
+        rules: whether rules of thumb and rankings are scored, too, the best of which is the baseline "rule".
     """
 
     random_trials: Annotated[int, Range(0, 1_000_000)] = 0
     fidelity: Annotated[int, Range(0, 10_000), AfterValidator(_none_or_enough)] = 20
     sensitivity: Annotated[int, Range(0, 10_000)] = 40
+    rules: bool = True
 
 
 class Config(Table):
@@ -185,6 +165,7 @@ class Config(Table):
     target: Use = Use(use="onnxruntime")
     controller: Use = Use(use="evolution")
     search: Search = Search()
+    ladder: Ladder = Ladder()
     finetune: Finetune = Finetune()
     report: Report = Report()
 
@@ -279,7 +260,7 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
     """The first fault in one line: where, the value, and what would be right."""
     faults = wrong.errors()
     fault = faults[0]
-    place = tuple(part for part in fault["loc"] if part not in _TYPES)  # pydantic adds those that it tried
+    place = tuple(part for part in fault["loc"] if part not in _TYPES and "[" not in str(part))  # that it tried
     if not place:
         return "it nests too deep" if "recursion" in str(fault["msg"]) else str(fault["msg"])
     where = dotted(place)

@@ -55,6 +55,7 @@ def _add_search(commands: Any) -> None:
     command.add_argument(
         "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
     )
+    command.add_argument("--time", metavar="SPAN", help="search for so long, such as 90s, 10m or 1h, in place of that")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     command.add_argument(
         "--epochs", type=_passes, metavar="E", help="of the finetune in the end, in place of the file's; 0 for none"
@@ -66,6 +67,9 @@ def _add_resume(commands: Any) -> None:
     command = _command(commands, "resume", "go on with a run as if it had never stopped")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
     command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
+    command.add_argument(
+        "--time", default="", metavar="SPAN", help="go on until so much was searched in all, such as 10m"
+    )
     command.add_argument(
         "--lr",
         type=_rate,

@@ -98,7 +98,7 @@ def _resume(asked: argparse.Namespace) -> None:
     from autoprune.runs import lifecycle
 
     with bars(asked) as shown:
-        given = {"trials": asked.trials, "trust": asked.trust, "lr": asked.lr}
+        given = {"trials": asked.trials, "time": asked.time, "trust": asked.trust, "lr": asked.lr}
         built, opened = lifecycle.reopen(asked.directory, watch=shown.stage, **given)
     with opened:
         _complete(built, opened, asked, again=asked.lr > 0)

@@ -54,6 +54,7 @@ class Events:
         self.tell(
             "trial",
             number=trial.number,
+            rung=trial.rung,
             levels=trial.policy.levels,
             metric=trial.metric,
             reward=trial.reward,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from autoprune.command.events import Events
 from autoprune.protocols import SavesTime, Trains
 from autoprune.report import words
-from autoprune.runs.journal import Run
+from autoprune.runs.journal import Run, rank
 from autoprune.runs.study import Study
 from autoprune.values.trial import FIRST, Tally, Trial
 
@@ -188,10 +189,11 @@ class Progress:
         self._study = study
         self._before = len(run)
         self._all, self._new = Tally.of(run), Tally()  # trials; those of them that this process made
-        self._best = max((t.reward for t in run if t.reward is not None), default=None)
+        self._best = max((t for t in run if t.reward is not None), key=rank, default=None)
         self._cost = next(iter((*study.config.budget, *study.costs)))
         self._bars = bars or Bars()
         self._warned = False
+        self._said = ""
 
     def __enter__(self) -> Self:
         self._ear = _Ear(self._bars)
@@ -201,7 +203,7 @@ class Progress:
         if isinstance(self._study.evaluator, SavesTime):
             self._bars.stage("the first trial, and what is prepared once for all of them", 0, 1)
         else:
-            self._bars.show("trial", self._study.config.search.trials, self._before)
+            self._searching(self._before)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
@@ -212,11 +214,10 @@ class Progress:
         """Show one more trial."""
         self._all.add(trial)
         self._new.add(trial)
-        if trial.reward is not None and (self._best is None or trial.reward > self._best):
-            self._best = trial.reward
-        bar = self._bars.show("trial", self._study.config.search.trials, trial.number)
-        bar.set_postfix_str(self._facts(trial), refresh=False)
-        bar.update(trial.number + 1 - bar.n)
+        if trial.reward is not None and (self._best is None or rank(trial) > rank(self._best)):
+            self._best = trial
+        self._said = self._facts(trial)
+        self._searching(trial.number + 1)
         self._bars.events.trial(trial)
         if not self._warned and (same := self._all.same) is not None and trial.number + 1 >= FIRST:
             self._warned = True
@@ -226,11 +227,26 @@ class Progress:
         """Show how far the work called `what` has come."""
         self._bars.stage(what, done, of)
 
+    def _searching(self, done: int) -> None:
+        """Show that so many trials are done; where the time is set, how much of it is spent."""
+        asked = self._study.config.search
+        if asked.time:
+            of = math.ceil(asked.time)
+            bar, reached = self._bars.show("searching, seconds", of, 0), min(of, round(self._all.seconds))
+        else:
+            bar, reached = self._bars.show("trial", asked.trials, self._before), done
+        bar.set_postfix_str(self._said, refresh=False)
+        bar.update(reached - bar.n)
+
     def _facts(self, trial: Trial) -> str:
         shown = f", {words.rate(self._new.pace)}" if self._new.pace else ""
-        best = self._best
+        best = self._best.reward if self._best else None
         if best is None or trial.metric is None:
             return f"failed: {trial.error}{shown}"
+        if self._study.config.search.time:
+            shown = f", trial {trial.number}{shown}"
+        if trial.rung:
+            shown = f", rung {trial.rung}{shown}"
         judge = self._study.task.judge
         share = trial.costs[self._cost] / self._study.dense[self._cost]
         metric = f"{judge.name} {words.number(judge.known(trial.metric), percent=judge.percent)}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OVER = {
     "trials": "search.trials",
+    "time": "search.time",
     "seed": "search.seed",
     "device": "search.device",
     "target": "target",

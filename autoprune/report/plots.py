@@ -22,17 +22,18 @@ from autoprune.report.facts import Report, TrialFacts
 from autoprune.report.words import counts, heading, metric, used
 
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
-OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
+OURS, UNIFORM, RANDOM, DENSE, TRIAL, RULE = "#060606", "#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b"
 GOOD, BAD = "#000101", "#000202"
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", TRACK: "--track", PAPER: "--paper",
     OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial",
-    GOOD: "--good", BAD: "--bad",
+    RULE: "--rule", GOOD: "--good", BAD: "--bad",
 }  # fmt: skip
 MARKERS = {
     "dense": (DENSE, "*", 150),
     "ours": (OURS, "o", 75),
     "uniform": (UNIFORM, "s", 52),
+    "rule": (RULE, "^", 58),
     "random": (RANDOM, "D", 48),
 }
 DPI = 72  # of an SVG: what is laid out is where it is drawn
@@ -54,24 +55,22 @@ def progress(report: Report) -> str:
         axes = figure.add_subplot()
         direct = report.plugins.get("reward") == "metric"
         scale = _scale(report) * report.sign if direct else 1  # rewards are better when higher; metrics may not be
-        done = [t for t in report.trials if t.reward is not None]
+        done = [t for t in report.alike if t.reward is not None]
         numbers = [t.number for t in done]
         rewards = [scale * (t.reward or 0.0) for t in done]
         axes.scatter(numbers, rewards, s=16, color=TRIAL, linewidths=0, label="trial", zorder=2)
         if len(report.random_trials) > 1:
             _staircase(axes, report.random_trials, scale, RANDOM, "random, best so far", dashed=True)
-        _staircase(axes, report.trials, scale, OURS, f"{used(report, 'controller')}, best so far")
+        _staircase(axes, report.alike, scale, OURS, f"{used(report, 'controller')}, best so far")
         _mark_failed(axes, report.trials)
+        style: Any = {"color": OURS, "edgecolors": PAPER, "zorder": 5}
         best = next(t for t in report.trials if t.number == report.best)
-        axes.scatter(
-            [best.number],
-            [scale * (best.reward or 0.0)],
-            s=75,
-            color=OURS,
-            edgecolors=PAPER,
-            linewidths=1.4,
-            zorder=5,
-        )
+        axes.scatter([best.number], [scale * (best.reward or 0.0)], s=75, linewidths=1.4, **style)
+        higher = [t for t in report.trials if t.reward is not None and t not in done]
+        if higher:
+            rewards += [scale * (t.reward or 0.0) for t in higher]
+            places = [t.number for t in higher], [scale * (t.reward or 0.0) for t in higher]
+            axes.scatter(*places, s=26, marker="^", linewidths=0.6, label="on another rung", **style)
         _focus(axes, rewards, report.sign if direct else 1)
         axes.set_xlabel("trial")
         axes.set_ylabel(_axis(report) if direct else "reward")
@@ -95,7 +94,7 @@ def tradeoff(report: Report) -> str:
         shown = {name: mark for axes in panels for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         labels = list(shown)
         figure.legend(list(shown.values()), labels, loc="outside lower center", ncols=len(labels), handletextpad=0.4)
-        scale, shown_trials = _scale(report), _scored(report.trials)
+        scale, shown_trials = _scale(report), _scored(report.alike)
         points = [
             (axes, t.number, t.costs[name], scale * (t.metric or 0.0))
             for axes, name in zip(panels, names, strict=True)
@@ -124,7 +123,7 @@ def curves(report: Report) -> str:
 
 def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
     scale = _scale(report)
-    points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.trials) if t.metric is not None])
+    points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.alike) if t.metric is not None])
     axes.scatter(points[:, 0], points[:, 1], s=18, color=TRIAL, linewidths=0, label="trial", zorder=2)
     if report.trades(cost):
         front = np.array([(t.costs[cost], scale * (t.metric or 0.0)) for t in report.front(cost)])
@@ -134,7 +133,7 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
     for role, network in report.networks.items():
         colour, marker, area = MARKERS[role]
         style: Any = {"s": area, "color": colour, "marker": marker, "edgecolors": PAPER, "linewidths": 1.0}
-        name = {"ours": "ours", "dense": "dense"}.get(role, f"{role} baseline")
+        name = {"ours": "ours", "dense": "dense", "rule": "best rule"}.get(role, f"{role} baseline")
         if network.searched is None:
             continue
         axes.scatter(
@@ -229,7 +228,7 @@ def svg(figure: Figure, title: str, points: Iterable[Point] = ()) -> str:
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
     drawn = re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r"#0[0-9a]0[0-9a]0[0-9a]\b", lambda m: f"var({VARIABLES[m.group(0)]})", drawn)
+    drawn = re.sub(r"#0[0-9ab]0[0-9ab]0[0-9ab]\b", lambda m: f"var({VARIABLES[m.group(0)]})", drawn)
     prefix = re.sub(r"\W+", "-", title.lower())[:16]
     drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
     drawn = drawn.replace("</svg>", f"{_hits(figure, points)}</svg>")

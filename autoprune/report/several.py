@@ -113,7 +113,7 @@ class Several:
         }
 
 
-ROLES: tuple[Role, ...] = ("dense", "ours", "uniform", "random")
+ROLES: tuple[Role, ...] = ("dense", "ours", "uniform", "rule", "random")
 
 
 def gathered(directories: Sequence[Path]) -> Several:

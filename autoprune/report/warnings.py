@@ -22,8 +22,8 @@ _NEAR = 0.1  # of the way from a guess to the dense network
 
 def warned(r: Report) -> Report:
     """`r` with all that is to be said of it."""
-    said = (*of_policy([c.name for c in r.choices], r.ours.kept, [c.of for c in r.choices]), *of_end(r))
-    chance, dense, found = r.detail.chance, r.dense.searched, r.ours.searched
+    said = (*of_policy([c.name for c in r.choices], r.final.kept, [c.of for c in r.choices]), *of_end(r))
+    chance, dense, found = r.detail.chance, r.dense.searched, r.final.searched
     if chance is not None and dense is not None and found is not None:
         said = (*near_chance(r.metric_name, found, dense, chance), *said)
     return dataclasses.replace(r, detail=dataclasses.replace(r.detail, warnings=said))
@@ -48,7 +48,7 @@ def of_policy(names: Sequence[str], kept: Sequence[int], of: Sequence[int]) -> I
 def of_end(r: Report) -> Iterator[str]:
     """Over-pruning, and MACs that fall while latency does not: what is known in the end."""
     losses = [max(0.0, one.lost or 0.0) for one in r.detail.alone]
-    for choice, kept, lost in zip(r.choices, r.ours.kept, losses):
+    for choice, kept, lost in zip(r.choices, r.final.kept, losses):
         if kept == choice.lowest < choice.of and lost > _MOST * sum(losses):
             worst = words.gap(r, -lost * r.sign)
             yield (
@@ -56,7 +56,7 @@ def of_end(r: Report) -> Iterator[str]:
                 f"costs most when it is cut ({worst} alone at half); {_rule(choice.name, choice.of // 2)} spares it."
             )
     if {"macs", "latency"} <= set(r.units):
-        macs, latency = (r.ours.costs[name] / r.dense.costs[name] for name in ("macs", "latency"))
+        macs, latency = (r.final.costs[name] / r.dense.costs[name] for name in ("macs", "latency"))
         if macs < 1 and 1 - latency < _HEEDED * (1 - macs):
             yield (
                 f"Hardware mismatch: MACs fell to {macs:.0%}, latency to {latency:.0%}; a budget on latency, and "

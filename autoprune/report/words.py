@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from autoprune.metrics import Judge
-from autoprune.report.facts import Agreement, Report, Role
+from autoprune.report.facts import Agreement, Report, Role, RungFacts
 from autoprune.values.people import (
     begun as begun,
     counted as counted,
@@ -23,25 +23,47 @@ _ROOM = 1.1  # of a ceiling on a time, over the time of the trial that it is to 
 
 def sentence(r: Report) -> str:
     """The result in one sentence."""
-    cost, ours, dense = r.headline_cost, r.ours, r.dense
-    share, unit = ours.costs[cost] / dense.costs[cost], r.units[cost]
-    lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {valued(dense.costs[cost], unit)})"
+    cost, final, dense = r.headline_cost, r.final, r.dense
+    share, unit = final.costs[cost] / dense.costs[cost], r.units[cost]
+    lead = f"{share:.1%} of the {label(cost)} ({quantity(final.costs[cost])} of {valued(dense.costs[cost], unit)})"
     lower = ", lower is better" if r.lower_is_better else ""
-    quality = f"test {r.metric_name} {shown(r, ours.test)}{lower}, dense {shown(r, dense.test)}"
+    quality = f"test {r.metric_name} {shown(r, final.test)}{lower}, dense {shown(r, dense.test)}"
     uniform = r.networks.get("uniform")
     training = "training" if r.taught == "training" else "finetuning"
     equal = f" at equal {training}" if r.trained else ", not finetuned either,"
-    against = f", uniform pruning{equal} {shown(r, uniform.test)}" if uniform else ""
-    return f"{lead}: {quality} ({gap(r, less(ours.test, dense.test))}){against}."
+    against = f", uniform pruning{equal} {shown(r, uniform.test)}" if uniform and r.delivered != "uniform" else ""
+    return f"{lead}: {quality} ({gap(r, less(final.test, dense.test))}){against}."
+
+
+def delivered(r: Report) -> str:
+    """Which network was taken, and why, where it is not the one that the search found; else ""."""
+    if r.delivered == "ours":
+        return ""
+    after = f"after the {r.taught}" if r.trained else "as it recovered"
+    better = f"{shown(r, r.final.holdout)} against {shown(r, r.ours.holdout)}"
+    return (
+        f"Delivered is the network of a baseline, {title(r, r.delivered)}: {after} it was the best on the holdout, "
+        f"{better} for the policy that was {title(r, 'ours')}."
+    )
+
+
+def gains(r: Report, role: Role) -> str:
+    """How much better than uniform a network was in the search, and how much of that is left on test."""
+    uniform, network = r.networks.get("uniform"), r.networks[role]
+    if uniform is None or role in ("dense", "uniform"):
+        return "-"
+    return " → ".join(gap(r, less(getattr(network, at), getattr(uniform, at))) for at in ("searched", "test"))
 
 
 def table(r: Report) -> list[list[str]]:
     """The comparison as rows of text, the head first."""
     heads = [heading(c, unit) for c, unit in r.units.items()]
-    rows = [["network", f"test {metric(r)}", f"holdout {metric(r)}", *heads, "weights"]]
+    rows = [
+        ["network", f"test {metric(r)}", f"holdout {metric(r)}", "over uniform, searched → test", *heads, "weights"]
+    ]
     for role, n in r.networks.items():
         costs = [f"{quantity(n.costs[c])} ({n.costs[c] / r.dense.costs[c]:.1%})" for c in r.units]
-        rows.append([title(r, role), shown(r, n.test), shown(r, n.holdout), *costs, size(n.bytes)])
+        rows.append([title(r, role), shown(r, n.test), shown(r, n.holdout), gains(r, role), *costs, size(n.bytes)])
     return rows
 
 
@@ -53,12 +75,16 @@ def remarks(r: Report, run: str = "RUN") -> list[str]:
     spent = r.searching
     total = sum(spent.values())
     shares = ", ".join(f"{phase} {duration(s)} ({s / (total or 1):.0%})" for phase, s in spent.items())
-    said = [note for note in r.notes if note.startswith(FINETUNE)]
+    said = [delivered(r)] if delivered(r) else []
+    said += [note for note in r.notes if note.startswith(FINETUNE)]
     said += [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
     pace = f", {rate(r.policies_per_second)}" if r.policies_per_second else ""
     said += [f"{begun(label(x.cost))} {x.about}." for x in r.limits if x.about]
     said += [f"{begun(x.said)}; {x.verdict}." for x in r.limits if x.about and x.said]
     said += [f"{searched(r)}."] if r.scored else []
+    for rung in r.rungs:
+        cost = f"{counted(rung.trials, 'trial')} of {duration(rung.seconds)}"
+        said.append(f"{begun(rung.said)}: {cost}, tau with the next {foretold(rung)}.")
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
     return [*said, _front(r, run)] if r.trades(r.headline_cost) else said
 
@@ -103,8 +129,14 @@ def advised(r: Report) -> str:
 
 def title(r: Report, role: Role) -> str:
     """What a network is called in tables."""
-    ours, random = used(r, "controller"), f"best of {len(r.random_trials) + r.left_out.random} random"
-    return {"dense": "dense", "ours": f"found by {ours}", "uniform": "uniform", "random": random}[role]
+    names: dict[Role, str] = {
+        "dense": "dense",
+        "ours": f"found by {used(r, 'controller')}",
+        "uniform": "uniform",
+        "rule": f"best of {counted(len(r.rules), 'rule')}, {r.rule}",
+        "random": f"best of {len(r.random_trials) + r.left_out.random} random",
+    }
+    return names[role]
 
 
 def used(r: Report, kind: str) -> str:
@@ -155,6 +187,13 @@ def agreement(found: Agreement) -> str:
     return f"Kendall's tau {tau(found)} (90 % interval {interval(found)}) {over}"
 
 
+def foretold(rung: RungFacts) -> str:
+    """How far a rung put policies in the order of the next one."""
+    if rung.policies < 2:
+        return "-"
+    return f"{'not defined' if rung.tau is None else f'{rung.tau:.2f}'} over {counted(rung.policies, 'policy')}"
+
+
 def tau(found: Agreement) -> str:
     """The number alone."""
     return "not defined" if found.tau is None else f"{found.tau:.3f}"
@@ -194,7 +233,7 @@ def lessened(r: Report) -> str:
     """What there is less of, and how much: fewer MACs: 40 M → 20 M; less latency: 3 → 2 ms."""
     cost, unit = r.headline_cost, r.units[r.headline_cost]
     less = f"{'fewer' if counts(unit) else 'less'} {label(cost)}"
-    return f"{less}: {quantity(r.dense.costs[cost])} → {valued(r.ours.costs[cost], unit)}"
+    return f"{less}: {quantity(r.dense.costs[cost])} → {valued(r.final.costs[cost], unit)}"
 
 
 def predicted(r: Report) -> str:

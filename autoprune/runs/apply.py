@@ -230,7 +230,7 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
             f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense{kept}"
         )
     first = limits[0].name
-    return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
+    return max(fitting, key=lambda t: (t.rung, t.metric or 0.0, -prices[first][t.number], -t.number))
 
 
 def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]:

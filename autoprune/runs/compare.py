@@ -1,8 +1,8 @@
 """After the search: the winner against the dense network and the baselines, all at the same finetune.
 
-The baselines are "uniform" and "random", the best of some random policies by the search's own reward. The winner and
-they are finetuned by the same recipe with the same seed. This is the only place that reads the test split: once for
-each network, when everything is decided.
+The winner and the baselines are finetuned by the same recipe with the same seed. What is best on the holdout then is
+delivered: a search that was misled is never worse than what needs none. This is the only place that reads the test
+split: once for each network, and nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ from torch import nn
 
 from autoprune.addresses import failing
 from autoprune.copies import copied
-from autoprune.errors import Exhausted, TrialFailed, one_line
+from autoprune.errors import TrialFailed, one_line
+from autoprune.evaluators.taught import teach
 from autoprune.files import export
-from autoprune.finetuning import finetune
 from autoprune.protocols import SavesTime, Watch
 from autoprune.report import words
 from autoprune.report.facts import Agreement, Network, Role
-from autoprune.report.words import label
-from autoprune.runs import fidelity, journal, loop
+from autoprune.runs import fidelity, journal
+from autoprune.runs.baselines import Baselines
 from autoprune.runs.details import Kept
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
-from autoprune.train import restart
-from autoprune.values.budget import Budget, Limit
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
-
-SAMPLING = "scoring random policies, to compare with"
 
 
 @dataclass
@@ -59,10 +55,11 @@ class Comparison:
     """What the search was worth.
 
     Attributes:
-        best: the trial that is taken: of the largest reward that meets the budget when it is measured.
+        best: the winner's trial: of the largest reward that meets the budget when it is measured.
         networks: by role, the dense one first.
-        model: the winner, finetuned.
-        random: the trials of the random baseline.
+        delivered: the role of the one that is delivered.
+        model: that one, finetuned.
+        baselines: what was scored to compare with.
         fidelity: the search's score against the slow one, over the random baseline; None where there is none.
         verifier: what was measured.
         notes: what the reader of the report must know.
@@ -72,13 +69,19 @@ class Comparison:
 
     best: Trial
     networks: Mapping[Role, Network]
+    delivered: Role
     model: nn.Module
-    random: Sequence[Trial]
+    baselines: Baselines
     fidelity: Agreement | None
     verifier: Verifier
     notes: Sequence[str]
     clock: Clock
     kept: Kept = field(default_factory=Kept)
+
+    @property
+    def policy(self) -> Policy:
+        """Of what is delivered."""
+        return Policy(self.networks[self.delivered].kept)
 
 
 def compare(study: Study, run: Run, watch: Watch) -> Comparison:
@@ -89,65 +92,47 @@ def compare(study: Study, run: Run, watch: Watch) -> Comparison:
         with clock("measuring"):
             best, said = verifier.best(run, watch)
         notes += [said] if said else []
-    with clock("random baseline"):
-        random = _sampled(study, run, watch)
+    with clock("baselines"):
+        baselines = Baselines.scored(study, run, watch)
     agreed = None
     if (most := study.config.report.fidelity) and isinstance(study.evaluator, SavesTime):
         with clock("fidelity"):
-            agreed = fidelity.of_trials(study, random, most=most, watch=watch)
+            agreed = fidelity.of_trials(study, baselines.random, most=most, watch=watch)
         if agreed is None:
             few = f"fewer than {fidelity.FEWEST} random policies have a slow score"
             notes.append(f"How true the score of the search is was not measured: {few}.")
     again = f"`{journal.resuming(run.directory)} --lr {study.finetune.lr / 10:g}`"
-    chosen = _chosen(study, best, random, notes)
-    networks, model, said_of = _networks(study, chosen, verifier, clock, watch, again, kept)
-    return Comparison(best, networks, model, random, agreed, verifier, [*notes, *said_of], clock, kept)
+    chosen = baselines.chosen(study, best.policy, notes)
+    networks, models, said_of = _networks(study, chosen, verifier, clock, watch, again, kept)
+    delivered = _delivered(study, networks, verifier)
+    notes += said_of
+    return Comparison(best, networks, delivered, models[delivered], baselines, agreed, verifier, notes, clock, kept)
 
 
-def _sampled(study: Study, run: Run, watch: Watch) -> list[Trial]:
-    """As many random policies as were searched, unless others are asked for, attempted; what is known is not scored.
+def _delivered(study: Study, networks: Mapping[Role, Network], verifier: Verifier) -> Role:
+    """The best on the holdout of those that meet the budget, of equals the winner of the search.
 
-    None is told, since random does not learn.
+    Where the search traded cost for quality itself, of those that cost no more than its winner.
     """
-    controller, found = study.controller("random"), list[Trial]()
-    attempt, most = loop.remembering(study.attempt, run), study.config.report.random_trials or len(run)
-    for number in range(most):
-        watch(SAMPLING, number, most)
-        try:
-            found.append(attempt(number, controller.ask()))
-        except Exhausted:
-            break
-    watch(SAMPLING, most, most)
-    return found
+    ours, traded = networks["ours"], study.traded
+    trades = not (study.budget.limits and study.budget.fill)
 
+    def suits(role: Role, network: Network) -> bool:
+        if role == "ours":
+            return True
+        if trades and network.costs[traded] > ours.costs[traded]:
+            return False
+        return verifier.confirms(Policy(network.kept))
 
-def _chosen(study: Study, best: Trial, random: Sequence[Trial], notes: list[str]) -> dict[Role, Policy]:
-    """The policies to compare, by role; what is left out is noted."""
-    chosen: dict[Role, Policy] = {"ours": best.policy}
-    if not study.budget.limits or not study.budget.fill:
-        study, shares = _at_the_cost_of(study, best.policy)
-        notes.append(f"The search need not use a budget up: uniform is taken at the winner's cost, {shares}.")
-    try:
-        chosen["uniform"] = study.controller("uniform").ask()
-    except Exhausted as wrong:
-        notes.append(f"The uniform baseline was left out: {wrong}.")
-    if scored := [t for t in random if t.reward is not None]:
-        chosen["random"] = max(scored, key=lambda t: (cast(float, t.reward), -t.number)).policy
-    return chosen
-
-
-def _at_the_cost_of(study: Study, policy: Policy) -> tuple[Study, str]:
-    """The study with a budget that `policy` just meets, and its costs as shares of the dense network, in words."""
-    names = [limit.name for limit in study.budget.limits] or [study.traded]
-    limits = tuple(Limit(name, study.costs[name], study.costs[name].predict(policy)) for name in names)
-    shares = ", ".join(f"{limit.most / study.dense[limit.name]:.1%} of the {label(limit.name)}" for limit in limits)
-    return replace(study, budget=Budget(study.space, limits)), shares
+    done = [(role, network) for role, network in networks.items() if role != "dense" and network.holdout is not None]
+    ranked = sorted(done, key=lambda one: (-cast(float, one[1].holdout), one[0] != "ours"))
+    return next((role for role, network in ranked if suits(role, network)), "ours")
 
 
 def _networks(
     study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch, again: str, kept: Kept
-) -> tuple[dict[Role, Network], nn.Module, list[str]]:
-    """The dense network and, finetuned, each chosen one, by role; the winner itself; and what is to be said of them.
+) -> tuple[dict[Role, Network], dict[Role, nn.Module], list[str]]:
+    """The dense network and, finetuned, each chosen one, by role; the latter themselves; and what is to be said.
 
     Equal policies are trained once. `again` is the command that finetunes once more, at another rate.
     """
@@ -171,7 +156,8 @@ def _networks(
             if role == "ours":
                 raise
             notes.append(f"The {role} baseline was left out: {wrong}.")
-    return rows, made[chosen["ours"]][1], [*notes, *judged.notes]
+    models = {role: made[policy][1] for role, policy in chosen.items() if role in rows}
+    return rows, models, [*notes, *judged.notes]
 
 
 @dataclass
@@ -274,13 +260,11 @@ def taught(study: Study, model: nn.Module, name: str, watch: Watch, losses: list
     `watch` hears how far what is called `name` has come; each step's loss is added to `losses`.
     Raises TrialFailed where the loss is not finite.
     """
-    task, recipe = study.task, study.finetune
-    if study.config.finetune.start == "scratch":
-        restart(model, study.seed)
+    recipe, anew = study.finetune, study.config.finetune.start == "scratch"
 
     def step(done: int, loss: float) -> None:
         watch(name, done, recipe.steps)
         if losses is not None:
             losses.append(loss)
 
-    finetune(model, task, recipe, seed=study.seed, watch=step)
+    teach(model, study.task, recipe, study.seed, anew=anew, watch=step)

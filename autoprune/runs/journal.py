@@ -38,7 +38,12 @@ from autoprune.values.trial import Trial
 
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
-_FREE = ("search.trials", "report.fidelity", "task.data")  # of the config, what a continued run may have otherwise
+_FREE = (
+    "search.trials",
+    "search.time",
+    "report.fidelity",
+    "task.data",
+)  # of the config, what a continued run may have otherwise
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -126,7 +131,7 @@ class Run:
                 self._journal = disk.opened(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 opened.callback(os.close, self._journal)
                 disk.sync_folder(directory)
-                self._best = max((t for t in self._trials if t.reward is not None), key=_rank, default=None)
+                self._best = max((t for t in self._trials if t.reward is not None), key=rank, default=None)
                 self._write_best()
             self._opened = opened.pop_all()
 
@@ -170,14 +175,17 @@ class Run:
         with disk.refused(self.directory):
             disk.append(self._journal, lines.line(trial))
         self._trials.append(trial)
-        if trial.reward is not None and (self._best is None or _rank(trial) > _rank(self._best)):
+        if trial.reward is not None and (self._best is None or rank(trial) > rank(self._best)):
             self._best = trial
             with disk.refused(self.directory):
                 self._write_best()
         return trial
 
     def best(self) -> Trial:
-        """The trial of the largest reward, the earlier of equals. Raises SearchFailed where none succeeded."""
+        """The trial of the largest reward at the highest rung, the earlier of equals.
+
+        Raises SearchFailed where none succeeded.
+        """
         if self._best is None:
             cause = f"; the last failed with: {self._trials[-1].error}" if self._trials else ""
             raise SearchFailed(f"none of {len(self)} trials in {self.directory} succeeded{cause}")
@@ -230,8 +238,9 @@ class Run:
             disk.write_json(self.directory / "best.json", {**facts, "choices": kept})
 
 
-def _rank(trial: Trial) -> tuple[float, int]:
-    return (trial.reward or 0.0, -trial.number)
+def rank(trial: Trial) -> tuple[int, float, int]:
+    """The larger, the better: whoever got higher is ahead, since rewards of different rungs are not to be compared."""
+    return (trial.rung, trial.reward or 0.0, -trial.number)
 
 
 def _slug(word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
 from autoprune.report import page, words
 from autoprune.report.facts import Report
-from autoprune.runs import failing, firsts, journal, loop, machine, spoken, study
+from autoprune.runs import failing, firsts, journal, loop, machine, rungs, spoken, study
+from autoprune.runs.course import Ladder, Straight
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
@@ -36,7 +38,7 @@ class Result:
     """What came out of a search.
 
     Attributes:
-        policy: the best one found.
+        policy: the best one found, or a baseline's where that was better on the holdout after the finetune.
         model: the network pruned by it and finetuned.
         report: what `report.json` holds.
         directory: of the run; everything lies there.
@@ -60,7 +62,7 @@ def begin(built: Study, root: Path) -> Run:
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    found = {**_machine(built), **firsts.found(built), **rungs.planned(built)}
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
@@ -68,6 +70,7 @@ def reopen(
     directory: Path,
     *,
     trials: int = 0,
+    time: str | float = 0.0,
     task: Task | None = None,
     watch: Watch = silent,
     trust: Sequence[str] = (),
@@ -80,8 +83,10 @@ def reopen(
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
         raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
-    over = {"search.trials": trials} if trials else {}
     written = journal.stored(directory, "config.json")
+    if time and not written.get("search", {}).get("time"):
+        raise ConfigError(f"time = {time!r}: {directory} was begun with so many trials; --trials N goes on with it")
+    over = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
     asked = restored(written, source, over, trust=trust)
     found = machine.read(directory)
     if "threads" in found:
@@ -108,24 +113,20 @@ def complete(
     """
     spoken.begins(built, opened)
     watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
-    if again or len(opened) < built.config.search.trials or finished(opened) is None:
+    if again or finished(opened) is None:
         built.prepare(opened.directory, stage)
-    attempt = loop.remembering(built.attempt, opened)
-    loop.search(
-        built.controller(),
-        attempt,
-        opened,
-        trials=built.config.search.trials,
-        watch=watch,
-        first=firsts.known(opened.machine),
-    )
+    first, steps = firsts.known(opened.machine), rungs.known(opened.machine)
+    judged = [loop.remembering(each, opened, rung) for rung, each in enumerate(rungs.attempts(built, steps))]
+    course = Ladder(steps, built.controller, first, stage) if steps[1:] else Straight(built.controller(), first)
+    asked = built.config.search
+    seconds = asked.time - opened.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf
+    loop.follow(course, judged, opened, trials=asked.trials, seconds=seconds, watch=watch)
     if again or finished(opened) is None:
         failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
     spoken.ends(report, opened)
-    best = opened.trials[report.best]
-    return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
+    return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
 
 
 def _as_written(before: Any, now: Any) -> Any:

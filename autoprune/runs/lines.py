@@ -272,5 +272,9 @@ def _require(trial: Trial, before: Sequence[Trial], rules: Rules) -> None:
     if trial.repeats >= len(before):
         raise ValueError(f"it repeats trial {trial.repeats}, which does not come before it")
     first = before[trial.repeats]
-    if (first.policy, first.metric, first.reward) != (trial.policy, trial.metric, trial.reward):
-        raise ValueError(f"it repeats trial {trial.repeats}, which has another policy, metric or reward")
+    if _what(first) != _what(trial):
+        raise ValueError(f"it repeats trial {trial.repeats}, which has another policy, rung, metric or reward")
+
+
+def _what(trial: Trial) -> tuple[Policy, int, float | None, float | None]:
+    return trial.policy, trial.rung, trial.metric, trial.reward

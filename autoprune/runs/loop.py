@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from autoprune.addresses import failing
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed, one_line
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
+from autoprune.runs.course import Course, Straight
 from autoprune.runs.journal import Run
 from autoprune.values.plain import measured
 from autoprune.values.space import Policy
@@ -59,36 +61,61 @@ def search(
 ) -> Trial:
     """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
 
-    The first trials are of the policies in `first`; the policy of any other, k, is asked for when trial k - `window`
-    was told. Trials are written down and told in order.
-    `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
+    The first trials are of the policies in `first`. All else is as `follow` says.
     """
+    course = Straight(controller, first)
+    return follow(course, [attempt], run, trials=trials, watch=watch, executor=executor, window=window)
+
+
+def follow(
+    course: Course,
+    attempts: Sequence[Attempt],
+    run: Run,
+    *,
+    trials: int,
+    seconds: float = math.inf,
+    watch: Watch = lambda trial: None,
+    executor: Executor = HERE,
+    window: int = 1,
+) -> Trial:
+    """Go on until the journal holds `trials`, or nothing is left to attempt; returns the best trial.
+
+    No trial is begun after `seconds`, of which those count that the trials in the journal took. What is attempted as
+    number k, by the one of `attempts` that its rung says, is asked for when trial k - `window` was told. Trials are
+    written down and told in order. `watch` sees every new trial after it was told. Raises SearchFailed after ten
+    failures in a row.
+    """
+    begun = time.perf_counter()
     for trial in run:
-        controller.tell(trial)
-    pending: deque[tuple[float, Future[Trial]]] = deque()
+        course.tell(trial)
+        begun -= sum(trial.seconds.values())
+    end = begun + seconds
+    pending: deque[tuple[float, int, Future[Trial]]] = deque()
     journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
     exhausted = False
     while len(run) < trials:
-        while not exhausted and len(pending) < window and len(run) + len(pending) < trials:
+        while not exhausted and len(pending) < window and (number := len(run) + len(pending)) < trials:
             begun = time.perf_counter()
+            if begun >= end:
+                break
             try:
-                number = len(run) + len(pending)
-                policy = first[number] if number < len(first) else controller.ask()
+                policy, rung = course.ask()
             except Exhausted:
                 exhausted = True
                 break
             run.require(policy)
             asked = time.perf_counter() - begun
-            pending.append((asked, executor.submit(attempt, number, policy)))
+            pending.append((asked, rung, executor.submit(attempts[rung], number, policy)))
         if not pending:
             break
-        asked, future = pending.popleft()
+        asked, rung, future = pending.popleft()
         trial = future.result()
-        trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal, "tell": learnt})
+        spent = {"ask": asked, **trial.seconds, "journal": journal, "tell": learnt}
+        trial = dataclasses.replace(trial, seconds=spent, rung=rung)
         begun = time.perf_counter()
         run.append(trial)
         journal = time.perf_counter() - begun
-        controller.tell(trial)
+        course.tell(trial)
         learnt = time.perf_counter() - begun - journal
         watch(trial)
         _stop_if_hopeless(run)
@@ -128,9 +155,10 @@ def attempting(
     return attempt
 
 
-def remembering(attempt: Attempt, run: Run) -> Attempt:
-    """The same, but a policy that once succeeded in `run` is not evaluated again: its outcome is copied."""
-    seen = {trial.policy: trial for trial in reversed(run.trials) if trial.metric is not None}
+def remembering(attempt: Attempt, run: Run, rung: int = 0) -> Attempt:
+    """The same, but a policy that once succeeded at `rung` in `run` is not evaluated again: its outcome is copied."""
+    done = (trial for trial in reversed(run.trials) if trial.metric is not None)
+    seen = {trial.policy: trial for trial in done if trial.rung == rung}
 
     def remembered(number: int, policy: Policy) -> Trial:
         if policy in seen:

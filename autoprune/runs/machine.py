@@ -13,6 +13,7 @@ from autoprune.runs import journal
 from autoprune.values.ranges import Range
 
 NAME = "machine.json"
+_Levels = list[Annotated[int, Range(0, 2**31)]]
 
 
 class Machine(pydantic.BaseModel):
@@ -26,6 +27,9 @@ class Machine(pydantic.BaseModel):
         threads: of torch.
         costs: by name, what costs had learnt.
         first: policies that are asked before the controller asks, the levels of each.
+        rules: those of rules of thumb, by name.
+        rungs: of a ladder, images, steps and keep of each.
+        planning: seconds that deciding on them took.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -36,7 +40,10 @@ class Machine(pydantic.BaseModel):
     draws: str = ""
     threads: Annotated[int, Range(1, 1024)] = 1
     costs: dict[str, dict[str, Any]] = {}
-    first: list[list[Annotated[int, Range(0, 2**31)]]] = []
+    first: list[_Levels] = []
+    rules: dict[str, _Levels] = {}
+    rungs: list[dict[Literal["images", "steps", "keep"], Annotated[int, Range(0, 2**31)]]] = []
+    planning: Annotated[float, Range(0, 1e9)] = 0.0
 
 
 def read(directory: Path) -> dict[str, Any]:

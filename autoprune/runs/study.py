@@ -71,6 +71,7 @@ class Study:
         costs: by name; those of the budget and the reward, MACs and parameters in any case.
         dense: what the dense network costs, by name of the cost.
         budget: the ceilings.
+        bench: what evaluators stand on.
         evaluator: makes and judges pruned networks.
         reward: makes one number of metric and costs.
         arithmetic: in which precision networks are scored and trained; chosen once a run.
@@ -86,6 +87,7 @@ class Study:
     costs: Mapping[str, PredictiveCost]
     dense: Mapping[str, float]
     budget: Budget
+    bench: Bench
     evaluator: Evaluator
     reward: Reward
     arithmetic: Chosen
@@ -143,7 +145,11 @@ class Study:
 
     def attempt(self, number: int, policy: Policy) -> Trial:
         """Prune, evaluate and price `policy`."""
-        return loop.attempting(self.evaluator, self.costs, self.reward, self._yardstick)(number, policy)
+        return self.attempting(self.evaluator)(number, policy)
+
+    def attempting(self, evaluator: Evaluator) -> loop.Attempt:
+        """An attempt that another evaluator judges."""
+        return loop.attempting(evaluator, self.costs, self.reward, self._yardstick)
 
     @cached_property
     def _yardstick(self) -> Mapping[str, float]:
@@ -231,7 +237,7 @@ def build(
             raise BudgetError(fault + config.space.blamed(traced.choices, step, one.cost.predict))
     watch("choosing the precision", 0, 1)
     arithmetic, noted = _arithmetic(config, task, found, anew)
-    shortcuts = bool(found.get("shortcuts", True)) if found else config.search.trials >= PAYS
+    shortcuts = bool(found.get("shortcuts", True)) if found else config.search.pays(PAYS)
     criterion = plugins.build("criterion", config.criterion.settings)
     bench = Bench(task, traced, space, criterion, seed, arithmetic.score, shortcuts, arithmetic.training)
     return Study(
@@ -242,6 +248,7 @@ def build(
         costs=priced,
         dense={name: float(cost.predict(space.dense())) for name, cost in priced.items()},
         budget=Budget(space, ceilings, fill=not uses_costs(reward)),
+        bench=bench,
         evaluator=plugins.build("evaluator", config.evaluator.settings, bench=bench),
         reward=reward,
         arithmetic=arithmetic,

@@ -11,7 +11,8 @@ _SHOWN = 30  # rows that a notebook is shown
 
 def counted(number: int, what: str) -> str:
     """So many of something."""
-    return f"{number} {what}{'s' * (number != 1)}"
+    many = f"{what[:-1]}ies" if what.endswith("cy") else f"{what}s"
+    return f"{number} {what if number == 1 else many}"
 
 
 def number(metric: float, *, percent: bool) -> str:
