@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_apply(commands)
     _add_worker(commands)
+    _add_policy(commands)
+    _add_transfer(commands)
+    _add_learn(commands)
     _add_plugins(commands)
     _add_completion(commands)
     return made
@@ -57,6 +60,19 @@ def _add_search(commands: Any) -> None:
         "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
     )
     command.add_argument("--time", metavar="SPAN", help="search for so long, such as 90s, 10m or 1h, in place of that")
+    command.add_argument(
+        "--warm-start",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FROM",
+        help="begin with what others have found: policy files, directories of runs, files of `learn`",
+    )
+    _end_arguments(command)
+
+
+def _end_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     command.add_argument(
         "--epochs", type=_passes, metavar="E", help="of the finetune in the end, in place of the file's; 0 for none"
@@ -162,6 +178,14 @@ def _add_apply(commands: Any) -> None:
         help="of a run, the best trial that costs no more, such as macs=40%%; may be given several times",
     )
     command.add_argument(
+        "--budget",
+        type=_ceiling,
+        action="append",
+        metavar="COST=CEILING",
+        help="of a run, a new policy from what it has learnt, scored once, such as macs=30%% or latency=2ms",
+    )
+    command.add_argument("--target", default="", metavar="NAME", help="with --budget, where latency is measured")
+    command.add_argument(
         "--task", default="", metavar="NAME", help="a task in place of the policy's, such as file.py:function"
     )
     command.add_argument("--data", default="", metavar="DIR", help="where the task's data set lies")
@@ -190,6 +214,39 @@ def _add_worker(commands: Any) -> None:
     )
     command.add_argument(
         "--cluster", metavar="ADDRESS", help="ask every worker of this cluster, in place of this machine"
+    )
+
+
+def _add_policy(commands: Any) -> None:
+    command = _command(commands, "policy", "show what a policy.json says, or whether it is one")
+    command.add_argument(
+        "action", choices=("show", "validate"), help="show what it says, or say only whether it is one"
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="a policy.json or the directory of a run")
+    command.add_argument(
+        "--as",
+        dest="form",
+        choices=("torch-pruning",),
+        help="show it in the words of another tool: the pruning_ratio_dict of Torch-Pruning, by names of layers",
+    )
+
+
+def _add_transfer(commands: Any) -> None:
+    command = _command(commands, "transfer", "map a policy to another network, finetune, export, report")
+    command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
+    _space_arguments(command, "--to")
+    _end_arguments(command)
+
+
+def _add_learn(commands: Any) -> None:
+    command = _command(commands, "learn", "learn from finished runs what other searches can begin with")
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the directories of runs")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("prior.json"),
+        metavar="FILE",
+        help="where it is written, for --warm-start (default: %(default)s)",
     )
 
 
@@ -234,9 +291,11 @@ def _trust_argument(command: Any) -> None:
     )
 
 
-def _space_arguments(command: argparse.ArgumentParser) -> None:
+def _space_arguments(command: argparse.ArgumentParser, name: str = "space") -> None:
+    option: dict[str, Any] = {"dest": "space", "required": True} if name.startswith("-") else {}
     command.add_argument(
-        "space",
+        name,
+        **option,
         metavar="SPACE",
         help="a search space's .toml file; or a task for its defaults, a name or file.py:function",
     )
