@@ -14,8 +14,9 @@ from autoprune.copies import copied
 from autoprune.costs.arithmetic import count_macs
 from autoprune.errors import ConfigError, PolicyError
 from autoprune.inputs import Inputs
-from autoprune.runs import lifecycle, study, warm, workers
+from autoprune.runs import lifecycle, study, warm
 from autoprune.runs.lifecycle import Result
+from autoprune.runs.workers import hired
 from autoprune.structure import prune as cutting
 from autoprune.structure.trace import trace
 from autoprune.task import Task
@@ -81,7 +82,7 @@ def search(
     with _bars(progress) as bars:
         built = study.build(asked, task=given, watch=bars.stage)
         known = warm.start(built, warm_start)
-        with workers.hired(asked.workers) as crew:
+        with hired(asked.workers) as crew:
             bars.stage("trying everything once, small", 0, 1)
             with lifecycle.begin(built, Path(out), known, crew) as opened, Progress(built, opened, bars, crew) as shown:
                 return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage)
@@ -95,7 +96,7 @@ def resume(
     task: Task | None = None,
     trust: Sequence[str] = (),
     lr: float = 0.0,
-    staff: Mapping[str, Any] | None = None,
+    workers: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
@@ -103,13 +104,20 @@ def resume(
     `time` is how long is searched in all, in seconds or as "10m", of a run that was begun with one.
     With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user. `staff` says who evaluates from now on, {"local": 4} or {"cluster": "tcp://..."};
+    the run was begun by this user. `workers` says who evaluates from now on, {"local": 4} or {"cluster": "tcp://..."};
     without it, who did. `progress` as of `search`.
     """
     with _bars(progress) as bars:
-        given: dict[str, Any] = {"trials": trials, "time": time, "task": task, "trust": trust, "lr": lr, "staff": staff}
+        given: dict[str, Any] = {
+            "trials": trials,
+            "time": time,
+            "task": task,
+            "trust": trust,
+            "lr": lr,
+            "staff": workers,
+        }
         built, opened = lifecycle.reopen(Path(directory), watch=bars.stage, **given)
-        with opened, workers.hired(built.config.workers) as crew, Progress(built, opened, bars, crew) as shown:
+        with opened, hired(built.config.workers) as crew, Progress(built, opened, bars, crew) as shown:
             return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage, again=lr > 0)
 
 
