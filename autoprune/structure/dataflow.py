@@ -172,7 +172,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A hook before the module `name` runs."""
 
         def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-            arguments: dict[Argument, Any] = {**dict(enumerate(args)), **named}
+            arguments: dict[Argument, Any] = dict(enumerate(args))
+            arguments.update(named.items())
             given = {key: self.value(one) for key, one in arguments.items() if isinstance(one, Tensor)}
             floats = tuple(key for key in given if arguments[key].is_floating_point())
             kept = self._copied((args, named)) if name in self._keep else None

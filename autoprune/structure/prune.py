@@ -1,4 +1,4 @@
-"""Make the pruned network: slice its tensors by index tables, leave modules out. Only this file changes shapes of weights.
+"""Make the pruned network: slice tensors by index tables, leave modules out. Only this file changes shapes of weights.
 
 Nothing is traced or guessed here: `structure.trace` found which positions of which tensors belong to each unit. What
 comes out is a candidate, which knows whose it is.
@@ -67,6 +67,19 @@ def order(scores: Sequence[Tensor]) -> list[Units]:
 def keep_first(ranked: Sequence[Units], levels: Sequence[int]) -> list[Units]:
     """The `levels[i]` most important units of each choice i, in ascending order."""
     return [np.sort(units[:count]) for units, count in zip(ranked, levels, strict=True)]
+
+
+def made(
+    model: nn.Module,
+    trace: Traced,
+    policy: Policy,
+    ranked: Sequence[Units],
+    values: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Candidate:
+    """The candidate of `policy`, with the units that `ranked` puts first; `values` stand in for tensors of `model`."""
+    units = keep_first(ranked, policy.levels)
+    stay, without = staying(model, trace.edits, units), skips(trace.edits, units)
+    return Candidate(policy, slices(model, stay, values=values, without=without), stay, frozenset(without))
 
 
 def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:

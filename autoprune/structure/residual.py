@@ -8,7 +8,7 @@ is added. What is found is proven afterwards, by `structure.absence`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,9 +18,7 @@ from autoprune.structure.edits import Skip, layer_of
 from autoprune.structure.skipped import Answer, inside
 from autoprune.values.space import Choice
 
-_HARMLESS = frozenset(
-    "relu hardtanh clone detach alias contiguous view _unsafe_view reshape dropout native_dropout _to_copy".split()
-)  # what x may pass on its way through a block
+_HARMLESS = ("relu", "hardtanh", "clone", "alias", "view", "_unsafe_view", "_to_copy")  # x may pass them in a block
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Block:
         return frozenset(one.module for one in self.skips)
 
 
-def blocks(model: nn.Module, record: Record, parts: bool, working: frozenset[int]) -> list[Block]:
+def blocks(model: nn.Module, record: Record, *, parts: bool, working: frozenset[int]) -> list[Block]:
     """The residual blocks of `model` in order of execution; with `parts`, the branches of each sum apart.
 
     `working` are the operators that multiply, by position.
@@ -92,9 +90,7 @@ def _whole(record: Record, home: str, sums: dict[int, int]) -> Block | None:
     return Block(home, home, sums, (Skip(home, answers[0]),), frozenset(inner), tuple(handed))
 
 
-def _answer(
-    record: Record, span: Span, sums: dict[int, int], live: set[int], handed: list[tuple[int, int]]
-) -> Answer:
+def _answer(record: Record, span: Span, sums: dict[int, int], live: set[int], handed: list[tuple[int, int]]) -> Answer:
     """What stands for the answer of `span`; None where that cannot be said. What is `handed` on is added to that."""
     arguments = {value: key for key, value in span.given.items()}
     lost = False
@@ -129,9 +125,7 @@ def _source(record: Record, value: int, span: Span, sums: dict[int, int]) -> int
     return value
 
 
-def _branch(
-    model: nn.Module, record: Record, home: str, cut: dict[int, int], working: frozenset[int]
-) -> Block | None:
+def _branch(model: nn.Module, record: Record, home: str, cut: dict[int, int], working: frozenset[int]) -> Block | None:
     """What is added in one sum; None where it does more than that, or works outside of any module."""
     live = record.live(cut)
     gone = record.live() - live
@@ -178,18 +172,22 @@ def _stub(span: Span) -> Answer:
     return made(span.answers) if usual else None
 
 
-def choices(model: nn.Module, found: Sequence[Block], taken: frozenset[str]) -> tuple[Choice, ...]:
-    """The blocks as choices, with names that are not `taken`."""
+def layers(model: nn.Module, block: Block) -> tuple[str, ...]:
+    """The layers with parameters that leave with `block`."""
     owners = dict.fromkeys(layer_of(name) for name, _ in model.named_parameters(remove_duplicate=False))
+    return tuple(layer for layer in owners if inside(layer, block.modules))
+
+
+def choices(model: nn.Module, found: Sequence[Block], kind: str, taken: Collection[str]) -> tuple[Choice, ...]:
+    """The blocks as choices of that kind, with names that are not `taken`."""
     largest = max((_parameters(model, block) for block in found), default=0) or 1
     names = {block.modules: f"{block.name}#block" if block.name in taken else block.name for block in found}
     made = []
     for block in found:
-        layers = tuple(layer for layer in owners if inside(layer, block.modules))
         around = [other for other in found if _holds(other, block)]
         outer = names[min(around, key=lambda other: len(other.gone)).modules] if around else ""
         role = (_parameters(model, block) / largest, 0.0, 0.0, 0.0, 0.0, 0.0)
-        made.append(Choice(names[block.modules], (0, 1), "block", outer, layers, role))
+        made.append(Choice(names[block.modules], (0, 1), kind, outer, layers(model, block), role))
     return tuple(made)
 
 

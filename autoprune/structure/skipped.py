@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.errors import ModelError
+
 Argument = int | str
 Answer = tuple[str, Any] | None  # of "pass", "zero" and "tuple", see above
 
@@ -46,9 +48,30 @@ def _made(answer: Answer, args: tuple[Any, ...], named: Mapping[str, Any]) -> An
     return given if word == "pass" else given.new_zeros(())
 
 
+def answers_of(found: Mapping[str, Any]) -> dict[str, Answer]:
+    """Answers by the names of modules, as files hold them. Raises ValueError for what is no answer."""
+
+    def parsed(answer: Any) -> Answer:
+        if answer is None:
+            return None
+        word, what = answer
+        if word == "tuple":
+            return word, tuple(map(parsed, what))
+        if word not in ("pass", "zero") or not isinstance(what, int | str):
+            raise ValueError(f"{answer!r} says nothing of what answers in the place of a module")
+        return word, what
+
+    return {name: parsed(answer) for name, answer in found.items()}
+
+
 def leave_out(model: nn.Module, answers: Mapping[str, Answer]) -> None:
-    """Put a `Skipped` in the place of each module of `model` that has an answer, by name."""
-    modules = dict(model.named_modules())
+    """Put a `Skipped` in the place of each module of `model` that has an answer, by name.
+
+    Raises ModelError for a module that is not there.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if lost := [name for name in answers if name not in modules]:
+        raise ModelError(f"it leaves out the module {lost[0]!r}, which the network has not")
     made = {id(modules[name]): Skipped(answer, modules[name]) for name, answer in answers.items()}
     for parent in modules.values():
         for word, child in parent._modules.items():

@@ -14,7 +14,7 @@ from autoprune.inputs import Inputs
 from autoprune.structure import residual, sizes
 from autoprune.structure.absence import absent
 from autoprune.structure.dataflow import Record, recorded
-from autoprune.structure.edits import Index, Skip, Slice
+from autoprune.structure.edits import Skip, Slice
 from autoprune.structure.labels import Flow
 from autoprune.structure.liveness import Held
 from autoprune.structure.prune import leaving
@@ -30,11 +30,12 @@ class Skips:
     def __init__(self, probe: nn.Module, example: Inputs, flow: Flow, kinds: Sequence[str]) -> None:
         """Look for blocks where `kinds` ask for them; `flow` has seen `probe` run on the first of `example`."""
         self._probe, self._flow = probe, flow
+        self._kind = "branch" if "branch" in kinds else "block" if "block" in kinds else ""
         self._record, self.blocks = Record(), list[Block]()
-        if not {"block", "branch"}.isdisjoint(kinds):
+        if self._kind:
             self._record = recorded(probe, example)
             working = frozenset(work.number for work in flow.work)
-            found = residual.blocks(probe, self._record, "branch" in kinds, working)
+            found = residual.blocks(probe, self._record, parts=self._kind == "branch", working=working)
             found = [block for block in found if not self._shared(block)]
             self._record = recorded(probe, example, keep={block.home for block in found})
             refuted = absent(probe, example, self._record, found)
@@ -48,11 +49,11 @@ class Skips:
     @property
     def layers(self) -> frozenset[str]:
         """All that leave with a block."""
-        return frozenset(layer for choice in residual.choices(self._probe, self.blocks, frozenset()) for layer in choice.layers)
+        return frozenset(layer for block in self.blocks for layer in residual.layers(self._probe, block))
 
     def choices(self, channels: Sequence[Choice], cuts: Sequence[Sequence[Slice]]) -> tuple[Choice, ...]:
         """The choices of channels, each with the block that it lies in, and then the blocks."""
-        own = residual.choices(self._probe, self.blocks, frozenset(choice.name for choice in channels))
+        own = residual.choices(self._probe, self.blocks, self._kind, [choice.name for choice in channels])
         smallest = sorted(range(len(own)), key=lambda at: len(self.blocks[at].gone))
 
         def block(tables: Sequence[Slice]) -> str:
@@ -73,7 +74,7 @@ class Skips:
             yield self._gated(op, (at for at, names in enumerate(self._leave) if op.name in names), first)
 
     def memory(self, blocks: Iterable[sizes.Block], held: Sequence[Held], first: int) -> Iterator[sizes.Block]:
-        """What a forward pass holds; where a block is left out, what it would have read is held in place of its answer."""
+        """What a forward pass holds; where a block is left out, what it would read is held in place of its answer."""
         found = list(blocks)
         for block, one in zip(found, held, strict=True):
             gates = (at for at, block in enumerate(self.blocks) if one.call in block.gone)
@@ -82,8 +83,8 @@ class Skips:
         for at, skipped in enumerate(self.blocks):
             for answer, source in skipped.handed:
                 if (made := place.get(self._maker(answer), -1)) >= 0:
-                    for before, gates in self._handed_from(source, held, place, (at,)):
-                        extents = tuple(Extent(int(sign < 0), ((first + one, sign),)) for one, sign in gates)
+                    for before, signs in self._handed_from(source, held, place, (at,)):
+                        extents = tuple(Extent(int(sign < 0), ((first + one, sign),)) for one, sign in signs)
                         size = dataclasses.replace(found[made].size, extents=(*found[made].size.extents, *extents))
                         yield sizes.Block(size, before + 1, max(held[made].gone, before))
 

@@ -3,8 +3,8 @@
 The network runs once under `structure.labels`, on a copy: the network itself is never touched. Channels that must go
 together become units, units that look alike a choice (`structure.clusters`). What the labels say is then *proven*,
 choice by choice: a random part of the units is cut out, and the pruned network must compute what the dense network
-computes when the next layers ignore those units. Residual blocks are found and proven in `structure.skips`. What cannot be proven is frozen and named with its reason, never
-guessed.
+computes when the next layers ignore those units. So are residual blocks, in `structure.skips`. What cannot be proven is
+frozen and named with its reason, never guessed.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from autoprune.wrappers import bare
 
 EXACT, SHAPES = "exact", "shapes"
 NOT_ASKED = "is a choice of channels, which are not among the kinds of [space]"
+BLOCKS = ("block", "branch")
 CHANNELS = ("channel",)  # the kinds of choices that are looked for unless others are asked for
 
 
@@ -89,7 +90,7 @@ def trace(
     """Trace and prove `model`, which stays as it is, on one batch, `example`.
 
     What `declared` operators and layers do to channels is taken from them. `kinds` are those of choices that are looked
-    for: "channel"; "block", whole residual blocks; "branch", what is added in each of their sums, as blocks.
+    for: "channel"; "block", whole residual blocks; "branch", what is added in each of their sums apart.
 
     Raises ModelError where the network cannot be copied, fails on the example, or has nothing that could be pruned, and
     ConfigError for a declaration of what it has not.

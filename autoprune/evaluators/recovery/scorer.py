@@ -149,7 +149,8 @@ def scorer(bench: Bench, it: Sampling, recovery: Recovery, realise: Callable[[Po
     probed = np.stack(found)
     chosen = Panel.of(probed, panel.enough(probed, it.panel, it.batch))
     fuser = recovery.fuser
-    coded = fuser.coded if isinstance(fuser, Fuser) and bench.precision == "int8" else laid_out
+    whole = all(bench.trace.slices)  # without modules networks are no longer fused, and take images as they are
+    coded = fuser.coded if isinstance(fuser, Fuser) and bench.precision == "int8" and whole else laid_out
 
     def picked() -> Iterator[Batch]:
         for images, targets in pick(judges.batches(step), chosen.picked, step):
