@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -106,6 +107,7 @@ class Space(Table):
             block stays; "branch", whether what is added in each of its sums stays.
         exclude: patterns of choices that stay as they are, whatever rules say.
         ties: lists of patterns; the choices that a list finds move together.
+        uniform: whether layers stay alike: widths of layers whose names differ in a number move together.
         group: rules for some choices.
     """
 
@@ -115,6 +117,7 @@ class Space(Table):
     kinds: Kinds = CHANNELS
     exclude: MaybePatterns = ()
     ties: tuple[Patterns, ...] = ()
+    uniform: bool = False
     group: tuple[GroupRule, ...] = ()
 
     @property
@@ -140,7 +143,7 @@ class Space(Table):
         for at in {at for tie in ties for at in tie}:
             if sum(at in tie for tie in ties) > 1:
                 raise ConfigError(f"[space] ties: {traced[at].name!r} is in two of them; write them as one")
-        return tuple(ties)
+        return (*ties, *_alike(traced, ties)) if self.uniform else tuple(ties)
 
     def remarks(self, traced: Sequence[Choice], auto: int = 1) -> tuple[str, ...]:
         """What became of these limits that a person might not expect: choices that a step leaves as they are."""
@@ -191,6 +194,25 @@ class Space(Table):
             said = ", ".join(f"{word} = {value}" for word, value in rule.said.items())
             others = self.group[:at] + self.group[at + 1 :]
             yield f"{said} of {_listed(rule.match)}", self.model_copy(update={"group": others})
+
+
+def _alike(traced: Sequence[Choice], ties: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
+    """The widths, by position, of layers that must stay alike and are in none of the `ties`.
+
+    Raises ConfigError where they are not alike to begin with.
+    """
+    taken = {at for tie in ties for at in tie}
+    layers: dict[str, list[int]] = {}
+    for at, choice in enumerate(traced):
+        if choice.kind not in BLOCKS and at not in taken:
+            layers.setdefault(re.sub(r"\d+", "*", choice.name), []).append(at)
+    for places in layers.values():
+        sizes = {traced[at].dense: traced[at].name for at in places}
+        if len(sizes) > 1:
+            few = " and ".join(f"{one!r} has {size}" for size, one in list(sizes.items())[:2])
+            raise ConfigError(f"[space] uniform = true: {few} units, so that the layers are not alike; write ties")
+        if len(places) > 1:
+            yield tuple(places)
 
 
 def found(patterns: str | tuple[str, ...], choices: Sequence[Choice], where: str) -> list[int]:

@@ -281,6 +281,19 @@ class TestTheDocumentedPlugin(ControllerContract):
         return plugins.load("controller", f"{tmp_path / 'mine.py'}:Mine")
 
 
+class TestUniform:
+    def test_layers_whose_names_differ_in_a_number_move_together(self) -> None:
+        choices = (*(group(f"layers.{at}.mlp", 8) for at in range(3)), group("first", 4), *TestKinds.BLOCKS)
+        assert asked(uniform=True).tied(choices) == ((0, 1, 2),)
+        assert asked(uniform=True, ties=[["layers.0.mlp", "layers.2.mlp"]]).tied(choices) == ((0, 2),)
+        assert asked().tied(choices) == ()
+
+    def test_what_cannot_be_met_is_one_line(self) -> None:
+        said = r"uniform = true: 'layers.0.mlp' has 8 and 'layers.1.mlp' has 6 units, so that the layers are not alike"
+        with pytest.raises(ConfigError, match=said):
+            asked(uniform=True).tied((group("layers.0.mlp", 8), group("layers.1.mlp", 6)))
+
+
 class TestKinds:
     BLOCKS = (Choice("layer1.0", (0, 1), "block"), Choice("layer1.1", (0, 1), "block"))
 

@@ -77,6 +77,7 @@ def wikitext2(
     holdout: Tokens = 4096,
     test: Tokens = 32_768,
     metric: str = "perplexity",
+    example: Length = 128,
 ) -> Task:
     """WikiText-2, and SmolLM2-135M or another causal language model of Hugging Face.
 
@@ -88,6 +89,7 @@ def wikitext2(
         train, holdout, test: tokens of each split, rounded down to whole windows. The holdout is the beginning of the
             validation text, train what follows, test the beginning of the test text.
         metric: "perplexity"; or, without labels, "kl" (of the 64 likeliest words) or "agreement" with dense.
+        example: tokens of the input that costs are counted for.
 
     Raises ConfigError, DataError or ModelError where one of these does not fit.
     """
@@ -104,7 +106,7 @@ def wikitext2(
     scored = Windows.of(valid[:holdout], length)
     return Task(
         model=net,
-        example=next(scored.batches(1))[0],
+        example={"input_ids": scored.tokens[:1, :example]},
         train=Windows.of(valid[holdout:], length),
         holdout=scored,
         test=Windows.of(_tokens(tokenizer, directory / TEST, test), length),
