@@ -26,7 +26,7 @@ from autoprune.inputs import Inputs
 from autoprune.models import build
 from autoprune.models.weights import not_finite, read
 from autoprune.structure import recurrent
-from autoprune.structure.skipped import answers_of, leave_out, skipped
+from autoprune.structure.skipped import answers_of, leave_out, renumber, skipped
 from autoprune.wrappers import bare
 
 WEIGHTS = "model.safetensors"
@@ -78,7 +78,9 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     with _belongs(path):
         lasting = _NAMES.validate_python(bounded.parsed(about.get("channels_last", "[]")))
         tensors |= {name: layout.last(tensors[name]) for name in lasting}
-        leave_out(dense, answers_of(bounded.parsed(about.get("skipped", "{}"))))
+        if answers := answers_of(bounded.parsed(about.get("skipped", "{}"))):
+            leave_out(dense, answers)
+            renumber(dense)
         _resize(dense, _OF_LAYERS.validate_python(bounded.parsed(about["sizes"])))
         ties = _TIES.validate_python(bounded.parsed(about["ties"]))
         _fill(dense, {**tensors, **{copied: tensors[first] for copied, first in ties.items()}})

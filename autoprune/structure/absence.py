@@ -22,7 +22,7 @@ from autoprune.structure.dataflow import Record
 from autoprune.structure.labels import UNCOUNTED, plain
 from autoprune.structure.residual import Block
 from autoprune.structure.scenes import EFFECT, TOLERANCE
-from autoprune.structure.skipped import Skipped, leave_out
+from autoprune.structure.skipped import Skipped, leave_out, renumber
 
 
 def absent(probe: nn.Module, example: Inputs, record: Record, blocks: Sequence[Block]) -> dict[int, str]:
@@ -55,7 +55,9 @@ class _Prover:
         answers = {one.module: one.answer for block in blocks for one in block.skips}
         cut = {at: kept for block in blocks for at, kept in block.cut.items()}
         try:
-            found = self._answers(_without(self._probe, answers), {})
+            without = _without(self._probe, answers)
+            renumber(without)
+            found = self._answers(without, {})
         except Exception as wrong:  # whatever the network raises
             return f"without it the network fails: {first_line(wrong)}"
         return _compared(self._dense, self._answers(self._probe, cut), found)

@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from autoprune.copies import computed
 from autoprune.structure import recurrent, weights
 from autoprune.structure.edits import Edit, Skip, sliced
-from autoprune.structure.skipped import Answer, Skipped, inside
+from autoprune.structure.skipped import Answer, Skipped, inside, renumber
 from autoprune.values.space import Policy
 
 Units = NDArray[np.int64]
@@ -115,6 +115,8 @@ def slices(
             _copy(module, memo)
     pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
     weights.refresh(pruned)
+    if without:
+        renumber(pruned)
     for name, new in pruned.named_modules():
         if not isinstance(new, Skipped):
             _match_attributes(new, modules[name])

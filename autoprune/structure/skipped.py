@@ -79,6 +79,15 @@ def leave_out(model: nn.Module, answers: Mapping[str, Answer]) -> None:
                 parent._modules[word] = made[id(child)]
 
 
+def renumber(model: nn.Module) -> None:
+    """Number the layers of `model` anew that have a place in a cache, as `layer_idx` of transformers, without gaps."""
+    own = [vars(module) for module in model.modules() if not isinstance(module, Skipped)]
+    numbered = [said for said in own if isinstance(said.get("layer_idx"), int)]
+    order = {old: new for new, old in enumerate(sorted({said["layer_idx"] for said in numbered}))}
+    for said in numbered:
+        said["layer_idx"] = order[said["layer_idx"]]
+
+
 def skipped(model: nn.Module) -> Iterator[tuple[str, Answer]]:
     """The modules of `model` that were left out, by name, with their answers."""
     return ((name, module.answer) for name, module in model.named_modules() if isinstance(module, Skipped))

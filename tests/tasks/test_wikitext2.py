@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,13 @@ class TestPretrained:
         with torch.no_grad():
             torch.testing.assert_close(opened(**example).logits, net(**example).logits)
             opened.generate(**example, max_new_tokens=4, do_sample=False, use_cache=True)
+
+    def test_a_cache_has_no_gaps(self, data: Path) -> None:
+        task = wikitext2(data=str(data), **SMALL)
+        found = trace(task.model, task.example, kinds=("block",))
+        net: Any = prune(task.model, found, [np.arange(level) for level in (0, 1, 1)]).eval()
+        said = [net.generate(**task.example, max_new_tokens=6, do_sample=False, use_cache=on) for on in (True, False)]
+        assert torch.equal(*said)
 
     def test_layers_that_are_not_alike(self, data: Path) -> None:
         task = wikitext2(data=str(data), **SMALL)
