@@ -28,6 +28,7 @@ from autoprune.structure.dataflow import recorded
 from autoprune.structure.prune import prune
 from autoprune.structure.skipped import Skipped, answers_of, leave_out
 from autoprune.structure.trace import Trace, trace
+from autoprune.targets.runtimes import OnnxRuntime
 from autoprune.task import Task
 from autoprune.testing.evaluators import toy_images
 from autoprune.values.space import Policy, SearchSpace
@@ -253,6 +254,20 @@ def test_left_out_the_layer_is_as_if_it_were_not_there() -> None:
     del model.layers[1]
     with torch.no_grad():
         assert torch.equal(net(ROWS), model(ROWS))
+
+
+def test_a_family_of_graphs_is_not_cut_where_blocks_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that is cut to size would have the block in it, and take its time."""
+    pytest.importorskip("onnxruntime")
+    started = list[int]()
+    monkeypatch.setattr(OnnxRuntime, "_started", lambda _, graph, inputs: started.append(len(graph.graph.node)))
+    model = made(Residual)
+    example = torch.randn(1, 1, 8, 8)
+    found = trace(model, example, kinds=("block",))
+    ready = OnnxRuntime().family(model, example)
+    for net in (without(model, found), without(model, found, "a", "c")):
+        ready(net)
+    assert started[1] < started[0]
 
 
 def test_answers_in_files_are_checked() -> None:
