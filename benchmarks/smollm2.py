@@ -1,7 +1,8 @@
 """Which blocks of SmolLM2-135M can go: uniform, random, ShortGPT's rule, SLEB's, and our search, on WikiText-2.
 
     python benchmarks/smollm2.py --data DIR [--shares 0.125 0.25 0.375] [--trials 100] [--seeds 0] [--length 1024]
-        [--holdout 4096] [--test 32768] [--metric kl] [--precision fp32] [--json FILE] [--quick]
+        [--holdout 4096] [--test 32768] [--metric kl] [--precision fp32] [--methods uniform ...]
+        [--spaces blocks widths both] [--json FILE] [--quick]
 
 Every method is one-shot: nothing is trained or recovered. A share is of the 30 blocks, rounded; all methods of a share
 have its MACs at the most. They look at the first `holdout` tokens of the validation text; the perplexity is of the
@@ -37,7 +38,9 @@ from autoprune.values.space import Policy
 Row = dict[str, Any]
 Found = tuple[Policy, int]  # and how many evaluations it took
 KINDS = {"blocks": ["block"], "widths": ["channel"], "both": ["channel", "block"]}
-QUICK = {"shares": [0.25], "trials": 10, "length": 128, "holdout": 256, "test": 512, "spaces": ["blocks"]}
+METHODS = ("uniform", "random", "block influence", "greedy")
+QUICK = {"shares": [0.25], "trials": 10, "length": 128, "holdout": 256, "test": 512, "spaces": ["blocks"],
+         "methods": METHODS[:3]}  # fmt: skip
 
 
 def main() -> None:
@@ -53,15 +56,14 @@ def main() -> None:
     parser.add_argument("--metric", default="kl", help="of the search: perplexity, kl or agreement")
     parser.add_argument("--precision", default="fp32", help="of the search; perplexities are of fp32")
     parser.add_argument("--spaces", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--greedy", action="store_true", help="SLEB's rule too, in quick runs")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="that decide on blocks")
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--quick", action="store_true", help=f"a few minutes: {QUICK}")
     asked = parser.parse_args()
-    greedy = not asked.quick or asked.greedy
     vars(asked).update(QUICK if asked.quick else {})
     studies = {space: built(asked, KINDS[space]) for space in dict.fromkeys(["blocks", *asked.spaces])}
     rows: list[Row] = []
-    for row in measured(asked, studies, greedy):
+    for row in measured(asked, studies):
         rows.append(row)
         print(line(row), flush=True)
         if asked.json:
@@ -81,7 +83,7 @@ def built(asked: argparse.Namespace, kinds: list[str]) -> Study:
     return study.build(config.parse(tables, "a benchmark"))
 
 
-def measured(asked: argparse.Namespace, studies: dict[str, Study], greedy: bool) -> Iterator[Row]:
+def measured(asked: argparse.Namespace, studies: dict[str, Study]) -> Iterator[Row]:
     """A row for each method, the dense network first."""
     of = studies["blocks"]
     print("| removed | method | seed | perplexity | MACs | parameters | tokens/s | of dense | evaluations | seconds |")
@@ -91,7 +93,7 @@ def measured(asked: argparse.Namespace, studies: dict[str, Study], greedy: bool)
         gone = round(share * len(of.space))
         ceiling = of.costs["macs"].predict(without(of, range(len(of.space) - gone, len(of.space))))
         for seed in asked.seeds:
-            for name, method in methods(asked, studies, gone, ceiling, seed, greedy).items():
+            for name, method in methods(asked, studies, gone, ceiling, seed).items():
                 begun = time.perf_counter()
                 policy, evaluations = method()
                 spent = {"evaluations": evaluations, "seconds": time.perf_counter() - begun}
@@ -100,17 +102,17 @@ def measured(asked: argparse.Namespace, studies: dict[str, Study], greedy: bool)
 
 
 def methods(
-    asked: argparse.Namespace, studies: dict[str, Study], gone: int, ceiling: float, seed: int, greedy: bool
+    asked: argparse.Namespace, studies: dict[str, Study], gone: int, ceiling: float, seed: int
 ) -> dict[str, Callable[[], Found]]:
     """Each method by name."""
     of = studies["blocks"]
-    found: dict[str, Callable[[], Found]] = {
+    every: dict[str, Callable[[], Found]] = {
         "uniform": lambda: (without(of, np.linspace(0, len(of.space) - 1, gone + 2).round().astype(int)[1:-1]), 0),
         "random": lambda: searched(of, "random", ceiling, asked.trials, seed),
         "block influence": lambda: (without(of, np.argsort(influences(of))[:gone]), 1),
+        "greedy": lambda: greedily(of, gone),
     }
-    if greedy:
-        found["greedy"] = lambda: greedily(of, gone)
+    found = {name: every[name] for name in asked.methods}
     for space in asked.spaces:
         found[f"switch over {space}"] = lambda space=space: searched(  # type: ignore[misc]
             studies[space], "switch", ceiling, asked.trials, seed
