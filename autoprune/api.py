@@ -16,6 +16,7 @@ from autoprune.errors import ConfigError, PolicyError
 from autoprune.inputs import Inputs
 from autoprune.runs import lifecycle, study, warm
 from autoprune.runs.lifecycle import Result
+from autoprune.runs.workers import hired
 from autoprune.structure import prune as cutting
 from autoprune.structure.trace import trace
 from autoprune.task import Task
@@ -33,9 +34,9 @@ def search(
     controller: str | Mapping[str, Any] = "",
     trials: int | None = None,
     seed: int | None = None,
+    time: str | float | None = None,
     out: str | Path = RUNS,
     *,
-    time: str | float | None = None,
     data: object = None,
     warm_start: Sequence[str | Path] = (),
     progress: bool = True,
@@ -81,9 +82,10 @@ def search(
     with _bars(progress) as bars:
         built = study.build(asked, task=given, watch=bars.stage)
         known = warm.start(built, warm_start)
-        bars.stage("trying everything once, small", 0, 1)
-        with lifecycle.begin(built, Path(out), known) as opened, Progress(built, opened, bars) as shown:
-            return lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage)
+        with hired(asked.workers) as crew:
+            bars.stage("trying everything once, small", 0, 1)
+            with lifecycle.begin(built, Path(out), known, crew) as opened, Progress(built, opened, bars, crew) as shown:
+                return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage)
 
 
 def resume(
@@ -94,6 +96,7 @@ def resume(
     task: Task | None = None,
     trust: Sequence[str] = (),
     lr: float = 0.0,
+    workers: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
@@ -101,13 +104,21 @@ def resume(
     `time` is how long is searched in all, in seconds or as "10m", of a run that was begun with one.
     With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user. `progress` as of `search`.
+    the run was begun by this user. `workers` says who evaluates from now on, {"local": 4} or {"cluster": "tcp://..."};
+    without it, who did. `progress` as of `search`.
     """
     with _bars(progress) as bars:
-        given: dict[str, Any] = {"trials": trials, "time": time, "task": task, "trust": trust, "lr": lr}
+        given: dict[str, Any] = {
+            "trials": trials,
+            "time": time,
+            "task": task,
+            "trust": trust,
+            "lr": lr,
+            "staff": workers,
+        }
         built, opened = lifecycle.reopen(Path(directory), watch=bars.stage, **given)
-        with opened, Progress(built, opened, bars) as shown:
-            return lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage, again=lr > 0)
+        with opened, hired(built.config.workers) as crew, Progress(built, opened, bars, crew) as shown:
+            return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage, again=lr > 0)
 
 
 def prune(

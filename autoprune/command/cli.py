@@ -24,12 +24,13 @@ from autoprune.command import arguments, ending, terminal
 from autoprune.command.events import Events
 from autoprune.command.shared import bars, print_json, print_table, study_of
 from autoprune.command.terminal import show as print
-from autoprune.errors import AutopruneError, ConfigError, FileError
+from autoprune.errors import AutopruneError, ClusterLost, ConfigError, FileError
 
 if TYPE_CHECKING:
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
     from autoprune.runs.warm import Warm
+    from autoprune.runs.workers import Crew
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -107,27 +108,35 @@ def _transfer(asked: argparse.Namespace) -> None:
 
 def _begin(built: Study, asked: argparse.Namespace, known: Warm, more: Mapping[str, Any] = NOTHING) -> None:
     """Begin a run with what is known, and bring it to its end; `more` is shown with its report, as JSON."""
-    from autoprune.runs import lifecycle
+    from autoprune.runs import lifecycle, workers
 
-    with bars(asked) as shown:
-        shown.stage("trying everything once, small", 0, 1)
-        opened = lifecycle.begin(built, asked.out, known)
-    with opened:
-        _complete(built, opened, asked, more=more)
+    with workers.hired(built.config.workers) as crew:
+        with bars(asked) as shown:
+            shown.stage("trying everything once, small", 0, 1)
+            opened = lifecycle.begin(built, asked.out, known, crew)
+        with opened:
+            _complete(built, opened, crew, asked, more=more)
 
 
 def _resume(asked: argparse.Namespace) -> None:
-    from autoprune.runs import lifecycle
+    from autoprune.runs import lifecycle, workers
 
     with bars(asked) as shown:
         given = {"trials": asked.trials, "time": asked.time, "trust": asked.trust, "lr": asked.lr}
-        built, opened = lifecycle.reopen(asked.directory, watch=shown.stage, **given)
-    with opened:
-        _complete(built, opened, asked, again=asked.lr > 0)
+        staff = {"local": asked.workers} if asked.workers else {"cluster": asked.cluster} if asked.cluster else None
+        built, opened = lifecycle.reopen(asked.directory, watch=shown.stage, staff=staff, **given)
+    with opened, workers.hired(built.config.workers) as crew:
+        _complete(built, opened, crew, asked, again=asked.lr > 0)
 
 
 def _complete(
-    built: Study, opened: Run, asked: argparse.Namespace, *, again: bool = False, more: Mapping[str, Any] = NOTHING
+    built: Study,
+    opened: Run,
+    crew: Crew | None,
+    asked: argparse.Namespace,
+    *,
+    again: bool = False,
+    more: Mapping[str, Any] = NOTHING,
 ) -> None:
     from autoprune.command.progress import Progress
     from autoprune.runs import journal, lifecycle
@@ -137,14 +146,15 @@ def _complete(
     if not asked.quiet:
         print("\n".join([str(opened.directory), *limits]), file=sys.stderr)
     try:
-        with Progress(built, opened, bars(asked)) as shown:
+        with Progress(built, opened, bars(asked), crew) as shown:
             watch, stage = asked.stops.between(shown.trial), asked.stops.between(shown.stage)
-            lifecycle.complete(built, opened, watch=watch, stage=stage, again=again)
+            lifecycle.complete(built, opened, crew, watch=watch, stage=stage, again=again)
     except KeyboardInterrupt as stopped:
         stopped.args = (f"stopped; go on with: {journal.resuming(opened.directory)}",)
         raise
-    except FileError as wrong:
-        raise FileError(f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}") from wrong
+    except (ClusterLost, FileError) as wrong:
+        said = f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}"
+        raise type(wrong)(said) from wrong
     _show_report(opened.directory, asked.json, more)
 
 
@@ -221,7 +231,7 @@ def _show_report(directory: Path, as_json: bool, more: Mapping[str, Any] = NOTHI
     print(f"\n{directory}/\n  " + "\n  ".join(files))
 
 
-# plugins
+# worker and plugins
 
 
 def _plugins(asked: argparse.Namespace) -> None:
@@ -268,6 +278,7 @@ _COMMANDS = {  # where each is done: a function here, or in a file of its own, w
     "report": "_report",
     "compare": "compare:command",
     "apply": "applied:command",
+    "worker": "worker:command",
     "policy": "reuse:policy",
     "transfer": "_transfer",
     "learn": "reuse:learn",

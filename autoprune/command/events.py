@@ -44,6 +44,8 @@ class Events:
 
     def stage(self, what: str, done: int, of: int) -> None:
         """How far a stage has come, once a second at most."""
+        if self._file is None:
+            return
         now = time.monotonic()
         if what != self._stage or done >= of or now - self._last >= EVERY:
             self._stage, self._last = what, now
@@ -54,6 +56,7 @@ class Events:
         self.tell(
             "trial",
             number=trial.number,
+            rung=trial.rung,
             levels=trial.policy.levels,
             metric=trial.metric,
             reward=trial.reward,

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from autoprune.files import disk
-from autoprune.report import plots, rows, words
+from autoprune.report import bars, plots, words
 from autoprune.report.facts import FACTS, Report, read
 from autoprune.report.thin import thinned
 
@@ -35,7 +35,7 @@ def render(report: Report) -> str:
     drawn = {"progress": plots.progress, "tradeoff": plots.tradeoff, "curves": plots.curves}
     template = environment().get_template("page.html.j2")
     pictures = {name: Markup(draw(report)) for name, draw in drawn.items()}
-    return template.render(r=report, words=words, rows=rows, pictures=pictures, hovered=Markup(rows.hovered(report)))
+    return template.render(r=report, words=words, rows=bars, pictures=pictures, hovered=Markup(bars.hovered(report)))
 
 
 def environment() -> jinja2.Environment:

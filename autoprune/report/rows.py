@@ -1,142 +1,156 @@
-"""The rows of the page that are more than a number: choices with their bars, layers, intervals, hovered trials."""
+"""The rows of a report's tables: networks, ceilings, choices, trials, rungs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from autoprune.report import words
-from autoprune.report.detail import Interval, Layers
-from autoprune.report.facts import Report
-
-MOST = 30  # layers that are shown by themselves
-_NAMED = 6  # layers of a choice that are named
+Role = Literal["dense", "ours", "uniform", "rule", "random"]
 
 
 @dataclass(frozen=True, slots=True)
-class ChoiceRow:
-    """What stays of a choice.
+class Network:
+    """One row of the comparison. All pruned networks were finetuned, or trained anew, with the same recipe and seed.
 
     Attributes:
-        name: of the choice.
-        layers: what its units go through, for people.
-        of, kept: units of the dense network, and of the one that is delivered.
-        uniform: units that the uniform baseline keeps; None where there is none.
-        alone: what is lost when it alone is cut, in words; "" where that is not known.
-        weight: the same as a share of the largest of all choices, in [0, 1].
+        searched: metric on the holdout as the search saw it, before the final finetune; None where it failed since.
+        holdout, test: metric after the final finetune; of the dense network, as it is; None where there is none.
+        costs: counted on the network itself, by name of the cost.
+        bytes: size of its weights.
+        kept: the level of each choice, in the order of the report's choices.
     """
 
-    name: str
-    layers: str
-    of: int
-    kept: int
-    uniform: int | None
-    alone: str
-    weight: float
-
-
-def choices(r: Report) -> list[ChoiceRow]:
-    """Every choice, in the order of the network."""
-    alone = r.detail.alone or [None] * len(r.choices)
-    most = max((one.lost for one in alone if one and one.lost is not None), default=0.0)
-    uniform = r.networks.get("uniform")
-    found = []
-    for at, (choice, one) in enumerate(zip(r.choices, alone, strict=True)):
-        lost = one.lost if one else None
-        found.append(
-            ChoiceRow(
-                name=choice.name,
-                layers=_some(choice.layers),
-                of=choice.of,
-                kept=r.final.kept[at],
-                uniform=uniform.kept[at] if uniform else None,
-                alone="" if lost is None or one is None else f"{_lost(r, lost)} at {one.kept}",
-                weight=max(0.0, lost) / most if lost is not None and most > 0 else 0.0,
-            )
-        )
-    return found
-
-
-def _some(layers: Sequence[str]) -> str:
-    more = len(layers) - _NAMED
-    return ", ".join(layers[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _lost(r: Report, lost: float) -> str:
-    """A loss of the metric for people; `lost` is positive where it is worse."""
-    return words.gap(r, -lost * r.sign)
+    searched: float | None
+    holdout: float | None
+    test: float | None
+    costs: Mapping[str, float]
+    bytes: int
+    kept: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LayerRow:
-    """What a layer takes of a cost, in the dense network and in ours; widths are shares of the largest layer's."""
+class Limit:
+    """A ceiling, and what became of it.
+
+    Attributes:
+        predicted: of the policy, by arithmetic or by a fit.
+        counted: on the pruned network, or measured.
+        spread: standard deviation of the measurements at several moments, as a share of their mean; 0 of a count.
+        about: of a cost that is measured: where, and how well it is predicted.
+        moments: what was measured at each moment; `counted` is their mean.
+        said: the ceiling, and below which prediction policies were kept, in words.
+    """
+
+    cost: str
+    unit: str
+    asked: str
+    most: float
+    dense: float
+    predicted: float
+    counted: float
+    spread: float = 0.0
+    about: str = ""
+    moments: tuple[float, ...] = ()
+    said: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether what was counted, or measured on average, is within the ceiling."""
+        return self.counted <= self.most
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was met and, of what was measured, how surely."""
+        said = "met" if self.met else "exceeded"
+        if len(self.moments) < 2:
+            return said
+        over = sum(moment > self.most for moment in self.moments)
+        low, high = (f"{end / self.dense:.1%}" for end in (min(self.moments), max(self.moments)))
+        but = f", but not at {over} of them" if self.met and over else ""
+        return f"{said}: {low} to {high} of dense at {len(self.moments)} moments, ± {self.spread:.1%}{but}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFacts:
+    """A choice and how it was proven to be prunable ("exact" or "shapes")."""
 
     name: str
-    dense: str
-    ours: str
-    left: str
-    dense_width: float
-    ours_width: float
+    kind: str
+    layers: tuple[str, ...]
+    of: int
+    lowest: int
+    proof: str
 
 
-def layers(of: Layers) -> list[LayerRow]:
-    """The layers that take most, in the order of the network, and all others together."""
-    named = [name for name in of.dense if name]
-    kept = set(sorted(named, key=lambda name: -of.dense[name])[:MOST])
-    rows = [(name, of.dense[name], of.ours.get(name, 0.0)) for name in named if name in kept]
-    if rest := [name for name in named if name not in kept]:
-        dense, ours = (sum(some.get(name, 0.0) for name in rest) for some in (of.dense, of.ours))
-        rows.append((f"{len(rest)} others", dense, ours))
-    if "" in of.dense:
-        rows.append(("whatever is pruned", of.dense[""], of.ours.get("", 0.0)))
-    most = max((dense for _, dense, _ in rows), default=0.0) or 1.0
-    return [
-        LayerRow(
-            name,
-            words.valued(dense, of.unit),
-            words.valued(ours, of.unit),
-            f"{ours / dense:.0%}" if dense else "-",
-            min(1.0, dense / most),
-            min(1.0, ours / most),
-        )
-        for name, dense, ours in rows
-    ]
+@dataclass(frozen=True, slots=True)
+class FrozenFacts:
+    """Channels that could not be pruned, and why."""
+
+    name: str
+    units: int
+    reason: str
 
 
-def interval(r: Report, other: str) -> str:
-    """How surely what is delivered is better or worse than `other` on the test split, in words; "" where that is not known."""
-    found = next((one for one in r.detail.intervals if one.other == other), None)
-    return "" if found is None else f"{found.level:.0%} interval {ends(r, found)}"
+@dataclass(frozen=True, slots=True)
+class TrialFacts:
+    """A trial; `kept` is its policy, a level a choice, () where an earlier version wrote none.
+
+    Metrics of different rungs are not to be compared.
+    """
+
+    number: int
+    metric: float | None
+    reward: float | None
+    costs: Mapping[str, float]
+    error: str = ""
+    kept: tuple[int, ...] = ()
+    rung: int = 0
 
 
-def ends(r: Report, one: Interval) -> str:
-    """The ends of an interval for people."""
-    return f"{words.gap(r, one.low)} to {words.gap(r, one.high)}"
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many trials of the search, how many failed ones among them, and random ones are not listed: see `thin`."""
+
+    trials: int = 0
+    failed: int = 0
+    random: int = 0
 
 
-def sure(r: Report) -> Iterator[str]:
-    """A sentence on each interval."""
-    for one in r.detail.intervals:
-        if one.other == "dense":
-            continue
-        better = (one.difference > 0) != r.lower_is_better
-        verdict = f"{'better' if better else 'worse'} beyond chance of the samples" if one.is_sure else "not told apart"
-        gap = words.gap(r, one.difference)
-        yield f"Against {one.other}: {gap}, {one.level:.0%} interval {ends(r, one)}; {verdict}."
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far one score puts policies in the order of another.
+
+    Attributes:
+        tau: Kendall's tau-b, in [-1, 1]; None where one of the scores is the same for all policies.
+        low, high: the 90 % bootstrap interval of `tau`.
+        recall: share of the best tenth by the other score that is in the best tenth by this one, in [0, 1].
+        policies: how many were counted.
+        failed: how many were left out, since one of the scores failed.
+    """
+
+    tau: float | None
+    low: float | None
+    high: float | None
+    recall: float
+    policies: int
+    failed: int = 0
 
 
-def hovered(r: Report) -> str:
-    """What a trial is, by its number, as JSON that may stand in a page."""
-    cost = r.headline_cost
-    trials = {
-        t.number: [
-            t.error
-            or f"{words.metric(r)} {words.shown(r, t.metric)}, {words.label(cost)} "
-            f"{t.costs[cost] / r.dense.costs[cost]:.1%}",
-            *t.kept,
-        ]
-        for t in r.trials
-    }
-    known = {"choices": [[choice.name, choice.of] for choice in r.choices], "trials": trials}
-    return json.dumps(known, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+@dataclass(frozen=True, slots=True)
+class RungFacts:
+    """A rung of the ladder, and what became of it.
+
+    Attributes:
+        said: how policies were judged there.
+        trials: how many there were.
+        seconds: of one of them, the median.
+        tau: Kendall's tau-b with the rung above, over the policies that have both; None where it is not known.
+        policies: how many those are.
+    """
+
+    said: str
+    trials: int
+    seconds: float
+    tau: float | None
+    policies: int

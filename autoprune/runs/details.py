@@ -68,7 +68,7 @@ def gathered(study: Study, policy: Policy, role: str, kept: Kept, watch: Watch) 
 
 
 def intervals(each: Mapping[str, Floats], judge: Judge, seed: int, role: str = "ours") -> tuple[Interval, ...]:
-    """The network of one role against every other network: a paired bootstrap over test samples (Efron 1979), percentiles."""
+    """The network of one role against every other: a paired bootstrap over test samples (Efron 1979), percentiles."""
     if role not in each:
         return ()
     found = []

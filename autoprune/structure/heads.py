@@ -16,6 +16,7 @@ from autoprune.structure.counts import Counted
 from autoprune.structure.edits import Index, Resize, Slice
 from autoprune.structure.labels import Call, Flow, Nodes
 
+CONFIG = "config"  # the attribute in which models of transformers keep what they were made by
 _MADE = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 _BY_PLACE = frozenset(("view", "reshape", "expand", *_MADE))
 _PARTS = frozenset(("split", "split_with_sizes", "narrow", "__getitem__"))
@@ -94,13 +95,21 @@ def _each(nodes: Nodes, component: Index, place: Index, members: Sequence[Sequen
 def _telling(module: nn.Module, heads: int, width: int) -> Iterator[tuple[str, int]]:
     """The attributes by whose names and values `module` says how many heads it has, or their channels.
 
-    They may not be read where the heads are counted, but should be right.
+    They may not be read where the heads are counted, but should be right; those of its config, too, as "config.heads".
     """
     for word, value in vars(module).items():
-        lower = word.lower()
-        if type(value) is not int:
-            continue
-        if value == heads and "head" in lower and not any(w in lower for w in _NOT_HEADS):
+        if type(value) is int and value == heads and _says_heads(word):
             yield word, 1
-        elif value == heads * width and lower in _WIDTHS:
+        elif type(value) is int and value == heads * width and word in _WIDTHS:
             yield word, width
+    yield from ((f"{CONFIG}.{word}", 1) for word, value in of_config(module).items() if value == heads)
+
+
+def _says_heads(word: str) -> bool:
+    return "head" in word.lower() and not any(other in word.lower() for other in _NOT_HEADS)
+
+
+def of_config(module: nn.Module) -> dict[str, int]:
+    """Numbers of heads that the config of `module` says, by name; none where it has no config of its library's."""
+    told = getattr(vars(module).get(CONFIG), "__dict__", {})
+    return {word: value for word, value in told.items() if type(value) is int and _says_heads(word)}

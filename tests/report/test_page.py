@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.report import facts as stored, page as pages, rows, warnings, words
+from autoprune.report import bars as rows, facts as stored, page as pages, warnings, words
 from autoprune.report.detail import Alone, Curve, Detail, Interval, Layers
 from autoprune.report.facts import Report
 from tests.report.test_report import facts, of_latency, only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.costs.arithmetic import Macs, Params
+from autoprune.errors import ModelError
+from autoprune.files import export
 from autoprune.structure.prune import prune
 from autoprune.structure.trace import Trace, trace
 from autoprune.values.space import SearchSpace
+from tests.zoo import NETWORKS, Case
 
 WIDTH, HEADS, OF = 12, 3, 4  # three heads, as many as there are queries, keys and values in what is fused
 TOKENS = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -226,3 +230,49 @@ def test_a_written_number_of_heads_is_frozen_with_its_reason() -> None:
 def test_numbers_are_plain_again_after_tracing() -> None:
     model, _ = traced(Named())
     assert type(model[0].num_heads) is int
+
+
+@pytest.fixture(scope="module")
+def llama() -> tuple[nn.Module, Trace]:
+    pytest.importorskip("transformers")
+    one = Case(NETWORKS["transformers/LlamaForCausalLM"])
+    return one.model, one.trace
+
+
+class TestConfig:
+    """The config of a network of transformers, which all its layers share."""
+
+    @pytest.mark.parametrize(("kept", "said"), [((1, 1), (2, 1)), ((1, 2), (4, 2))])
+    def test_says_the_heads_that_all_layers_have(
+        self, llama: tuple[nn.Module, Trace], kept: tuple[int, int], said: tuple[int, int], tmp_path: Path
+    ) -> None:
+        """Of four queries to two keys; where layers differ, one number cannot say it, and it stays."""
+        model, found = llama
+        left = iter(kept)
+        units = [np.arange(next(left) if c.kind == "head" else c.dense) for c in found.choices]
+        export.save(pruned := prune(model, found, units), tmp_path / "m.safetensors")
+        for one in (pruned, export.load(tmp_path / "m.safetensors", model)):
+            assert (one.config.num_attention_heads, one.config.num_key_value_heads) == said
+        assert (model.config.num_attention_heads, model.config.num_key_value_heads) == (4, 2)
+
+    def test_pruned_networks_generate_with_cached_keys_what_they_do_without(
+        self, llama: tuple[nn.Module, Trace]
+    ) -> None:
+        model, found = llama
+        pruned = prune(model, found, [np.arange((c.dense + 1) // 2) for c in found.choices])
+        tokens = torch.arange(2, 10)[None]
+        told = [pruned.generate(tokens, max_new_tokens=6, do_sample=False, use_cache=c).tolist() for c in (True, False)]
+        assert told[0] == told[1]
+
+
+def test_attention_that_cannot_be_proven_is_one_line() -> None:
+    class Alone(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            n, t, c = x.shape
+            q, k, v = self.qkv(x).reshape(n, t, 3, 3, c // 3).permute(2, 0, 3, 1, 4).unbind(0)
+            return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, c)
+
+    with pytest.raises(ModelError) as caught:
+        trace(Alone(True), TOKENS)
+    assert "qkv: " in str(caught.value)
+    assert "\n" not in str(caught.value)
