@@ -100,6 +100,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "spoken_digits": "autoprune.tasks.spoken_digits:spoken_digits",
         "sentences": "autoprune.tasks.sentences:sentences",
         "bccd": "autoprune.tasks.bccd:bccd",
+        "wikitext2": "autoprune.tasks.wikitext2:wikitext2",
     },
 }
 

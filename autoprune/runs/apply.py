@@ -265,6 +265,7 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
         "criterion": file.criterion,
         "evaluator": file.evaluator,
         "operator": file.operator,
+        "space": {"kinds": list(dict.fromkeys(choice.kind for choice in file.choices))},
         "search": {"seed": file.seed},
         "finetune": file.finetune,
     }
