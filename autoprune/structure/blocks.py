@@ -65,8 +65,8 @@ def unflattened(call: Call, block: Nodes, dims: list[int]) -> tuple[int, Nodes] 
 
     `block` holds the nodes along these. What belongs to one index of that dimension is a unit. That is, of an image
     (n, c, h, w) the channels; else the first dimension that is a module's number of heads; or that is written -1; or
-    that is another number of a module, of pixels the largest such; or the largest. Whether that is right, the proof
-    says. None where it cannot be.
+    that is another number of a module, but for pixels; or the largest. Whether that is right, the proof says. None
+    where it cannot be.
     """
     if (block == PAD).any():
         return None
@@ -87,7 +87,7 @@ def _shrinking(said: Sequence[int], sizes: Sequence[int], *, last: bool) -> int:
     """Which of several dimensions can shrink, as the code says them; `last`, whether they are the last of all."""
     counted = {place: size for place, size in enumerate(said) if isinstance(size, Counted)}
     of_heads = [place for place, size in counted.items() if heads.says_heads(size.attribute)]
-    others = list(counted) if last else sorted(counted, key=lambda place: -sizes[place])
+    others = list(counted) if last else []
     free = [place for place, size in enumerate(said) if size == -1]
     return [*of_heads, *free, *others, int(np.argmax(sizes))][0]
 
