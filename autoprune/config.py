@@ -126,6 +126,31 @@ class Finetune(Table):
         return Recipe.of(self, steps=steps, precision=precision if self.precision == "auto" else self.precision)
 
 
+class Workers(Table):
+    """Who evaluates policies; without `local` and `cluster`, the search itself, one after the other.
+
+    Attributes:
+        local: processes on this machine.
+        cluster: of the user's own: "tcp://HOST:PORT" of its scheduler, or a scheduler file (.json).
+        order: "asked": trials are told in the order of their asks, so that a run is reproducible; "finished": as they
+            come, so that none waits for a slower one.
+        window: policies that may be under way at once; 0 is as many as there are workers when the run begins.
+        threads: of torch in each worker; 0 shares this machine's among local workers, and is 1 in a cluster.
+    """
+
+    local: Annotated[int, Range(0, 1024)] = 0
+    cluster: str = ""
+    order: Literal["asked", "finished"] = "asked"
+    window: Annotated[int, Range(0, 10_000)] = 0
+    threads: Annotated[int, Range(0, 1024)] = 0
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Workers:
+        if self.local and self.cluster:
+            raise ValueError(f"local = {self.local} and cluster = {self.cluster!r}: one of them is right")
+        return self
+
+
 class Report(Table):
     """What the report compares with.
 
@@ -133,15 +158,15 @@ class Report(Table):
         random_trials: random policies, of which the best is the baseline "random"; 0 takes as many as were searched.
         fidelity: at most so many of them get the evaluator's slow score, too, to say how true the search's is; 0, or
             at least 5.
+        rules: whether rules of thumb and rankings are scored, too, the best of which is the baseline "rule".
         sensitivity: of at most so many choices the report says what each costs when it alone is cut to half; 0 for
             none. Only where scores are fast.
-        rules: whether rules of thumb and rankings are scored, too, the best of which is the baseline "rule".
     """
 
     random_trials: Annotated[int, Range(0, 1_000_000)] = 0
     fidelity: Annotated[int, Range(0, 10_000), AfterValidator(_none_or_enough)] = 20
-    sensitivity: Annotated[int, Range(0, 10_000)] = 40
     rules: bool = True
+    sensitivity: Annotated[int, Range(0, 10_000)] = 40
 
 
 class Config(Table):
@@ -167,6 +192,7 @@ class Config(Table):
     search: Search = Search()
     ladder: Ladder = Ladder()
     finetune: Finetune = Finetune()
+    workers: Workers = Workers()
     report: Report = Report()
 
     def plain(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_compare(commands)
     _add_apply(commands)
+    _add_worker(commands)
     _add_plugins(commands)
     _add_completion(commands)
     return made
@@ -61,6 +62,7 @@ def _add_search(commands: Any) -> None:
         "--epochs", type=_passes, metavar="E", help="of the finetune in the end, in place of the file's; 0 for none"
     )
     command.add_argument("--no-finetune", action="store_true", help="the same as --epochs 0")
+    _worker_arguments(command)
 
 
 def _add_resume(commands: Any) -> None:
@@ -77,6 +79,7 @@ def _add_resume(commands: Any) -> None:
         metavar="RATE",
         help="finetune at this learning rate, again if need be",
     )
+    _worker_arguments(command)
     _trust_argument(command)
 
 
@@ -177,6 +180,19 @@ def _add_apply(commands: Any) -> None:
     _trust_argument(command)
 
 
+def _add_worker(commands: Any) -> None:
+    command = _command(
+        commands, "worker", "say whether this machine, or a cluster's workers, can evaluate for a search"
+    )
+    _space_arguments(command)
+    command.add_argument(
+        "--check", action="store_true", required=True, help="build the study, evaluate one policy, and show the facts"
+    )
+    command.add_argument(
+        "--cluster", metavar="ADDRESS", help="ask every worker of this cluster, in place of this machine"
+    )
+
+
 def _add_plugins(commands: Any) -> None:
     command = _command(commands, "plugins", "list plugins, or the settings of one")
     command.add_argument("name", nargs="?", default="", metavar="NAME", help="a plugin; its settings are shown")
@@ -194,6 +210,18 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command.add_argument("--events", type=Path, metavar="FILE", help="add progress to FILE as JSON lines")
     command.add_argument("--verbose", action="store_true", help="print the traceback of an error, too")
     return command
+
+
+def _worker_arguments(command: Any) -> None:
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
+        "--workers", type=_staff, metavar="N", help="evaluate with N processes on this machine (extra `cluster`)"
+    )
+    who.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="evaluate with a Dask cluster: tcp://HOST:PORT, or a scheduler file (.json)",
+    )
 
 
 def _trust_argument(command: Any) -> None:
@@ -250,6 +278,12 @@ def _points(text: str) -> float:
         if 0 <= (points := float(text)) <= 100:
             return points
     raise argparse.ArgumentTypeError(f"{text!r} is no number of points; write a number from 0 to 100, such as 2")
+
+
+def _staff(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; write a whole number from 1 to 1024")
+    return int(text)
 
 
 def _rate(text: str) -> float:

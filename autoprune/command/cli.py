@@ -23,11 +23,12 @@ from autoprune.command import arguments, ending, terminal
 from autoprune.command.events import Events
 from autoprune.command.shared import bars, print_json, print_table, study_of
 from autoprune.command.terminal import show as print
-from autoprune.errors import AutopruneError, ConfigError, FileError
+from autoprune.errors import AutopruneError, ClusterLost, ConfigError, FileError
 
 if TYPE_CHECKING:
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
+    from autoprune.runs.workers import Crew
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -84,27 +85,29 @@ def _ended(asked: argparse.Namespace, status: int, error: str) -> int:
 
 
 def _search(asked: argparse.Namespace) -> None:
-    from autoprune.runs import lifecycle
+    from autoprune.runs import lifecycle, workers
 
     built = study_of(asked)
-    with bars(asked) as shown:
-        shown.stage("trying everything once, small", 0, 1)
-        opened = lifecycle.begin(built, asked.out)
-    with opened:
-        _complete(built, opened, asked)
+    with workers.hired(built.config.workers) as crew:
+        with bars(asked) as shown:
+            shown.stage("trying everything once, small", 0, 1)
+            opened = lifecycle.begin(built, asked.out, crew)
+        with opened:
+            _complete(built, opened, crew, asked)
 
 
 def _resume(asked: argparse.Namespace) -> None:
-    from autoprune.runs import lifecycle
+    from autoprune.runs import lifecycle, workers
 
     with bars(asked) as shown:
         given = {"trials": asked.trials, "time": asked.time, "trust": asked.trust, "lr": asked.lr}
-        built, opened = lifecycle.reopen(asked.directory, watch=shown.stage, **given)
-    with opened:
-        _complete(built, opened, asked, again=asked.lr > 0)
+        staff = {"local": asked.workers} if asked.workers else {"cluster": asked.cluster} if asked.cluster else None
+        built, opened = lifecycle.reopen(asked.directory, watch=shown.stage, staff=staff, **given)
+    with opened, workers.hired(built.config.workers) as crew:
+        _complete(built, opened, crew, asked, again=asked.lr > 0)
 
 
-def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bool = False) -> None:
+def _complete(built: Study, opened: Run, crew: Crew | None, asked: argparse.Namespace, *, again: bool = False) -> None:
     from autoprune.command.progress import Progress
     from autoprune.runs import journal, lifecycle
 
@@ -113,14 +116,15 @@ def _complete(built: Study, opened: Run, asked: argparse.Namespace, *, again: bo
     if not asked.quiet:
         print("\n".join([str(opened.directory), *limits]), file=sys.stderr)
     try:
-        with Progress(built, opened, bars(asked)) as shown:
+        with Progress(built, opened, bars(asked), crew) as shown:
             watch, stage = asked.stops.between(shown.trial), asked.stops.between(shown.stage)
-            lifecycle.complete(built, opened, watch=watch, stage=stage, again=again)
+            lifecycle.complete(built, opened, crew, watch=watch, stage=stage, again=again)
     except KeyboardInterrupt as stopped:
         stopped.args = (f"stopped; go on with: {journal.resuming(opened.directory)}",)
         raise
-    except FileError as wrong:
-        raise FileError(f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}") from wrong
+    except (ClusterLost, FileError) as wrong:
+        said = f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}"
+        raise type(wrong)(said) from wrong
     _show_report(opened.directory, asked.json)
 
 
@@ -193,7 +197,7 @@ def _show_report(directory: Path, as_json: bool) -> None:
     print(f"\n{directory}/\n  " + "\n  ".join(files))
 
 
-# plugins
+# worker and plugins
 
 
 def _plugins(asked: argparse.Namespace) -> None:
@@ -240,6 +244,7 @@ _COMMANDS = {  # where each is done: a function here, or in a file of its own, w
     "report": "_report",
     "compare": "compare:command",
     "apply": "applied:command",
+    "worker": "worker:command",
     "plugins": "_plugins",
     "completion": "completion:command",
 }

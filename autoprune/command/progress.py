@@ -18,6 +18,7 @@ from autoprune.protocols import SavesTime, Trains
 from autoprune.report import words
 from autoprune.runs.journal import Run, rank
 from autoprune.runs.study import Study
+from autoprune.runs.workers import Crew
 from autoprune.values.trial import FIRST, Tally, Trial
 
 if TYPE_CHECKING:
@@ -185,9 +186,10 @@ class _Ear(logging.Handler):
 class Progress:
     """One bar for the search, then one for each stage of the work after it."""
 
-    def __init__(self, study: Study, run: Run, bars: Bars | None = None) -> None:
-        self._study = study
-        self._before = len(run)
+    def __init__(self, study: Study, run: Run, bars: Bars | None = None, crew: Crew | None = None) -> None:
+        self._study, self._crew, self._begun = study, crew, time.monotonic()
+        self._before = self._told = len(run)
+        self._failed = sum(bool(trial.error) for trial in run)
         self._all, self._new = Tally.of(run), Tally()  # trials; those of them that this process made
         self._best = max((t for t in run if t.reward is not None), key=rank, default=None)
         self._cost = next(iter((*study.config.budget, *study.costs)))
@@ -214,12 +216,13 @@ class Progress:
         """Show one more trial."""
         self._all.add(trial)
         self._new.add(trial)
+        self._told, self._failed = self._told + 1, self._failed + bool(trial.error)
         if trial.reward is not None and (self._best is None or rank(trial) > rank(self._best)):
             self._best = trial
         self._said = self._facts(trial)
-        self._searching(trial.number + 1)
+        self._searching(self._told)
         self._bars.events.trial(trial)
-        if not self._warned and (same := self._all.same) is not None and trial.number + 1 >= FIRST:
+        if not self._warned and (same := self._all.same) is not None and self._told >= FIRST:
             self._warned = True
             self._bars.warn(words.all_alike(self._study.task.judge, same))
 
@@ -238,8 +241,20 @@ class Progress:
         bar.set_postfix_str(self._said, refresh=False)
         bar.update(reached - bar.n)
 
+    def _pace(self, trial: Trial) -> str:
+        """How fast it goes; with workers, too, who works, how many trials failed, and how long it may still take."""
+        if self._crew is None or (pool := self._crew.pool) is None:
+            return f", {words.rate(self._new.pace)}" if self._new.pace else ""
+        done, spent = self._told - self._before, time.monotonic() - self._begun
+        asked = self._study.config.search
+        rest = asked.time - spent if asked.time else spent / done * (asked.trials - self._told)
+        return (
+            f", {words.rate(done / spent)}, {pool.busy} under way, {self._failed} failed, "
+            f"{pool.staff} workers alive, {words.duration(max(0.0, rest))} left"
+        )
+
     def _facts(self, trial: Trial) -> str:
-        shown = f", {words.rate(self._new.pace)}" if self._new.pace else ""
+        shown = self._pace(trial)
         best = self._best.reward if self._best else None
         if best is None or trial.metric is None:
             return f"failed: {trial.error}{shown}"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _OVER = {
     "trials": "search.trials",
     "time": "search.time",
+    "workers": "workers.local",
+    "cluster": "workers.cluster",
     "seed": "search.seed",
     "device": "search.device",
     "target": "target",

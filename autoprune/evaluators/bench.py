@@ -46,7 +46,7 @@ class Bench:
     def pruned(self, policy: Policy) -> Candidate:
         """The network of `policy`, a new one with the dense network's weights where they stay."""
         stay = staying(self.task.model, self.trace.edits, keep_first(self.ranked, policy.levels))
-        return Candidate(policy, slices(self.task.model, stay), stay)
+        return Candidate(policy, slices(self.task.model, stay, self.trace.resizes), stay)
 
     @cached_property
     def ranked(self) -> list[Units]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import nn
 
 from autoprune.evaluators.bench import Bench, Rebuilt
 from autoprune.evaluators.recovery.fast import Fast
@@ -13,7 +10,6 @@ from autoprune.evaluators.recovery.sampling import counting
 from autoprune.finetuning import finetune
 from autoprune.protocols import Evaluator, Score
 from autoprune.structure.prune import Candidate
-from autoprune.task import Task
 from autoprune.train import Recipe, restart
 from autoprune.values.space import Policy
 
@@ -41,27 +37,11 @@ class Taught(Rebuilt):
     def recover(self, candidate: Candidate) -> Candidate:
         """The same after the other evaluator's recovery and training."""
         made = self.inner.recover(candidate)
-        teach(made.model, self.bench.task, self.recipe, self.bench.seed, anew=self.anew)
+        if self.anew:
+            restart(made.model, self.bench.seed)
+        finetune(made.model, self.bench.task, self.recipe, seed=self.bench.seed)
         return self._fast.recover(Candidate(made.policy, made.model, made.stay))
 
     def score(self, candidate: Candidate) -> Score:
         """The holdout metric."""
         return self._fast.score(candidate)
-
-
-def teach(
-    model: nn.Module,
-    task: Task,
-    recipe: Recipe,
-    seed: int,
-    *,
-    anew: bool = False,
-    watch: Callable[[int, float], None] = lambda step, value: None,
-) -> None:
-    """Train a pruned network in place, by what `recipe` says, from the weights that it has, or `anew`.
-
-    Raises TrialFailed where that diverges.
-    """
-    if anew:
-        restart(model, seed)
-    finetune(model, task, recipe, seed=seed, watch=watch)

@@ -21,7 +21,7 @@ class ChoiceRow:
     Attributes:
         name: of the choice.
         layers: what its units go through, for people.
-        of, kept: units of the dense network, and of ours.
+        of, kept: units of the dense network, and of the one that is delivered.
         uniform: units that the uniform baseline keeps; None where there is none.
         alone: what is lost when it alone is cut, in words; "" where that is not known.
         weight: the same as a share of the largest of all choices, in [0, 1].
@@ -105,7 +105,7 @@ def layers(of: Layers) -> list[LayerRow]:
 
 
 def interval(r: Report, other: str) -> str:
-    """How surely ours is better or worse than `other` on the test split, in words; "" where that is not known."""
+    """How surely what is delivered is better or worse than `other` on test, in words; "" where that is not known."""
     found = next((one for one in r.detail.intervals if one.other == other), None)
     return "" if found is None else f"{found.level:.0%} interval {ends(r, found)}"
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """How much better the network that was found is than another on the test split, and how surely.
+    """How much better the network that is delivered is than another on the test split, and how surely.
 
     Attributes:
         other: the role of the other.
-        difference: of the metric, ours less the other's, as the task's metric gives its numbers.
+        difference: of the metric, its own less the other's, as the task's metric gives its numbers.
         low, high: the ends of the bootstrap interval of it, over the samples.
         level: of the interval, in (0, 1).
         samples: in the test split.

@@ -31,6 +31,7 @@ from autoprune.report.rows import (
     RungFacts as RungFacts,
     TrialFacts as TrialFacts,
 )
+from autoprune.report.staff import Staff
 from autoprune.values import people
 from autoprune.values.trial import front
 
@@ -59,6 +60,7 @@ class Report:
         rungs: of the ladder, from the cheapest judgement on; none where all trials were judged alike.
         left_out: how many trials are not listed here.
         detail: intervals, curves, layers and warnings.
+        staff: who evaluated; None where the search did.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -99,12 +101,13 @@ class Report:
     lower_is_better: bool = False
     in_percent: bool = False
     traded: str = ""
-    detail: Detail = field(default_factory=Detail)
     left_out: LeftOut = field(default_factory=LeftOut)
     rules: Mapping[str, TrialFacts] = field(default_factory=dict)
     rule: str = ""
     delivered: Role = "ours"
     rungs: tuple[RungFacts, ...] = ()
+    detail: Detail = field(default_factory=Detail)
+    staff: Staff | None = None
     schema_version: int = field(default=SCHEMA)
 
     @property

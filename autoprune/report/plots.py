@@ -26,8 +26,8 @@ OURS, UNIFORM, RANDOM, DENSE, TRIAL, RULE = "#060606", "#070707", "#080808", "#0
 GOOD, BAD = "#000101", "#000202"
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", TRACK: "--track", PAPER: "--paper",
-    OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial",
-    RULE: "--rule", GOOD: "--good", BAD: "--bad",
+    OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial", RULE: "--rule",
+    GOOD: "--good", BAD: "--bad",
 }  # fmt: skip
 MARKERS = {
     "dense": (DENSE, "*", 150),

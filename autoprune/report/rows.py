@@ -94,7 +94,7 @@ class FrozenFacts:
 
 @dataclass(frozen=True, slots=True)
 class TrialFacts:
-    """A trial; `kept` is its policy, a level a choice, or () where none was written.
+    """A trial; `kept` is its policy, a level a choice, () where an earlier version wrote none.
 
     Metrics of different rungs are not to be compared.
     """
@@ -104,8 +104,8 @@ class TrialFacts:
     reward: float | None
     costs: Mapping[str, float]
     error: str = ""
-    rung: int = 0
     kept: tuple[int, ...] = ()
+    rung: int = 0
 
 
 @dataclass(frozen=True, slots=True)

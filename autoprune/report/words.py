@@ -6,6 +6,7 @@ import math
 
 from autoprune.metrics import Judge
 from autoprune.report.facts import Agreement, Report, Role, RungFacts
+from autoprune.report.staff import Staff
 from autoprune.values.people import (
     begun as begun,
     counted as counted,
@@ -86,7 +87,16 @@ def remarks(r: Report, run: str = "RUN") -> list[str]:
         cost = f"{counted(rung.trials, 'trial')} of {duration(rung.seconds)}"
         said.append(f"{begun(rung.said)}: {cost}, tau with the next {foretold(rung)}.")
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
+    said += [f"{staffed(r.staff)}."] if r.staff else []
     return [*said, _front(r, run)] if r.trades(r.headline_cost) else said
+
+
+def staffed(staff: Staff) -> str:
+    """Who evaluated, and how their time went."""
+    told = "in the order of their asks" if staff.order == "asked" else "as they came"
+    ahead = f"{staff.window} policies under way at most, told {told}"
+    shares = f"they had a policy in {staff.utilisation:.1%} of their time, and evaluated in {staff.efficiency:.1%}"
+    return f"{counted(staff.workers, 'worker')} evaluated ({ahead}): {shares}"
 
 
 def searched(r: Report) -> str:

@@ -18,8 +18,8 @@ from torch import nn
 from autoprune.addresses import failing
 from autoprune.copies import copied
 from autoprune.errors import TrialFailed, one_line
-from autoprune.evaluators.taught import teach
 from autoprune.files import export
+from autoprune.finetuning import finetune
 from autoprune.protocols import SavesTime, Watch
 from autoprune.report import words
 from autoprune.report.facts import Agreement, Network, Role
@@ -30,6 +30,7 @@ from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
+from autoprune.train import restart
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
@@ -260,11 +261,13 @@ def taught(study: Study, model: nn.Module, name: str, watch: Watch, losses: list
     `watch` hears how far what is called `name` has come; each step's loss is added to `losses`.
     Raises TrialFailed where the loss is not finite.
     """
-    recipe, anew = study.finetune, study.config.finetune.start == "scratch"
+    recipe = study.finetune
+    if study.config.finetune.start == "scratch":
+        restart(model, study.seed)
 
     def step(done: int, loss: float) -> None:
         watch(name, done, recipe.steps)
         if losses is not None:
             losses.append(loss)
 
-    teach(model, study.task, recipe, study.seed, anew=anew, watch=step)
+    finetune(model, study.task, recipe, seed=study.seed, watch=step)

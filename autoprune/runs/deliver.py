@@ -36,6 +36,7 @@ from autoprune.report.facts import (
     read,
     tried,
 )  # fmt: skip
+from autoprune.report.staff import Staff
 from autoprune.report.thin import thinned
 from autoprune.report.warnings import warned
 from autoprune.runs import firsts, rungs
@@ -45,6 +46,7 @@ from autoprune.runs.details import gathered
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
 from autoprune.runs.verify import Verifier
+from autoprune.runs.workers import Terms
 from autoprune.splits import draw
 from autoprune.structure.prune import Candidate
 from autoprune.targets.inputs import processor_name
@@ -140,6 +142,8 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
     """Everything, gathered."""
     config = study.config
     proofs = zip(study.space, study.trace.proofs, strict=True)
+    terms = Terms.of(run.machine)
+    staff = Staff.of(run, "finished" if terms.finished else "asked", terms.window)
     return Report(
         name=study.name,
         task=study.task.name,
@@ -167,7 +171,8 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         command=_command(study),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         notes=tuple(_notes(study, run, done, refused)),
-        policies_per_second=policies_per_second(run),
+        policies_per_second=policies_per_second(run) * (staff.workers if staff else 1),
+        staff=staff,
         scored=scored(run),
         fidelity=done.fidelity,
         lower_is_better=study.task.judge.lower_is_better,
@@ -283,8 +288,8 @@ def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[
 
 def _facts(study: Study, trial: Trial) -> TrialFacts:
     metric = None if trial.metric is None else study.task.judge.known(trial.metric)
-    kept, costs = trial.policy.levels, dict(trial.costs)
-    return TrialFacts(trial.number, metric, trial.reward, costs, trial.error, trial.rung, kept)
+    metric, kept = (None if trial.metric is None else study.task.judge.known(trial.metric)), trial.policy.levels
+    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error, kept, trial.rung)
 
 
 def _known(study: Study, network: Network) -> Network:

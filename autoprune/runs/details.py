@@ -57,7 +57,7 @@ class Kept:
 
 
 def gathered(study: Study, policy: Policy, role: str, kept: Kept, watch: Watch) -> Detail:
-    """All that the page shows of the delivered network, of `policy`, called `role`; `watch` hears how far it is."""
+    """All that the page shows of the network of `policy`, in that `role`; `watch` hears how far measuring is."""
     return Detail(
         intervals=intervals(kept.each, study.task.judge, study.seed, role),
         curves={role: curve for role in kept.losses if (curve := kept.curve(role))},
@@ -67,14 +67,14 @@ def gathered(study: Study, policy: Policy, role: str, kept: Kept, watch: Watch) 
     )
 
 
-def intervals(each: Mapping[str, Floats], judge: Judge, seed: int, ours: str = "ours") -> tuple[Interval, ...]:
-    """The delivered network against every other: a paired bootstrap over test samples (Efron 1979), percentiles."""
-    if ours not in each:
+def intervals(each: Mapping[str, Floats], judge: Judge, seed: int, role: str = "ours") -> tuple[Interval, ...]:
+    """The network of one role against every other: a paired bootstrap over test samples (Efron 1979), percentiles."""
+    if role not in each:
         return ()
     found = []
     for other, theirs in each.items():
-        if other != ours and len(theirs) == len(each[ours]):
-            gaps = each[ours] - theirs
+        if other != role and len(theirs) == len(each[role]):
+            gaps = each[role] - theirs
             ends = np.quantile(_resampled(gaps, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             low, high = sorted(judge.known(float(end)) for end in ends)
             found.append(Interval(other, judge.known(float(gaps.mean())), low, high, LEVEL, len(gaps)))

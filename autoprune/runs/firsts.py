@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from autoprune import plugins
-from autoprune.controllers.rules import uniform
+from autoprune.controllers.rules import RULES as SHAPES, uniform
 from autoprune.criteria import needed, scores
 from autoprune.errors import ConfigError
 from autoprune.protocols import Criterion, Unadvised
-from autoprune.rankings import Alike, by_max, by_mean, by_norm, ranked, spread
+from autoprune.rankings import Alike, by_lamp, by_max, by_mean, by_norm, ranked, spread
 from autoprune.runs import samples
 from autoprune.runs.study import Facts, Study
 from autoprune.values.space import Policy
@@ -24,10 +24,9 @@ KEY, RULES = "first", "rules"  # in a run's facts
 _RANKINGS: Mapping[str, Mapping[str, Alike]] = {
     "group_norm": {"by its maximum": by_max},
     "taylor": {"by its norm": by_norm, "by its mean": by_mean},
-    "l2": {"by its maximum": by_max},
+    "l2": {"by its maximum": by_max, "by LAMP": by_lamp},
     "fpgm": {"by its mean": by_mean},
 }
-_SHAPES = ("shallow", "deep")  # rules that fix the shape of a policy over depth
 _SHARE = 5  # at most one in so many trials is a ranking
 
 
@@ -41,7 +40,8 @@ def found(study: Study) -> dict[str, Any]:
     rankings = dict(_rankings(study)) if compared or (count and not alone) else {}
     flat = uniform(study.space, study.budget)
     first = [] if alone else spread(flat, list(rankings.values()), count, study.budget)
-    rules = {**{name: study.controller(name).ask() for name in _SHAPES}, **rankings} if compared else {}
+    shapes = {name: rule(study.space, study.budget) for name, rule in SHAPES.items() if name != "uniform"}
+    rules = {**shapes, **rankings} if compared else {}
     return {
         KEY: [policy.levels for policy in first],
         RULES: {name: policy.levels for name, policy in rules.items()},

@@ -6,7 +6,8 @@ import importlib.metadata
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
+from autoprune.runs.workers import Crew, Terms, alone
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
 from autoprune.values import people
@@ -55,14 +57,17 @@ class Result:
         return people.table(words.sentence(self.report), head, rows, f"All of it: {self.directory / page.PAGE}")
 
 
-def begin(built: Study, root: Path) -> Run:
-    """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
+def begin(built: Study, root: Path, crew: Crew | None = None) -> Run:
+    """A new run of a study, in a new folder below `root`. Nothing is written if the study, or a worker, cannot work."""
     built.require_end()
     rehearse(built)
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found = {**_machine(built), **firsts.found(built), **rungs.planned(built)}
+    found = {**facts_of(built), **firsts.found(built), **rungs.planned(built)}
+    if crew:
+        found |= crew.facts()
+        crew.equip(built, found)
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
@@ -75,10 +80,12 @@ def reopen(
     watch: Watch = silent,
     trust: Sequence[str] = (),
     lr: float = 0.0,
+    staff: Mapping[str, Any] | None = None,
 ) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with.
 
-    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is.
+    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is; `staff` are workers
+    in place of the run's.
     """
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
@@ -86,7 +93,9 @@ def reopen(
     written = journal.stored(directory, "config.json")
     if time and not written.get("search", {}).get("time"):
         raise ConfigError(f"time = {time!r}: {directory} was begun with so many trials; --trials N goes on with it")
-    over = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
+    over: dict[str, Any] = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
+    if staff is not None:
+        over |= {"workers.local": 0, "workers.cluster": "", **{f"workers.{key}": who for key, who in staff.items()}}
     asked = restored(written, source, over, trust=trust)
     found = machine.read(directory)
     if "threads" in found:
@@ -101,6 +110,7 @@ def reopen(
 def complete(
     built: Study,
     opened: Run,
+    crew: Crew | None = None,
     *,
     watch: loop.Watch = lambda trial: None,
     stage: Watch = silent,
@@ -108,25 +118,40 @@ def complete(
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
-    `watch` sees every trial; `stage` hears how far the work before and after the search has come. The logger
-    `autoprune` is told both.
+    Policies are evaluated by `crew`, or else here. `watch` sees every trial; `stage` hears how far the work before and
+    after the search has come. The logger `autoprune` is told both.
     """
     spoken.begins(built, opened)
     watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
     if again or finished(opened) is None:
         built.prepare(opened.directory, stage)
-    first, steps = firsts.known(opened.machine), rungs.known(opened.machine)
-    judged = [loop.remembering(each, opened, rung) for rung, each in enumerate(rungs.attempts(built, steps))]
-    course = Ladder(steps, built.controller, first, stage) if steps[1:] else Straight(built.controller(), first)
-    asked = built.config.search
-    seconds = asked.time - opened.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf
-    loop.follow(course, judged, opened, trials=asked.trials, seconds=seconds, watch=watch)
+    with crew.searching(built, opened) if crew else alone(Terms.of(opened.machine)) as executor:
+        _search(built, opened, executor, watch, stage)
     if again or finished(opened) is None:
         failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
     spoken.ends(report, opened)
     return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
+
+
+def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage: Watch) -> None:
+    """Go on with the trials of `run`, as its facts say."""
+    terms, steps, first = Terms.of(run.machine), rungs.known(run.machine), firsts.known(run.machine)
+    asked, attempts = built.config.search, rungs.attempts(built, steps)
+    if terms == Terms():
+        attempts = [loop.remembering(each, run, rung) for rung, each in enumerate(attempts)]
+    loop.follow(
+        Ladder(steps, built.controller, first, stage) if steps[1:] else Straight(built.controller(), first),
+        attempts,
+        run,
+        trials=asked.trials,
+        seconds=asked.time - run.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf,
+        watch=watch,
+        executor=executor,
+        window=terms.window,
+        finished=terms.finished,
+    )
 
 
 def _as_written(before: Any, now: Any) -> Any:
@@ -138,7 +163,7 @@ def _as_written(before: Any, now: Any) -> Any:
     return now
 
 
-def _machine(built: Study) -> dict[str, Any]:
+def facts_of(built: Study) -> dict[str, Any]:
     """What a resumed run goes on with, and what a reader wants to know."""
     versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
     return {

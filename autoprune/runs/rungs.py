@@ -71,7 +71,9 @@ def became(run: Run) -> Iterator[RungFacts]:
 
 def _evaluator(study: Study, rung: Rung) -> Evaluator:
     if rung.steps:
-        recipe, anew = replace(study.finetune, steps=rung.steps, use=""), study.config.finetune.start == "scratch"
+        final, anew = study.finetune, study.config.finetune.start == "scratch"
+        share = rung.steps / final.steps if final.steps else 0.0
+        recipe = replace(final, steps=rung.steps, epochs=final.epochs * share)
         return Taught(study.bench, study.evaluator, recipe, anew)
     if rung.images:
         settings = {**study.config.evaluator.settings, "holdout": rung.images}

@@ -206,12 +206,14 @@ def build(
     watch: Watch = silent,
     costs: Sequence[str] = (),
     anew: bool = False,
+    measures: bool = True,
 ) -> Study:
     """The study of `config`.
 
     `task` stands in for the config's. `found` is what was found when the run that is resumed began, and is not looked
     for again: precision, what costs had learnt, step, short cuts. `watch` hears what is being done. `costs` are wanted
-    besides those that are needed. With `anew`, it is measured again which precision pays.
+    besides those that are needed. With `anew`, it is measured again which precision pays. What does not measure, a
+    worker among others, needs what costs had learnt in `found`.
     """
     _check_plugins(config)
     watch("loading the task", 0, 1)
@@ -228,8 +230,10 @@ def build(
     reward: Reward = plugins.build("reward", config.reward.settings)
     require_fit(config.reward.use, reward, task.judge)
     priced = _costs([*always, *config.budget, *costs], config, reward, space, traced, task, found.get("costs", {}))
-    for cost in priced.values():
+    for name, cost in priced.items():
         if isinstance(cost, Learns):
+            if not measures and name not in found.get("costs", {}):
+                raise ConfigError(f"what {name} had learnt was not sent, and nothing is timed beside other workers")
             cost.learn(watch)
     ceilings = limits(config.budget, priced, space)
     for one in ceilings:

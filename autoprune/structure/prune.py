@@ -22,7 +22,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.copies import computed
 from autoprune.structure import recurrent, weights
-from autoprune.structure.edits import Slice
+from autoprune.structure.attention import prunable, widths
+from autoprune.structure.edits import Resize, Slice
+from autoprune.structure.heads import CONFIG
 from autoprune.values.space import Policy
 
 Units = NDArray[np.int64]
@@ -38,6 +40,11 @@ class Traced(Protocol):
     @property
     def edits(self) -> Sequence[Sequence[Slice]]:
         """edits[i] are those of choice i."""
+        ...
+
+    @property
+    def resizes(self) -> Sequence[Resize]:
+        """The numbers that count units of choices."""
         ...
 
 
@@ -68,18 +75,21 @@ def keep_first(ranked: Sequence[Units], levels: Sequence[int]) -> list[Units]:
 
 def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
     """A new network in which choice i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
-    return cut(model, trace.edits, units)
-
-
-def cut(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
-    """As `prune`, from the index tables alone. With `share`, parameters that stay whole are the dense network's own."""
-    return slices(model, staying(model, cuts, units), share=share)
+    return slices(model, staying(model, trace.edits, units), trace.resizes)
 
 
 def slices(
-    model: nn.Module, stay: Stay, *, share: bool = False, values: Mapping[str, Tensor] = MappingProxyType({})
+    model: nn.Module,
+    stay: Stay,
+    resizes: Sequence[Resize] = (),
+    *,
+    share: bool = False,
+    values: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> nn.Module:
-    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`."""
+    """As `prune`, where it is known what stays of each tensor; `values` stand in for tensors of `model`.
+
+    With `share`, parameters that stay whole are the dense network's own.
+    """
     tensors = _tensors(model)
     memo = computed(model) | ({id(t): t for t in model.parameters()} if share else {})
     for name in dict.fromkeys((*stay, *values)):
@@ -88,10 +98,31 @@ def slices(
         if type(module) in _PLAIN:
             _copy(module, memo)
     pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
+    if stay:
+        prunable(pruned)
     weights.refresh(pruned)
     for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
         _match_attributes(new, old)
+    _resize(pruned, model, resizes, stay)
     return pruned
+
+
+def _resize(pruned: nn.Module, model: nn.Module, resizes: Sequence[Resize], stay: Stay) -> None:
+    """Let the numbers of `pruned` fall from what they are in `model`; one of a config, if all say the same of it."""
+    falls: dict[tuple[str, str], int] = {}
+    for one in resizes:
+        mask, at = stay.get(one.tensor, {}).get(one.dim), (one.module, one.attribute)
+        falls[at] = falls.get(at, 0) + (0 if mask is None else one.each * int((~mask[one.index]).sum()))
+    shared: dict[tuple[int, str], set[int]] = {}
+    for (name, attribute), fall in falls.items():
+        _, config, word = attribute.rpartition(f"{CONFIG}.")
+        dense, new = model.get_submodule(name), pruned.get_submodule(name)
+        if config:
+            said = shared.setdefault((id(new.config), word), set())
+            said.add(fall)
+            vars(new.config)[word] = vars(dense.config)[word] - (fall if len(said) == 1 else 0)
+        elif fall:
+            setattr(new, word, getattr(dense, word) - fall)
 
 
 def staying(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units]) -> Stay:
@@ -144,6 +175,10 @@ def _match_attributes(module: nn.Module, dense: nn.Module) -> None:
     """Make what a module says of its sizes agree with its weights."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         for name, size in recurrent.sizes(module).items():
+            setattr(module, name, size)
+        return
+    if isinstance(module, nn.MultiheadAttention):
+        for name, size in widths(module).items():
             setattr(module, name, size)
         return
     weight = getattr(dense, "weight", None)

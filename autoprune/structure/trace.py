@@ -21,9 +21,9 @@ from autoprune import inputs
 from autoprune.copies import copied
 from autoprune.errors import ConfigError, ModelError, first_line
 from autoprune.inputs import Inputs
-from autoprune.structure import accounts, clusters, products, recurrent, sizes, training
+from autoprune.structure import accounts, attention, clusters, products, recurrent, sizes, training
 from autoprune.structure.declared import Declared, Operator
-from autoprune.structure.edits import Frozen, Slice
+from autoprune.structure.edits import Frozen, Resize, Slice
 from autoprune.structure.labels import Flow, plain
 from autoprune.structure.liveness import footprint
 from autoprune.structure.proof import prove
@@ -48,6 +48,7 @@ class Trace:
         state: every parameter and buffer, with its bytes.
         blocks: the memory that a forward pass of one example holds; empty where declared layers hide it.
         frozen: what may not be pruned; a layer with parameters that is in no choice is here, with its reason.
+        resizes: the numbers that modules keep and that count units of choices.
         routed: modules, for people, whose MACs depend on the input's values; `ops` has those of the example.
         proofs: one a choice: "exact", or "shapes" where a normalisation over channels allows no more.
     """
@@ -61,6 +62,7 @@ class Trace:
     state: tuple[Op, ...] = ()
     blocks: tuple[sizes.Block, ...] = ()
     routed: tuple[str, ...] = ()
+    resizes: tuple[Resize, ...] = ()
 
     @property
     def unpriced(self) -> tuple[str, ...]:
@@ -94,9 +96,10 @@ def trace(model: nn.Module, example: Inputs, declared: Sequence[Operator] = ()) 
     flow.pin_outputs(outputs)
     routed = tuple(dict.fromkeys(flow.routed.words))
     learning = training.followed(probe, example, flow, known)
-    found = clusters.cluster(flow, recurrent.least(probe))
+    found = clusters.cluster(flow, probe, recurrent.least(probe))
     least = [group.levels[0] for group in found.groups]
-    refuted = prove(probe, example, found.cuts, found.weak, least, learning)
+    resizes = tuple(one for group in found.resizes for one in group)
+    refuted = prove(probe, example, found.cuts, found.weak, least, learning, resizes)
     kept = [i for i in range(len(found.groups)) if i not in refuted]
     frozen = accounts.frozen(flow, found, refuted)
     if not kept:
@@ -117,6 +120,7 @@ def trace(model: nn.Module, example: Inputs, declared: Sequence[Operator] = ()) 
         state=tuple(sizes.state(flow, model, unit_of, choices)),
         blocks=() if known.layers else tuple(sizes.blocks(flow, footprint(probe, example), unit_of, choices)),
         routed=routed,
+        resizes=tuple(one for i in kept for one in found.resizes[i]),
     )
 
 
@@ -128,6 +132,7 @@ def _probe(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"the network cannot be copied ({first_line(wrong)}); keep computed tensors out of its attributes"
         ) from None
+    attention.prunable(probe)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in probe.parameters():

@@ -168,6 +168,23 @@ class SearchSpace:
         allowed = all(level in c.levels for c, level in zip(self.choices, policy.levels, strict=True))
         return allowed and self.cube.settled(self.cube.places(policy)) == policy
 
+    def contains_rows(self, rows: Rows) -> NDArray[np.bool_]:
+        """As `contains`, of many policies at once: (policies, choices) -> (policies,)."""
+        right = np.ones(len(rows), dtype=np.bool_)
+        places = np.zeros(rows.shape, dtype=np.int64)
+        moot = np.zeros(rows.shape, dtype=np.bool_)
+        for place, block in self.gates:
+            moot[:, place] |= rows[:, block] == 0
+        for at, choice in enumerate(self.choices):
+            levels = np.array(choice.levels)
+            places[:, at] = np.minimum(np.searchsorted(levels, rows[:, at]), len(levels) - 1)
+            right &= levels[places[:, at]] == rows[:, at]
+            right &= ~moot[:, at] | (rows[:, at] == levels[-1])
+        for tie in self.ties:
+            told = np.ma.masked_array(places[:, tie], moot[:, tie])
+            right &= (told.max(axis=1) == told.min(axis=1)).filled(True)
+        return right
+
     def require(self, policy: Policy) -> None:
         """Raise PolicyError naming the first choice of which `policy` asks what the network cannot have."""
         self._require_length(len(policy))

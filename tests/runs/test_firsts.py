@@ -81,7 +81,15 @@ def test_without_a_budget_there_is_nothing_to_rank_for():
 def test_rules_and_rankings_are_kept_to_compare_with_whoever_searches(controller: str):
     of = built(controller)
     found = firsts.rules(firsts.found(of))
-    assert {"shallow", "deep", "group_norm by its maximum", "taylor by its norm"} <= set(found)
+    assert {
+        "shallow",
+        "deep",
+        "erk",
+        "smart-ratio",
+        "l2 by LAMP",
+        "group_norm by its maximum",
+        "taylor by its norm",
+    } <= set(found)
     assert all(of.budget.admits(policy) for policy in found.values())
     assert firsts.rules(firsts.found(built(controller, report={"rules": False}))) == {}
 

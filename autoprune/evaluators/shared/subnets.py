@@ -73,7 +73,7 @@ class Subnets:
     def outputs(self, widths: Sequence[int], inputs: Inputs) -> Any:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
         stay = self.stay(widths)
-        skeleton = slices(self.weights.net, stay).train()
+        skeleton = slices(self.weights.net, stay, self.trace.resizes).train()
         values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in self._full(widths).items()}
         return call(lambda *args, **named: functional_call(skeleton, values, args, named), inputs)
 
@@ -81,7 +81,8 @@ class Subnets:
         """The network of those widths as an ordinary one; it shares no tensor."""
         stay = self.stay(policy.levels)
         with torch.no_grad():
-            return Candidate(policy, slices(self.weights.net, stay, values=self._full(policy.levels)), stay)
+            full = self._full(policy.levels)
+            return Candidate(policy, slices(self.weights.net, stay, self.trace.resizes, values=full), stay)
 
     def _full(self, widths: Sequence[int]) -> Mapping[str, Tensor]:
         like = next(self.weights.net.parameters())
