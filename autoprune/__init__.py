@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from autoprune.runs.apply import apply_point as apply_point, apply_policy as apply_policy
     from autoprune.runs.journal import Run as Run
     from autoprune.runs.lifecycle import Result as Result
+    from autoprune.runs.rebudget import Rebudgeted as Rebudgeted, rebudget as rebudget
+    from autoprune.runs.transfer import Transferred as Transferred, transfer as transfer
     from autoprune.structure.prune import Candidate as Candidate
     from autoprune.task import Images as Images, Split as Split, Task as Task
     from autoprune.values.budget import Budget as Budget
@@ -53,6 +55,8 @@ _HOME = {  # the names of each module
     "runs.apply": "apply_point apply_policy",
     "runs.journal": "Run",
     "runs.lifecycle": "Result",
+    "runs.rebudget": "Rebudgeted rebudget",
+    "runs.transfer": "Transferred transfer",
     "structure.prune": "Candidate",
     "task": "Images Split Task",
     "values.budget": "Budget",

@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from autoprune import batches, config, criteria, plugins
+from autoprune import batches, criteria, plugins
 from autoprune.command.progress import Bars, Progress, is_watched
 from autoprune.copies import copied
 from autoprune.costs.arithmetic import count_macs
 from autoprune.errors import ConfigError, PolicyError
 from autoprune.inputs import Inputs
-from autoprune.runs import lifecycle, study
+from autoprune.runs import lifecycle, study, warm
 from autoprune.runs.lifecycle import Result
+from autoprune.runs.workers import hired
 from autoprune.structure import prune as cutting
 from autoprune.structure.trace import trace
 from autoprune.task import Task
@@ -37,6 +38,7 @@ def search(
     out: str | Path = RUNS,
     *,
     data: object = None,
+    warm_start: Sequence[str | Path] = (),
     progress: bool = True,
     **tables: Any,
 ) -> Result:
@@ -53,6 +55,8 @@ def search(
         out: the folder in which the run makes its own.
         data: of a network, what it is judged and finetuned on: a list of batches (inputs, targets), or a mapping of
             "train", "holdout" and "test"; see `autoprune.batches.task_of`.
+        warm_start: what to begin with that others have found: policy files, directories of runs, what `autoprune learn`
+            wrote, and agents.
         progress: whether bars are shown, in a terminal or a notebook; elsewhere none are. The logger `autoprune` is
             told in any case.
         tables: further tables of a search space, such as finetune={"epochs": 2}; of a network, also what a Task takes,
@@ -74,15 +78,14 @@ def search(
     said = {"trials": trials, "seed": seed, "time": time}
     over |= {f"search.{key}": value for key, value in said.items() if value is not None}
     given = task if isinstance(task, Task) else None
-    if given:
-        asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
-    else:
-        asked = config.find(str(task), over)
+    asked = lifecycle.asked_of(task, over)
     with _bars(progress) as bars:
         built = study.build(asked, task=given, watch=bars.stage)
-        bars.stage("trying everything once, small", 0, 1)
-        with lifecycle.begin(built, Path(out)) as opened, Progress(built, opened, bars) as shown:
-            return lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage)
+        known = warm.start(built, warm_start)
+        with hired(asked.workers) as crew:
+            bars.stage("trying everything once, small", 0, 1)
+            with lifecycle.begin(built, Path(out), known, crew) as opened, Progress(built, opened, bars, crew) as shown:
+                return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage)
 
 
 def resume(
@@ -93,6 +96,7 @@ def resume(
     task: Task | None = None,
     trust: Sequence[str] = (),
     lr: float = 0.0,
+    workers: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Result:
     """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
@@ -100,13 +104,21 @@ def resume(
     `time` is how long is searched in all, in seconds or as "10m", of a run that was begun with one.
     With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
     `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user. `progress` as of `search`.
+    the run was begun by this user. `workers` says who evaluates from now on, {"local": 4} or {"cluster": "tcp://..."};
+    without it, who did. `progress` as of `search`.
     """
     with _bars(progress) as bars:
-        given: dict[str, Any] = {"trials": trials, "time": time, "task": task, "trust": trust, "lr": lr}
+        given: dict[str, Any] = {
+            "trials": trials,
+            "time": time,
+            "task": task,
+            "trust": trust,
+            "lr": lr,
+            "staff": workers,
+        }
         built, opened = lifecycle.reopen(Path(directory), watch=bars.stage, **given)
-        with opened, Progress(built, opened, bars) as shown:
-            return lifecycle.complete(built, opened, watch=shown.trial, stage=shown.stage, again=lr > 0)
+        with opened, hired(built.config.workers) as crew, Progress(built, opened, bars, crew) as shown:
+            return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage, again=lr > 0)
 
 
 def prune(

@@ -48,6 +48,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "nsga2": "autoprune.controllers.nsga2:Nsga2",
         "qmc": "autoprune.controllers.qmc:Qmc",
         "ddpg": "autoprune.controllers.ddpg:DDPG",
+        "ddpg-portable": "autoprune.controllers.ddpg_portable:PortableDDPG",
         "td3": "autoprune.controllers.td3:TD3",
         "sac": "autoprune.controllers.sac:SAC",
     },
@@ -99,6 +100,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "spoken_digits": "autoprune.tasks.spoken_digits:spoken_digits",
         "sentences": "autoprune.tasks.sentences:sentences",
         "bccd": "autoprune.tasks.bccd:bccd",
+        "wikitext2": "autoprune.tasks.wikitext2:wikitext2",
     },
 }
 

@@ -139,8 +139,14 @@ def small_bert(**more: Any) -> tuple[nn.Module, dict[str, Tensor]]:
     """A BERT of two layers for three classes, and token ids with a mask of which some are padding."""
     transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra `models`")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    config = transformers.BertConfig(vocab_size=40, max_position_embeddings=32, num_labels=3, **sizes, **more)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        **more,
+    }
+    config = transformers.BertConfig(vocab_size=40, max_position_embeddings=32, num_labels=3, **sizes)
     ids, mask = torch.randint(0, 40, (6, 12)), torch.ones(6, 12, dtype=torch.long)
     mask[1::2, 7:] = 0
     return transformers.BertForSequenceClassification(config).eval(), {"input_ids": ids, "attention_mask": mask}

@@ -10,10 +10,12 @@ from typing import Any
 from autoprune import plugins
 from autoprune.command.shared import bars, ceilings, print_json, print_table, refuse_both, refuse_unwritable
 from autoprune.command.terminal import show as print
-from autoprune.files import export
+from autoprune.errors import ConfigError
+from autoprune.files import export, policy_file
 from autoprune.report import words
-from autoprune.runs import apply
+from autoprune.runs import apply, rebudget
 from autoprune.runs.apply import Applied
+from autoprune.task import Task
 
 
 def command(asked: argparse.Namespace) -> None:
@@ -22,6 +24,10 @@ def command(asked: argparse.Namespace) -> None:
     refuse_unwritable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
+    _refuse_mixed(asked)
+    if asked.budget:
+        _rebudget(asked, data, task, recipe)
+        return
     if asked.at:
         with bars(asked) as shown:
             options = {"data": data, "trust": asked.trust, "watch": shown.stage, **recipe}
@@ -34,6 +40,28 @@ def command(asked: argparse.Namespace) -> None:
     with bars(asked) as shown:
         made = apply.applied_policy(asked.policy, task, data=data, trust=asked.trust, watch=shown.stage, **recipe)
     _show_applied(asked, made, {"policy": str(asked.policy)}, "")
+
+
+def _refuse_mixed(asked: argparse.Namespace) -> None:
+    if asked.at and asked.budget:
+        raise ConfigError(
+            "--at and --budget: one of them is right, --at for a trial of the run, --budget for a new one"
+        )
+    if asked.target and not asked.budget:
+        raise ConfigError("--target is for --budget; write that, too, such as --budget latency=2ms")
+
+
+def _rebudget(asked: argparse.Namespace, data: str, task: Task | None, recipe: Mapping[str, Any]) -> None:
+    """Make the network of a policy that is proposed for another budget; the policy is written beside it."""
+    path = asked.out.with_suffix(".policy.json")
+    with bars(asked) as shown:
+        options = {"data": data, "trust": asked.trust, "watch": shown.stage, "target": asked.target, **recipe}
+        found = rebudget.rebudget(asked.policy, ceilings(asked.budget), task, **options)
+    policy_file.write(path, found.file)
+    about = {"run": str(asked.policy), "policy": str(path), "said": list(found.said)}
+    _show_applied(asked, found.applied, about, "\n".join(found.said) + "\n")
+    if not asked.json:
+        print(path)
 
 
 def _recipe(asked: argparse.Namespace) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from autoprune import __version__
@@ -28,7 +29,10 @@ from autoprune.errors import AutopruneError, ClusterLost, ConfigError, FileError
 if TYPE_CHECKING:
     from autoprune.runs.journal import Run
     from autoprune.runs.study import Study
+    from autoprune.runs.warm import Warm
     from autoprune.runs.workers import Crew
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -85,15 +89,33 @@ def _ended(asked: argparse.Namespace, status: int, error: str) -> int:
 
 
 def _search(asked: argparse.Namespace) -> None:
-    from autoprune.runs import lifecycle, workers
+    from autoprune.runs import warm
 
     built = study_of(asked)
+    _begin(built, asked, warm.start(built, asked.warm_start))
+
+
+def _transfer(asked: argparse.Namespace) -> None:
+    from autoprune.command import reuse
+    from autoprune.runs import transfer, warm
+
+    built = study_of(asked, change=lambda made: transfer.of_source(made, asked.policy))
+    found = warm.proposed(built, asked.policy)
+    if not asked.json:
+        reuse.show_mapping(built.space, found)
+    _begin(built, asked, warm.Warm((str(asked.policy),), (found.policy,)), reuse.mapping(built.space, found))
+
+
+def _begin(built: Study, asked: argparse.Namespace, known: Warm, more: Mapping[str, Any] = NOTHING) -> None:
+    """Begin a run with what is known, and bring it to its end; `more` is shown with its report, as JSON."""
+    from autoprune.runs import lifecycle, workers
+
     with workers.hired(built.config.workers) as crew:
         with bars(asked) as shown:
             shown.stage("trying everything once, small", 0, 1)
-            opened = lifecycle.begin(built, asked.out, crew)
+            opened = lifecycle.begin(built, asked.out, known, crew)
         with opened:
-            _complete(built, opened, crew, asked)
+            _complete(built, opened, crew, asked, more=more)
 
 
 def _resume(asked: argparse.Namespace) -> None:
@@ -107,7 +129,15 @@ def _resume(asked: argparse.Namespace) -> None:
         _complete(built, opened, crew, asked, again=asked.lr > 0)
 
 
-def _complete(built: Study, opened: Run, crew: Crew | None, asked: argparse.Namespace, *, again: bool = False) -> None:
+def _complete(
+    built: Study,
+    opened: Run,
+    crew: Crew | None,
+    asked: argparse.Namespace,
+    *,
+    again: bool = False,
+    more: Mapping[str, Any] = NOTHING,
+) -> None:
     from autoprune.command.progress import Progress
     from autoprune.runs import journal, lifecycle
 
@@ -125,7 +155,7 @@ def _complete(built: Study, opened: Run, crew: Crew | None, asked: argparse.Name
     except (ClusterLost, FileError) as wrong:
         said = f"{wrong}; once that is mended, go on with: {journal.resuming(opened.directory)}"
         raise type(wrong)(said) from wrong
-    _show_report(opened.directory, asked.json)
+    _show_report(opened.directory, asked.json, more)
 
 
 # check
@@ -179,13 +209,13 @@ def _report(asked: argparse.Namespace) -> None:
     _show_report(asked.directory, asked.json)
 
 
-def _show_report(directory: Path, as_json: bool) -> None:
+def _show_report(directory: Path, as_json: bool, more: Mapping[str, Any] = NOTHING) -> None:
     """The summary of a finished run and where its files are."""
     from autoprune.report import facts, words
 
     found = facts.read(directory)
     if as_json:
-        print_json({"directory": str(directory), **found.plain()})
+        print_json({"directory": str(directory), **found.plain(), **more})
         return
     head, *rows = words.table(found)
     print(f"{words.sentence(found)}\n")
@@ -193,7 +223,11 @@ def _show_report(directory: Path, as_json: bool) -> None:
     warned = [f"Warning: {warning}" for warning in found.detail.warnings]
     if remarks := [*warned, *words.remarks(found, shlex.quote(str(directory)))]:
         print("\n" + "\n".join(remarks))
-    files = [path.name for path in sorted(directory.iterdir()) if path.name.startswith(("policy", "model", "report"))]
+    files = [
+        path.name
+        for path in sorted(directory.iterdir())
+        if path.name.startswith(("agent", "policy", "model", "report"))
+    ]
     print(f"\n{directory}/\n  " + "\n  ".join(files))
 
 
@@ -245,6 +279,9 @@ _COMMANDS = {  # where each is done: a function here, or in a file of its own, w
     "compare": "compare:command",
     "apply": "applied:command",
     "worker": "worker:command",
+    "policy": "reuse:policy",
+    "transfer": "_transfer",
+    "learn": "reuse:learn",
     "plugins": "_plugins",
     "completion": "completion:command",
 }

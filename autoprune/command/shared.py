@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoprune.command.progress import Bars
+    from autoprune.config import Config
     from autoprune.runs.study import Study
 
 _OVER = {
@@ -36,8 +37,14 @@ def bars(asked: argparse.Namespace) -> Bars:
     return Bars(quiet=asked.quiet, events=asked.told)
 
 
-def study_of(asked: argparse.Namespace, *, latency: bool = False, anew: bool = False) -> Study:
-    """The study of a search space with what the command line says on top."""
+def study_of(
+    asked: argparse.Namespace,
+    *,
+    latency: bool = False,
+    anew: bool = False,
+    change: Callable[[Config], Config] = lambda made: made,
+) -> Study:
+    """The study of a search space with what the command line says on top, after a `change` of that."""
     from autoprune import config
     from autoprune.runs import study
 
@@ -48,7 +55,7 @@ def study_of(asked: argparse.Namespace, *, latency: bool = False, anew: bool = F
         made = config.find(asked.space, {"controller": {"use": controller}, **over})
     extra = ("latency",) if latency else ()
     with bars(asked) as shown:
-        return study.build(made, watch=shown.stage, costs=extra, anew=anew)
+        return study.build(change(made), watch=shown.stage, costs=extra, anew=anew)
 
 
 def _said(asked: argparse.Namespace) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from autoprune.models.weights import not_finite, read
 from autoprune.structure import recurrent
 from autoprune.structure.attention import PrunableAttention, prunable
 from autoprune.structure.heads import CONFIG, of_config
+from autoprune.structure.skipped import answers_of, leave_out, renumber, skipped
 from autoprune.wrappers import bare
 
 WEIGHTS = "model.safetensors"
@@ -57,6 +58,7 @@ def save(model: nn.Module, path: str | Path, *, rebuild: str = "", task: str = "
         "rebuild": rebuild,
         "sizes": json.dumps(_sizes(bare(model)), sort_keys=True),
         "ties": json.dumps(ties, sort_keys=True),
+        "skipped": json.dumps(dict(skipped(bare(model))), sort_keys=True),
         "channels_last": json.dumps(layout.channels_last(bare(model))),
     }
     disk.write_bytes(Path(path), tensors.written(state, about))
@@ -80,6 +82,9 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     with _belongs(path):
         lasting = _NAMES.validate_python(bounded.parsed(about.get("channels_last", "[]")))
         tensors |= {name: layout.last(tensors[name]) for name in lasting}
+        if answers := answers_of(bounded.parsed(about.get("skipped", "{}"))):
+            leave_out(dense, answers)
+            renumber(dense)
         _resize(dense, _OF_LAYERS.validate_python(bounded.parsed(about["sizes"])))
         ties = _TIES.validate_python(bounded.parsed(about["ties"]))
         _fill(dense, {**tensors, **{copied: tensors[first] for copied, first in ties.items()}})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from autoprune.report.facts import (
 from autoprune.report.staff import Staff
 from autoprune.report.thin import thinned
 from autoprune.report.warnings import warned
-from autoprune.runs import firsts, rungs
+from autoprune.runs import firsts, policies, rungs, warm
 from autoprune.runs.baselines import Baselines
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.details import gathered
@@ -53,9 +52,14 @@ from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
 from autoprune.values.trial import Outcome, Trial, policies_per_second, score_of_all, scored
 
-_FOUND = ("python", "costs", firsts.KEY, firsts.RULES)  # of machine.json, what the page shows elsewhere or not at all
+_FOUND = (
+    "python",
+    "costs",
+    firsts.KEY,
+    firsts.RULES,
+    warm.KEY,
+)  # of machine.json, what the page shows elsewhere or not at all
 COMPARED = 32  # holdout samples on which every written file is compared
-_DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
 
 
 def finished(run: Run) -> Report | None:
@@ -149,7 +153,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         task=study.task.name,
         metric_name=study.task.judge.name,
         images={split: len(getattr(study.task, split)) for split in ("train", "holdout", "test")},
-        plugins={kind: getattr(config, kind).use for kind in ("controller", "evaluator", "criterion", "reward")},
+        plugins=_plugins(study, run),
         units={name: cost.unit for name, cost in study.costs.items()},
         networks={role: _known(study, network) for role, network in done.networks.items()},
         limits=tuple(_limit(study, done, limit) for limit in study.budget.limits),
@@ -166,7 +170,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         exports=exports,
         finetune={"start": config.finetune.start, **dataclasses.asdict(study.finetune)},
         seed=study.seed,
-        versions=_versions(),
+        versions=policies.versions(),
         machine=_machine(run.machine),
         command=_command(study),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -179,6 +183,14 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         in_percent=study.task.judge.percent,
         traded=study.traded,
     )
+
+
+def _plugins(study: Study, run: Run) -> dict[str, str]:
+    """The plugins in use, by kind; a run that only evaluated what came from elsewhere had no controller."""
+    kinds = ("controller", "evaluator", "criterion", "reward")
+    found: dict[str, str] = {kind: getattr(study.config, kind).use for kind in kinds}
+    only = 0 < len(run) <= run.machine.get(warm.KEY, {}).get("first", 0)
+    return {**found, "controller": "transfer"} if only else found
 
 
 def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> list[str]:
@@ -206,17 +218,28 @@ def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> 
 def _of_search(study: Study, run: Run) -> Iterator[str]:
     """What the policies that were asked first were worth, and what the controller has to say of all it was told."""
     lowest = [trial for trial in run if not trial.rung]
-    first = lowest[: len(firsts.known(run.machine))]
-    if scored := [trial for trial in first if trial.reward is not None]:
-        best = max(scored, key=lambda trial: (trial.reward or 0.0, -trial.number))
-        metric = words.number(study.task.judge.known(best.metric or 0.0), percent=study.task.judge.percent)
-        what = "the uniform policy and rankings of the network's units" if len(first) > 1 else "the uniform policy"
-        yield f"The search began with {what}: the best of {len(first)}, trial {best.number}, has {metric}."
-    controller = study.controller()
+    known = run.machine.get(warm.KEY, {})
+    given, first = known.get("first", 0), len(firsts.known(run.machine))
+    if known:
+        told = f" The controller was told {words.counted(len(known['told']), 'trial')}." if known["told"] else ""
+        yield _began(study, lowest[:given], f"what {', '.join(known['sources'])} had found") + told
+    if lowest[given:first]:
+        what = "the uniform policy" + (" and rankings of the network's units" if first - given > 1 else "")
+        yield _began(study, lowest[given:first], what)
+    controller = warm.begun(study, run.machine)
     if isinstance(controller, Explains):
         for trial in lowest:
             controller.tell(trial)
         yield from controller.notes
+
+
+def _began(study: Study, trials: Sequence[Trial], what: str) -> str:
+    """What the first trials, those of `what`, were worth."""
+    if not (scored := [trial for trial in trials if trial.reward is not None]):
+        return f"The search began with {what}: none of {len(trials)} succeeded."
+    best = max(scored, key=lambda trial: (trial.reward or 0.0, -trial.number))
+    metric = words.number(study.task.judge.known(best.metric or 0.0), percent=study.task.judge.percent)
+    return f"The search began with {what}: the best of {len(trials)}, trial {best.number}, has {metric}."
 
 
 def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
@@ -237,30 +260,8 @@ def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
 
 
 def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
-    config, policy, network = study.config, done.policy, done.networks[done.delivered]
-    return policy_file.PolicyFile(
-        task=config.task.settings,
-        model=policy_file.fingerprint(study.task.model, study.task.rebuild),
-        space=study.name,
-        choices=policy_file.entries(study.space, policy),
-        criterion=config.criterion.settings,
-        evaluator=config.evaluator.settings,
-        operator=tuple(one.settings for one in config.operator),
-        finetune=config.finetune.model_dump(mode="json"),
-        budget={x.name: policy_file.LimitEntry(asked=x.asked, most=x.most) for x in study.budget.limits},
-        costs={
-            name: policy_file.CostEntry(
-                unit=cost.unit,
-                dense=study.dense[name],
-                predicted=float(cost.predict(policy)),
-                counted=network.costs[name],
-            )
-            for name, cost in study.costs.items()
-        },
-        metric=None if network.searched is None else study.task.judge.known(network.searched),
-        seed=study.seed,
-        versions=_versions(),
-    )
+    network = done.networks[done.delivered]
+    return policies.file_of(study, done.policy, network.costs, network.searched)
 
 
 def alike(networks: Mapping[Role, Network], costs: Mapping[str, PredictiveCost]) -> list[str]:
@@ -315,16 +316,6 @@ def _trained(evaluator: object) -> dict[str, float]:
     return {"shared weights": evaluator.seconds} if isinstance(evaluator, Trains) else {}
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
     """Where it ran; versions in the run's own record are left to `_versions`, what was found out to `machine.json`."""
     facts = {
@@ -333,7 +324,7 @@ def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
         "threads": torch.get_num_threads(),
         **of_run,
     }
-    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, *_FOUND)}
+    return {word: str(value) for word, value in facts.items() if word not in (*policies.versions(), *_FOUND)}
 
 
 def _command(study: Study) -> str:

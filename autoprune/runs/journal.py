@@ -81,6 +81,11 @@ def require_same(directory: Path, space: SearchSpace) -> None:
         raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
 
 
+def space_of(directory: Path) -> SearchSpace:
+    """The choices of a run, as its space.json says them: levels and names, without what they cost."""
+    return lines.space(lines.upgraded(stored(directory, "space.json")))
+
+
 def trials(directory: Path, rules: Rules) -> list[Trial]:
     """The trials of a run, which are as `rules` say; the run is left as it is, even while it goes on.
 

@@ -16,18 +16,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune import config
+from autoprune.config import Config
 from autoprune.errors import ConfigError
 from autoprune.files import disk
 from autoprune.files.export import load
-from autoprune.protocols import Learns, Watch, silent
+from autoprune.protocols import Controller, Learns, Watch, silent
 from autoprune.report import page, words
 from autoprune.report.facts import Report
-from autoprune.runs import failing, firsts, journal, loop, machine, rungs, spoken, study
+from autoprune.runs import agents, failing, firsts, journal, loop, machine, rungs, spoken, study, warm
 from autoprune.runs.course import Ladder, Straight
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
+from autoprune.runs.warm import Warm
 from autoprune.runs.workers import Crew, Terms, alone
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
@@ -57,14 +60,27 @@ class Result:
         return people.table(words.sentence(self.report), head, rows, f"All of it: {self.directory / page.PAGE}")
 
 
-def begin(built: Study, root: Path, crew: Crew | None = None) -> Run:
-    """A new run of a study, in a new folder below `root`. Nothing is written if the study, or a worker, cannot work."""
+def asked_of(task: Task | str | Path, over: Mapping[str, Any]) -> Config:
+    """The config of what `search` takes as its task, with `over` on top."""
+    if isinstance(task, Task):
+        return config.parse({"name": task.name, "task": {"use": study.GIVEN}}, f"task {task.name!r}", over)
+    return config.find(str(task), over)
+
+
+def begin(built: Study, root: Path, known: Warm = warm.NOTHING, crew: Crew | None = None) -> Run:
+    """A new run of a study, in a new folder below `root`. Nothing is written if the study, or a worker, cannot work.
+
+    What is `known` from elsewhere is asked before all else, and told to the controller.
+    """
     built.require_end()
     rehearse(built)
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
     found = {**facts_of(built), **firsts.found(built), **rungs.planned(built)}
+    own = () if known.told else firsts.known(found)
+    found[firsts.KEY] = [policy.levels for policy in dict.fromkeys([*known.first, *own])]
+    found |= {warm.KEY: known.facts()} if known.sources else {}
     if crew:
         found |= crew.facts()
         crew.equip(built, found)
@@ -126,23 +142,30 @@ def complete(
     if again or finished(opened) is None:
         built.prepare(opened.directory, stage)
     with crew.searching(built, opened) if crew else alone(Terms.of(opened.machine)) as executor:
-        _search(built, opened, executor, watch, stage)
+        controller = _search(built, opened, executor, watch, stage)
     if again or finished(opened) is None:
         failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
+        agents.kept(controller, opened.directory)
         report = finish(built, opened, stage, again=again)
     spoken.ends(report, opened)
     return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
 
 
-def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage: Watch) -> None:
-    """Go on with the trials of `run`, as its facts say."""
+def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage: Watch) -> Controller:
+    """Go on with the trials of `run`, as its facts say; returns the controller that asked last."""
+    asking = list[Controller]()
+
+    def make() -> Controller:
+        asking.append(warm.begun(built, run.machine))
+        return asking[-1]
+
     terms, steps, first = Terms.of(run.machine), rungs.known(run.machine), firsts.known(run.machine)
     asked, attempts = built.config.search, rungs.attempts(built, steps)
     if terms == Terms():
         attempts = [loop.remembering(each, run, rung) for rung, each in enumerate(attempts)]
     loop.follow(
-        Ladder(steps, built.controller, first, stage) if steps[1:] else Straight(built.controller(), first),
+        Ladder(steps, make, first, stage) if steps[1:] else Straight(make(), first),
         attempts,
         run,
         trials=asked.trials,
@@ -152,6 +175,7 @@ def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage
         window=terms.window,
         finished=terms.finished,
     )
+    return asking[-1]
 
 
 def _as_written(before: Any, now: Any) -> Any:

@@ -26,6 +26,33 @@ class Crew(pydantic.BaseModel):
     threads: Annotated[int, Range(1, 1024)]
 
 
+class Told(pydantic.BaseModel):
+    """A trial of another run that the controller was told before it asked."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    policy: _Levels
+    metric: float
+    values: Annotated[list[float], pydantic.Field(min_length=1)]
+    costs: dict[str, float]
+
+
+class Warm(pydantic.BaseModel):
+    """What a run was begun with that others had learnt.
+
+    Attributes:
+        sources: files and directories, as they were written.
+        first: how many of the first policies come from there.
+        told: trials that the controller was told.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    sources: list[str] = []
+    first: Annotated[int, Range(0, 2**31)] = 0
+    told: list[Told] = []
+
+
 class Machine(pydantic.BaseModel):
     """What of the file is used again; the rest (versions, the platform) is for readers.
 
@@ -41,6 +68,7 @@ class Machine(pydantic.BaseModel):
         rules: those of rules of thumb, by name.
         rungs: of a ladder, images, steps and keep of each.
         planning: seconds that deciding on them took.
+        warm: where some of the first come from, and what the controller was told.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -56,6 +84,7 @@ class Machine(pydantic.BaseModel):
     rules: dict[str, _Levels] = {}
     rungs: list[dict[Literal["images", "steps", "keep"], Annotated[int, Range(0, 2**31)]]] = []
     planning: Annotated[float, Range(0, 1e9)] = 0.0
+    warm: Warm = Warm()
 
 
 def read(directory: Path) -> dict[str, Any]:

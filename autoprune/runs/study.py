@@ -221,7 +221,8 @@ def build(
     task = samples.as_begun(samples.looked_at(adapted(given, config.search.device)), found)
     task = dataclasses.replace(task, example=inputs.in_use(task.model, task.example))
     watch("tracing the network", 0, 1)
-    traced = trace(task.model, task.example, [plugins.build("operator", one.settings) for one in config.operator])
+    declared = [plugins.build("operator", one.settings) for one in config.operator]
+    traced = trace(task.model, task.example, declared, config.space.kinds)
     if not traced.choices:
         raise ModelError(f"no group of {task.name} can be pruned; `autoprune check` names what is frozen and why")
     step = int(found.get("step", 1)) if found else _found_step(config, traced, task, watch)

@@ -164,6 +164,8 @@ def with_roles(flow: Flow, groups: Sequence[Choice], cuts: Sequence[Sequence[Sli
 
     Each fact is a share of its largest, in [0, 1]; 0 where a producer's operator is not known.
     """
+    if not groups:
+        return ()
     geometry: dict[str, list[Geometry]] = defaultdict(list)
     for work in flow.work:
         geometry[layer_of(work.name)].append(work.geometry)

@@ -1,16 +1,19 @@
 """What the level of a choice does to a network. Plain values, found by the trace and carried out by `structure.prune`.
 
-A slice takes units from a tensor; a resize brings a number that a module keeps, such as its heads, in line with that.
-Whatever else a level may do (leave a block out, mask weights, round them) has its place here.
+A level takes positions of tensors away, or leaves modules out; a resize brings a number that a module keeps, such as
+its heads, in line with that. Whatever else a level may do (mask weights, round them) has its place here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from autoprune.structure.skipped import Answer
 
 Role = Literal["out", "in", "along"]
 Index = NDArray[np.int64]
@@ -60,6 +63,27 @@ class Resize:
     tensor: str
     dim: int
     index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A module that is left out at level 0.
+
+    Attributes:
+        module: its name.
+        answer: what stands in its place answers, see `structure.skipped`.
+    """
+
+    module: str
+    answer: Answer
+
+
+Edit = Slice | Skip
+
+
+def sliced(edits: Iterable[Edit]) -> tuple[Slice, ...]:
+    """The slices among them."""
+    return tuple(one for one in edits if isinstance(one, Slice))
 
 
 @dataclass(frozen=True, slots=True)

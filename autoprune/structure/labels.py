@@ -65,6 +65,7 @@ class Work:
     geometry: Geometry
     kind: str
     moved: tuple[tuple[tuple[int, ...], Labels], ...]
+    number: int = 0  # of operators before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +329,7 @@ class Call:
         found = [(t.shape[d], self.labels(t)[d]) for t, d in dims]
         sizes, labels = tuple(s for s, _ in found), tuple(nodes for _, nodes in found)
         moved = tuple((tuple(t.shape), self.labels(t)) for t in (*self.inputs, *self.outputs) if t.dim())
-        return Work(self.weight_name(), macs, sizes, labels, geometry, kind, moved)
+        return Work(self.weight_name(), macs, sizes, labels, geometry, kind, moved, len(self.flow.made) - 1)
 
 
 @contextlib.contextmanager

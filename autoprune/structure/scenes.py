@@ -26,8 +26,8 @@ from autoprune.structure.edits import Index, Resize, Slice
 from autoprune.structure.failures import explained
 from autoprune.structure.prune import slices, staying
 
-_TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
-_EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
+TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
+EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
 _SIDES = (64, 128)  # of small images, where those of the example are at least twice as large
 
 Cuts = Sequence[Sequence[Slice]]
@@ -219,9 +219,9 @@ def _compare(dense: Tensor, ignored: Tensor, pruned: Tensor, scale: float) -> Do
     apart = float((pruned - ignored).abs().max())
     if not math.isfinite(apart) or not largest:
         return Doubt("the outputs are not finite, so nothing can be compared")
-    if apart > _TOLERANCE * scale * largest:
+    if apart > TOLERANCE * scale * largest:
         return Doubt(f"the pruned network computes something else (off by {apart / largest:.1e} of its output)")
-    if float((dense - ignored).abs().max()) < _EFFECT * scale * largest:
+    if float((dense - ignored).abs().max()) < EFFECT * scale * largest:
         return NO_EFFECT
     return None
 

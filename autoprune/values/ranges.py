@@ -59,6 +59,11 @@ class Range:
         """What pydantic asks of an annotation: refuse, with one sentence, another type and a number outside."""
         return core_schema.no_info_wrap_validator_function(self._checker(source), handler(source))
 
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """The range in the words of JSON Schema."""
+        low, high = "exclusiveMinimum" if self.above else "minimum", "exclusiveMaximum" if self.below else "maximum"
+        return {**handler(core), low: self.least, high: self.most}
+
     def _checker(self, hint: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
         def checked(value: Any, inner: Callable[[Any], Any]) -> Any:
             try:

@@ -188,7 +188,7 @@ def test_a_policy_file_comes_back_in_the_order_of_the_space(model: nn.Module, tm
     policy_file.write(tmp_path / policy_file.NAME, written)
     assert policy_file.read(tmp_path) == policy_file.read(tmp_path / policy_file.NAME) == written
     assert written.policy(CHOICES) == Policy((16, 24))
-    assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 2
+    assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 3
 
 
 def test_a_policy_may_call_heads_channels_as_policies_did(model: nn.Module) -> None:
@@ -227,7 +227,7 @@ def test_a_policy_for_other_choices_names_what_differs(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 4}, "schema_version"),
         ({"schema_version": 1}, "schema_version"),
         ({"seed": "x"}, "seed"),
         ({"surprise": 1}, "surprise"),

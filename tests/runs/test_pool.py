@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autoprune.controllers.random import Random
 from autoprune.errors import ClusterLost
+from autoprune.files import disk
 from autoprune.runs import lines
-from autoprune.testing.surrogate import judge, toy_space
+from autoprune.runs.journal import Run
+from autoprune.runs.loop import search
+from autoprune.testing.surrogate import half, judge, toy_space
+from autoprune.values.space import Policy
 from autoprune.values.trial import Failure, Trial
 
 pytest.importorskip("distributed", reason="needs Dask distributed, of the extra `cluster`")
@@ -86,7 +94,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 def done(task: Task) -> str:
     asked = json.loads(task.given[1])
-    return lines.line(judge(SPACE, asked["number"], SPACE.dense())).decode()
+    return lines.line(judge(SPACE, asked["number"], Policy.of(asked["levels"]))).decode()
 
 
 @pytest.fixture
@@ -179,3 +187,51 @@ def test_a_mistake_of_ours_at_a_worker_stops_the_search(made: Pool, cluster: Clu
     cluster.under_way()[0].end(ZeroDivisionError("of ours"), "error")
     with pytest.raises(ZeroDivisionError):
         trial.result(10)
+
+
+class Deadly(Cluster):
+    """Workers that answer at once; every hundredth attempt costs one of them, in whose place another comes."""
+
+    deaths = 0
+
+    def submit(self, work: Callable[..., str], *given: str, workers: list[str], **how: object) -> Task:
+        task = super().submit(work, *given, workers=workers, **how)
+        self.sent.clear()
+        if work is remote.attempted:
+            self.attempted = getattr(self, "attempted", 0) + 1
+            if self.attempted % 100 == 0:
+                self.deaths += 1
+                self.there = {*self.there, f"tcp://new{self.deaths}"} - set(workers)
+            else:
+                task.end(done(task))
+        return task
+
+
+@pytest.mark.parametrize("trials", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_soak_in_which_workers_die_grows_by_its_trials_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, finished: bool
+) -> None:
+    monkeypatch.setattr(pool, "BEAT", 0.005)
+    monkeypatch.setattr(disk.os, "fsync", lambda file: None)
+    played = Deadly(4)
+    made = Pool(played, lambda policy: {}, ("name", "", "{}"))
+    made.start()
+    held: list[int] = []
+
+    def watch(trial: Trial) -> None:
+        if len(run) in (trials // 3, trials):
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    with Run(tmp_path, {"name": "toy"}, SPACE) as run:
+        how: dict[str, Any] = {"executor": made, "window": 4, "finished": finished, "watch": watch}
+        search(Random(SPACE, half(SPACE)), judge, run, trials=trials, **how)
+        assert sorted(trial.number for trial in run) == list(range(trials))
+        assert not any(trial.error for trial in run)
+    tracemalloc.stop()
+    made.shutdown()
+    assert played.deaths >= trials // 100
+    assert (held[1] - held[0]) / (trials - trials // 3) < 5000
+    assert len(made.facts) == 4 + played.deaths
