@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from autoprune.errors import AutopruneError, ConfigError, one_line
 if TYPE_CHECKING:
     from autoprune.runs.study import Study
 
+PATIENCE = 60  # seconds
 ALIKE = ("autoprune", "torch", "numpy")  # whose versions decide what a score is
 
 
@@ -78,7 +80,11 @@ def attempted(name: str, text: str) -> str:
 
 
 def _plugin(name: str) -> Evaluates:
-    found = get_worker().plugins[name]
+    """The study called `name`, which a worker that has just begun may be about to get."""
+    worker, until = get_worker(), time.monotonic() + PATIENCE
+    while name not in worker.plugins and time.monotonic() < until:
+        time.sleep(0.05)
+    found = worker.plugins[name]
     assert isinstance(found, Evaluates)
     return found
 
