@@ -171,7 +171,7 @@ def local(space: str, data: str, trials: int) -> None:
         with (
             tempfile.TemporaryDirectory() as folder,
             workers.hired(Workers(local=count, threads=1)) as crew,
-            lifecycle.begin(built, Path(folder), crew) as run,
+            lifecycle.begin(built, Path(folder), crew=crew) as run,
             crew.searching(built, run) if crew else workers.alone(workers.Terms()) as executor,
         ):
             begun = time.monotonic()

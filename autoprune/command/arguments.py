@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,18 +28,25 @@ def parser() -> argparse.ArgumentParser:
         description="Finds how much to prune each layer of a trained network, so that it meets a budget "
         "and loses the least quality.",
         epilog="A search space is a TOML file; a task stands for its defaults: the name of a built-in one, or "
-        "file.py:function. `autoprune plugins` lists all that can be chosen in one.",
+        "file.py:function. `autoprune plugins` lists all that can be chosen in one. Exit status: 0 done; 2 something "
+        "is wrong, which one line on stderr says; 128 + n stopped by signal n (130: Ctrl-C); 1 a mistake of autoprune.",
     )
     made.add_argument("--version", action="version", version=f"autoprune {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     _add_search(commands)
     _add_resume(commands)
+    _add_init(commands)
     _add_check(commands)
     _add_latency(commands)
     _add_report(commands)
+    _add_compare(commands)
     _add_apply(commands)
     _add_worker(commands)
+    _add_policy(commands)
+    _add_transfer(commands)
+    _add_learn(commands)
     _add_plugins(commands)
+    _add_completion(commands)
     return made
 
 
@@ -51,7 +59,25 @@ def _add_search(commands: Any) -> None:
     command.add_argument(
         "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
     )
+    command.add_argument("--time", metavar="SPAN", help="search for so long, such as 90s, 10m or 1h, in place of that")
+    command.add_argument(
+        "--warm-start",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FROM",
+        help="begin with what others have found: policy files, directories of runs, files of `learn`",
+    )
+    _end_arguments(command)
+
+
+def _end_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    command.add_argument(
+        "--epochs", type=_passes, metavar="E", help="of the finetune in the end, in place of the file's; 0 for none"
+    )
+    command.add_argument("--no-finetune", action="store_true", help="the same as --epochs 0")
     _worker_arguments(command)
 
 
@@ -59,6 +85,9 @@ def _add_resume(commands: Any) -> None:
     command = _command(commands, "resume", "go on with a run as if it had never stopped")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
     command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
+    command.add_argument(
+        "--time", default="", metavar="SPAN", help="go on until so much was searched in all, such as 10m"
+    )
     command.add_argument(
         "--lr",
         type=_rate,
@@ -70,6 +99,18 @@ def _add_resume(commands: Any) -> None:
     _trust_argument(command)
 
 
+def _add_init(commands: Any) -> None:
+    command = _command(commands, "init", "write a search space for a task, after a look at its network")
+    command.add_argument("task", metavar="TASK", help="a task: the name of a built-in one, or file.py:function")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="what is written (default: the task's name with .toml; never replaced)"
+    )
+    command.add_argument("--data", metavar="DIR", help="where the task's data set lies")
+    command.add_argument(
+        "--target", metavar="NAME", help="budget latency there, in multiples of channels that are found by timing"
+    )
+
+
 def _add_check(commands: Any) -> None:
     command = _command(commands, "check", "show groups, frozen layers, dense and smallest reachable costs")
     _space_arguments(command)
@@ -78,6 +119,16 @@ def _add_check(commands: Any) -> None:
     )
     command.add_argument(
         "--fidelity", action="store_true", help="show how true the evaluator's score is, in place of that"
+    )
+    command.add_argument(
+        "--advise", action="store_true", help="measure for a minute, and say what to take for this network, and why"
+    )
+    command.add_argument(
+        "--within",
+        type=_points,
+        default=2.0,
+        metavar="POINTS",
+        help="with --advise, what a network may lose (default: %(default)s)",
     )
     command.add_argument(
         "--policies",
@@ -108,6 +159,14 @@ def _add_report(commands: Any) -> None:
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
 
 
+def _add_compare(commands: Any) -> None:
+    command = _command(commands, "compare", "one page for several runs, with means and spreads")
+    command.add_argument("directories", type=Path, nargs="+", metavar="RUN", help="the directories of finished runs")
+    command.add_argument(
+        "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
+
+
 def _add_apply(commands: Any) -> None:
     command = _command(commands, "apply", "prune and finetune again, from a policy.json alone")
     command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
@@ -119,13 +178,21 @@ def _add_apply(commands: Any) -> None:
         help="of a run, the best trial that costs no more, such as macs=40%%; may be given several times",
     )
     command.add_argument(
+        "--budget",
+        type=_ceiling,
+        action="append",
+        metavar="COST=CEILING",
+        help="of a run, a new policy from what it has learnt, scored once, such as macs=30%% or latency=2ms",
+    )
+    command.add_argument("--target", default="", metavar="NAME", help="with --budget, where latency is measured")
+    command.add_argument(
         "--task", default="", metavar="NAME", help="a task in place of the policy's, such as file.py:function"
     )
     command.add_argument("--data", default="", metavar="DIR", help="where the task's data set lies")
     command.add_argument(
         "--no-finetune", action="store_true", help="prune and recover only, without the search's finetune"
     )
-    command.add_argument("--epochs", type=float, metavar="E", help="of that finetune, in place of the search's")
+    command.add_argument("--epochs", type=_passes, metavar="E", help="of that finetune, in place of the search's")
     command.add_argument("--lr", type=float, metavar="LR", help="its learning rate, in place of the search's")
     command.add_argument(
         "--out",
@@ -150,14 +217,54 @@ def _add_worker(commands: Any) -> None:
     )
 
 
+def _add_policy(commands: Any) -> None:
+    command = _command(commands, "policy", "show what a policy.json says, or whether it is one")
+    command.add_argument(
+        "action", choices=("show", "validate"), help="show what it says, or say only whether it is one"
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="a policy.json or the directory of a run")
+    command.add_argument(
+        "--as",
+        dest="form",
+        choices=("torch-pruning",),
+        help="show it in the words of another tool: the pruning_ratio_dict of Torch-Pruning, by names of layers",
+    )
+
+
+def _add_transfer(commands: Any) -> None:
+    command = _command(commands, "transfer", "map a policy to another network, finetune, export, report")
+    command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
+    _space_arguments(command, "--to")
+    _end_arguments(command)
+
+
+def _add_learn(commands: Any) -> None:
+    command = _command(commands, "learn", "learn from finished runs what other searches can begin with")
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the directories of runs")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("prior.json"),
+        metavar="FILE",
+        help="where it is written, for --warm-start (default: %(default)s)",
+    )
+
+
 def _add_plugins(commands: Any) -> None:
     command = _command(commands, "plugins", "list plugins, or the settings of one")
     command.add_argument("name", nargs="?", default="", metavar="NAME", help="a plugin; its settings are shown")
 
 
+def _add_completion(commands: Any) -> None:
+    command = _command(commands, "completion", "print what completes this command line in a shell")
+    command.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+
+
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--quiet", action="store_true", help="show no progress; results and errors only")
+    command.add_argument("--events", type=Path, metavar="FILE", help="add progress to FILE as JSON lines")
     command.add_argument("--verbose", action="store_true", help="print the traceback of an error, too")
     return command
 
@@ -184,9 +291,11 @@ def _trust_argument(command: Any) -> None:
     )
 
 
-def _space_arguments(command: argparse.ArgumentParser) -> None:
+def _space_arguments(command: argparse.ArgumentParser, name: str = "space") -> None:
+    option: dict[str, Any] = {"dest": "space", "required": True} if name.startswith("-") else {}
     command.add_argument(
-        "space",
+        name,
+        **option,
         metavar="SPACE",
         help="a search space's .toml file; or a task for its defaults, a name or file.py:function",
     )
@@ -214,6 +323,20 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of trials; write a whole number from 1 on")
     return int(text)
+
+
+def _passes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (epochs := float(text)) < math.inf:  # how many there may be is said by the config
+            return epochs
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs; write a number from 0 on, such as 2")
+
+
+def _points(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (points := float(text)) <= 100:
+            return points
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of points; write a number from 0 to 100, such as 2")
 
 
 def _staff(text: str) -> int:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from autoprune.command.shared import print_json, print_table, study_of
+from autoprune.command.terminal import show as print
 from autoprune.runs import lifecycle, workers
 from autoprune.runs.study import Study
 
 Facts = Mapping[str, Any]
 HEAD = ("worker", "host", "threads", "device", "python", "torch", "numpy")
+
+
+def command(asked: argparse.Namespace) -> None:
+    """Show what each worker is, or the first that cannot evaluate."""
+    found = facts(study_of(asked))
+    if asked.json:
+        print_json({"workers": found})
+        return
+    print_table(HEAD, rows(found))
+    print("\n".join(["", *remarks(found)]))
 
 
 def facts(study: Study) -> list[dict[str, Any]]:

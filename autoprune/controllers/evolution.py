@@ -3,9 +3,10 @@
 It starts from the uniform policy, policies scattered about it and policies anywhere. Then, for each ask, it breeds a
 brood: parents among the best of all trials (the better the likelier), uniform crossover, a normal step in the sparsity
 of some choices, now and then a choice drawn anew, and the fit to the budget. A ridge regression of the reward on the
-sparsities and their squares, over the best trials told, chooses which child is worth an evaluation: with 24 choices
-that matters more than any other setting. The step grows while children reach the elite and shrinks while they do not
-(Rechenberg's success rule). A policy told, or asked in this life, is not proposed again while others are found.
+sparsities and their squares, over the best trials told, chooses which child is worth an evaluation; the brood is small,
+since such a sum misleads where choices depend on one another. The step grows while children reach the elite and shrinks
+while they do not (Rechenberg's success rule). A policy told, or asked in this life, is not proposed again while others
+are found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from autoprune.controllers.ridge import promise
 from autoprune.controllers.rules import uniform
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
@@ -30,7 +32,6 @@ Told = tuple[float, Floats]  # a reward, and where its policy lies in the cube
 _SCATTER = 0.25  # standard deviation of the first policies about the uniform one
 _SMALLEST_STEP = 0.02
 _RISE, _SUCCESS = 0.15, 0.25  # how fast the step adapts, and the share of successes at which it stays
-_RIDGE = 0.1  # penalty a trial, on standardised sparsities
 _REMEMBERED = 200  # best trials that the regression looks at
 _TRIES = 4  # policies bred for each one wanted, at most
 
@@ -53,7 +54,7 @@ class Evolution:
     seed: int = 0
     startup: Trials = 10
     parents: Trials = 8
-    brood: Few = 12
+    brood: Few = 3
     step: Share = 0.15
     mutate: Share = 0.25
     renew: Share = 0.03
@@ -89,8 +90,10 @@ class Evolution:
         children = self._unseen(lambda: self._child(elite, rng), self.brood)
         if len(children) == 1:
             return children[0]
-        promise = self._promise(np.array([self.space.cube.point(child) for child in children]))
-        return children[int(np.argmax(promise))]
+        best = self._best[:_REMEMBERED]
+        points, rewards = np.array([point for _, point in best]), np.array([reward for reward, _ in best])
+        expected = promise(points, rewards, np.array([self.space.cube.point(child) for child in children]))
+        return children[int(np.argmax(expected))]
 
     def _unseen(self, draw: Callable[[], Policy], wanted: int) -> list[Policy]:
         """Up to `wanted` different policies not seen before; a seen one, if nothing else comes up."""
@@ -126,27 +129,9 @@ class Evolution:
         """The trials that breed, best first."""
         return self._best[: self.parents]
 
-    def _promise(self, candidates: Floats) -> Floats:
-        """What the regression expects of each row of `candidates`, on a scale of its own, shape (policies,)."""
-        best = self._best[:_REMEMBERED]
-        rewards = np.array([reward for reward, _ in best])
-        rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-12)
-        features = _features(np.array([point for _, point in best]))
-        mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
-        known, new = (features - mean) / deviation, (_features(candidates) - mean) / deviation
-        weighted = known * np.exp(np.minimum(rewards, 0.0))[:, None]  # how good the bad ones are matters less
-        curvature = known.T @ weighted + _RIDGE * len(best) * np.eye(known.shape[1])
-        expected: Floats = new @ np.linalg.solve(curvature, weighted.T @ rewards)
-        return expected
-
     def _fit(self, point: Floats) -> Policy:
         return self.budget.fit(self.space.cube.policy(np.clip(point, 0.0, 1.0)))
 
     @cached_property
     def _uniform(self) -> Policy:
         return uniform(self.space, self.budget)
-
-
-def _features(points: Floats) -> Floats:
-    """Coordinates and their squares, (policies, axes) -> (policies, 2 axes)."""
-    return np.hstack([points, points**2])

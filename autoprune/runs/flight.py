@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -17,12 +18,25 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from autoprune.errors import Exhausted, RunError
-from autoprune.protocols import Controller
+from autoprune.runs.course import Course
 from autoprune.runs.journal import Run
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
 Attempt = Callable[[int, Policy], Trial]
+Asked = tuple[Policy, int]  # a policy, and the rung to attempt it at
+
+
+@dataclass(frozen=True)
+class AtRung:
+    """An attempt at a rung."""
+
+    attempt: Attempt
+    rung: int
+
+    def __call__(self, number: int, policy: Policy) -> Trial:
+        """The trial, which says its rung."""
+        return dataclasses.replace(self.attempt(number, policy), rung=self.rung)
 
 
 @runtime_checkable
@@ -40,63 +54,68 @@ class Flight:
     """The asks and trials of one search, as they come.
 
     Attributes:
+        course: says what is attempted next.
+        attempts: how, by rung.
         window: how many may be under way; with 1 there are no asks ahead, and none is written down.
         finished: whether trials are told as they come, and not in the order of their asks.
-        first: policies that are asked for before the controller asks.
     """
 
     run: Run
-    controller: Controller
-    attempt: Attempt
+    course: Course
+    attempts: Sequence[Attempt]
     executor: Executor
     window: int = 1
     finished: bool = False
-    first: Sequence[Policy] = ()
     _under_way: dict[int, Future[Trial]] = field(default_factory=dict)
-    _twins: dict[int, Policy] = field(default_factory=dict)  # asked for while the same policy is under way
+    _asks: dict[int, Asked] = field(default_factory=dict)  # what is under way, or asked for ahead
+    _twins: dict[int, Asked] = field(default_factory=dict)  # asked for while the same is under way
     _asking: dict[int, float] = field(default_factory=dict)  # seconds
     _exhausted: bool = False
 
     def __post_init__(self) -> None:
         self._ahead = self.window > 1 or self.finished or bool(self.run.asks)
         self._number = max(len(self.run) - 1, *self.run.asks) + 1 if self.run.asks else len(self.run)
-        self._scored = {trial.policy: trial for trial in reversed(self.run.trials) if trial.metric is not None}
+        done = [trial for trial in reversed(self.run.trials) if trial.metric is not None]
+        self._scored = {(trial.policy, trial.rung): trial for trial in done}
 
     def catch_up(self) -> None:
-        """Tell the controller what the run holds, its asks in between as they were, and send what was under way."""
+        """Tell the course what the run holds, its asks in between as they were, and send what was under way."""
         told = iter(self.run)
         count = 0
         for number, ask in sorted(self.run.asks.items()):
             while count < ask.asked:
-                self.controller.tell(next(told))
+                self.course.tell(next(told))
                 count += 1
-            if number >= len(self.first) and self._asked_again() != ask.policy:
+            again = self._asked_again()
+            if again is None or again[0] != ask.policy:
                 raise RunError(
                     f"{self.run.directory}: the controller asks for another policy as trial {number} than it did; the "
                     "versions that the run was begun with are needed"
                 )
+            self._asks[number] = again
         for trial in told:
-            self.controller.tell(trial)
+            self.course.tell(trial)
         done = self.run.evaluated()
-        for number, ask in sorted(self.run.asks.items()):
+        for number in sorted(self.run.asks):
             if number not in done:
-                self._send(number, ask.policy)
+                self._send(number, self._asks[number])
 
     def fill(self, trials: int) -> None:
         """Ask for as many policies as may be under way, of `trials` in all."""
         while not self._exhausted and (number := self._number) < trials and number - len(self.run) < self._room:
             begun = time.perf_counter()
             try:
-                policy = self.first[number] if number < len(self.first) else self.controller.ask()
+                asked = self.course.ask()
             except Exhausted:
                 self._exhausted = True
                 return
-            self.run.require(policy)
+            self.run.require(asked[0])
             self._number += 1
             self._asking[number] = time.perf_counter() - begun
             if self._ahead:
-                self.run.ask(number, policy)
-            self._send(number, policy)
+                self.run.ask(number, asked[0])
+            self._asks[number] = asked
+            self._send(number, asked)
 
     def next(self, journal: float, learnt: float) -> tuple[Trial, float] | None:
         """The next trial, which is in the journal now, and the seconds that this took; None where none is under way.
@@ -106,9 +125,9 @@ class Flight:
         spent = 0.0
         while (trial := self.run.turn()) is None:
             if self._ahead and (copy := self._copied()):
-                done = [copy]
-            elif self._under_way:
-                done = [next(self._done())] if not self._ahead or self.finished else list(self._done())
+                done = iter([copy])
+            elif self._under_way:  # each is in the journal before what was raised by another is
+                done = itertools.islice(self._done(), 1 if not self._ahead or self.finished else None)
             else:
                 return None
             for each in done:
@@ -120,7 +139,7 @@ class Flight:
                 self.run.keep(each, len(self.run) if self.finished else each.number)
                 spent += time.perf_counter() - begun
         if trial.metric is not None:
-            self._scored.setdefault(trial.policy, trial)
+            self._scored.setdefault((trial.policy, trial.rung), trial)
         return trial, spent
 
     @property
@@ -128,35 +147,39 @@ class Flight:
         staff = self.executor.staff if self.finished and isinstance(self.executor, Staffed) else 0
         return max(self.window, staff)
 
-    def _asked_again(self) -> Policy | None:
+    def _asked_again(self) -> Asked | None:
         try:
-            return self.controller.ask()
+            return self.course.ask()
         except Exhausted:
             return None
 
-    def _send(self, number: int, policy: Policy) -> None:
-        """Have `policy` evaluated, unless it was, or is; then its trial is a copy."""
-        if self._ahead and (policy in self._scored or policy in self._pending()):
-            self._twins[number] = policy
+    def _send(self, number: int, asked: Asked) -> None:
+        """Have a policy evaluated, unless it was, or is; then its trial is a copy."""
+        if self._ahead and (asked in self._scored or asked in self._pending()):
+            self._twins[number] = asked
         else:
-            self._under_way[number] = self.executor.submit(self.attempt, number, policy)
+            self._submit(number, asked)
 
-    def _pending(self) -> set[Policy]:
+    def _submit(self, number: int, asked: Asked) -> None:
+        policy, rung = asked
+        self._under_way[number] = self.executor.submit(AtRung(self.attempts[rung], rung), number, policy)
+
+    def _pending(self) -> set[Asked]:
         """What is evaluated, or is to be, and was not told."""
-        asked = (self.run.asks[number].policy for number in self._under_way)
-        return {*asked, *self._twins.values(), *self.run.early}
+        under_way = (self._asks[number] for number in self._under_way)
+        return {*under_way, *self._twins.values(), *self.run.early}
 
     def _copied(self) -> Trial | None:
         """The trial of a twin whose turn has come; one whose first did not succeed is sent after all."""
-        for number, policy in self._twins.items():
-            if policy in self._scored:
-                same = self._scored[policy]
+        for number, asked in self._twins.items():
+            if asked in self._scored:
+                same = self._scored[asked]
                 if self.finished or number == len(self.run):
                     del self._twins[number]
                     return dataclasses.replace(same, number=number, seconds={}, repeats=same.number, worker="")
-            elif number == len(self.run) or not any(self.run.asks[n].policy == policy for n in self._under_way):
+            elif number == len(self.run) or not any(self._asks[n] == asked for n in self._under_way):
                 del self._twins[number]
-                self._under_way[number] = self.executor.submit(self.attempt, number, policy)
+                self._submit(number, asked)
                 return None
         return None
 

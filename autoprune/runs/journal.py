@@ -40,7 +40,14 @@ from autoprune.values.trial import Trial
 
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
-_FREE = ("search.trials", "report.fidelity", "task.data", "workers.local", "workers.cluster")  # may be otherwise
+_FREE = (  # of the config, what a continued run may have otherwise
+    "search.trials",
+    "search.time",
+    "report.fidelity",
+    "task.data",
+    "workers.local",
+    "workers.cluster",
+)
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -72,6 +79,11 @@ def require_same(directory: Path, space: SearchSpace) -> None:
     changed = differences(lines.upgraded(stored(directory, "space.json")), lines.described(space))
     if changed:
         raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
+
+
+def space_of(directory: Path) -> SearchSpace:
+    """The choices of a run, as its space.json says them: levels and names, without what they cost."""
+    return lines.space(lines.upgraded(stored(directory, "space.json")))
 
 
 def trials(directory: Path, rules: Rules) -> list[Trial]:
@@ -133,7 +145,7 @@ class Run:
                 self._journal = disk.opened(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 opened.callback(os.close, self._journal)
                 disk.sync_folder(directory)
-                self._best = max((t for t in self._trials if t.reward is not None), key=_rank, default=None)
+                self._best = max((t for t in self._trials if t.reward is not None), key=rank, default=None)
                 self._write_best()
             self._opened = opened.pop_all()
 
@@ -200,9 +212,9 @@ class Run:
         return None if trial is None else self._told(trial)
 
     @property
-    def early(self) -> set[Policy]:
+    def early(self) -> set[tuple[Policy, int]]:
         """The policies of trials that are kept, whose turn has not come."""
-        return {trial.policy for trial in self._held.early.values()}
+        return {(trial.policy, trial.rung) for trial in self._held.early.values()}
 
     def evaluated(self) -> set[int]:
         """The numbers of the asks whose trials are in the journal, told or not."""
@@ -216,14 +228,17 @@ class Run:
 
     def _told(self, trial: Trial) -> Trial:
         self._trials.append(trial)
-        if trial.reward is not None and (self._best is None or _rank(trial) > _rank(self._best)):
+        if trial.reward is not None and (self._best is None or rank(trial) > rank(self._best)):
             self._best = trial
             with disk.refused(self.directory):
                 self._write_best()
         return trial
 
     def best(self) -> Trial:
-        """The trial of the largest reward, the earlier of equals. Raises SearchFailed where none succeeded."""
+        """The trial of the largest reward at the highest rung, the earlier of equals.
+
+        Raises SearchFailed where none succeeded.
+        """
         if self._best is None:
             cause = f"; the last failed with: {self._trials[-1].error}" if self._trials else ""
             raise SearchFailed(f"none of {len(self)} trials in {self.directory} succeeded{cause}")
@@ -277,8 +292,9 @@ class Run:
             disk.write_json(self.directory / "best.json", {**facts, "choices": kept})
 
 
-def _rank(trial: Trial) -> tuple[float, int]:
-    return (trial.reward or 0.0, -trial.number)
+def rank(trial: Trial) -> tuple[int, float, int]:
+    """The larger, the better: whoever got higher is ahead, since rewards of different rungs are not to be compared."""
+    return (trial.rung, trial.reward or 0.0, -trial.number)
 
 
 def _slug(word: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pydantic
 
-from autoprune.errors import RunError, first_fault, one_line
+from autoprune.errors import AutopruneError, RunError, first_fault, one_line
 from autoprune.files.disk import Json, sealed
 from autoprune.runs import entries
 from autoprune.runs.entries import FORMAT, Ask
@@ -198,6 +198,23 @@ def space_text(space: SearchSpace) -> str:
     facts = described(space)
     choices = ",\n".join(json.dumps(choice) for choice in facts["choices"])
     return f'{{"name": {json.dumps(facts["name"])}, "ties": {json.dumps(facts["ties"])}, "choices": [\n{choices}\n]}}\n'
+
+
+def space(facts: Json) -> SearchSpace:
+    """The space that `described` says; without operators. Raises RunError where the facts are damaged."""
+    try:
+        choices = tuple(
+            Choice(
+                **{word: one[word] for word in ("name", "kind", "within", "width")},
+                layers=tuple(one["layers"]),
+                levels=tuple(one["levels"]),
+                of=one.get("of", 0),
+            )
+            for one in facts["choices"]
+        )
+        return SearchSpace(facts["name"], choices, ties=tuple(tuple(tie) for tie in facts["ties"]))
+    except (AutopruneError, KeyError, TypeError, ValueError, AttributeError) as wrong:
+        raise RunError(f"space.json is damaged ({one_line(wrong)}); it should hold the choices of a run") from None
 
 
 def upgraded(facts: Json) -> Json:

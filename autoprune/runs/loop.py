@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -17,7 +18,8 @@ from typing import Any, TypeVar
 from autoprune.addresses import failing
 from autoprune.errors import ConfigError, SearchFailed, TrialFailed, one_line
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
-from autoprune.runs.flight import Attempt, Flight
+from autoprune.runs.course import Course, Straight
+from autoprune.runs.flight import Attempt as Attempt, Flight
 from autoprune.runs.journal import Run
 from autoprune.values.plain import measured
 from autoprune.values.space import Policy
@@ -59,21 +61,47 @@ def search(
 ) -> Trial:
     """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
 
-    The first trials are of the policies in `first`; the policy of any other, k, is asked for when trial k - `window`
-    was told. Trials are told in order; with `finished`, as they come (see `autoprune.runs.flight`).
-    `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
+    The first trials are of the policies in `first`. All else is as `follow` says.
     """
-    flight = Flight(run, controller, attempt, executor, window, finished, first)
+    return follow(
+        Straight(controller, first), [attempt], run,
+        trials=trials, watch=watch, executor=executor, window=window, finished=finished,
+    )  # fmt: skip
+
+
+def follow(
+    course: Course,
+    attempts: Sequence[Attempt],
+    run: Run,
+    *,
+    trials: int,
+    seconds: float = math.inf,
+    watch: Watch = lambda trial: None,
+    executor: Executor = HERE,
+    window: int = 1,
+    finished: bool = False,
+) -> Trial:
+    """Go on until the journal holds `trials`, or nothing is left to attempt; returns the best trial.
+
+    No trial is begun after `seconds`, of which those count that the trials in the journal took. What is attempted as
+    number k, by the one of `attempts` that its rung says, is asked for when trial k - `window` was told. Trials are
+    told in order; with `finished`, as they come (see `autoprune.runs.flight`). `watch` sees every new trial after it
+    was told. Raises SearchFailed after ten failures in a row.
+    """
+    spent = sum(sum(trial.seconds.values()) for trial in run) / window
+    end = time.perf_counter() + seconds - spent
+    flight = Flight(run, course, attempts, executor, window, finished)
     flight.catch_up()
     journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
     while len(run) < trials:
-        flight.fill(trials)
+        if time.perf_counter() < end:
+            flight.fill(trials)
         came = flight.next(journal, learnt)
         if came is None:
             break
         trial, journal = came
         begun = time.perf_counter()
-        controller.tell(trial)
+        course.tell(trial)
         learnt = time.perf_counter() - begun
         watch(trial)
         _stop_if_hopeless(run)
@@ -113,9 +141,10 @@ def attempting(
     return attempt
 
 
-def remembering(attempt: Attempt, run: Run) -> Attempt:
-    """The same, but a policy that once succeeded in `run` is not evaluated again: its outcome is copied."""
-    seen = {trial.policy: trial for trial in reversed(run.trials) if trial.metric is not None}
+def remembering(attempt: Attempt, run: Run, rung: int = 0) -> Attempt:
+    """The same, but a policy that once succeeded at `rung` in `run` is not evaluated again: its outcome is copied."""
+    done = (trial for trial in reversed(run.trials) if trial.metric is not None)
+    seen = {trial.policy: trial for trial in done if trial.rung == rung}
 
     def remembered(number: int, policy: Policy) -> Trial:
         if policy in seen:

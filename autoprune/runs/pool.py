@@ -22,6 +22,7 @@ from distributed.scheduler import KilledWorker
 
 from autoprune.errors import ClusterLost, one_line
 from autoprune.runs import entries, remote
+from autoprune.runs.flight import AtRung
 from autoprune.values.space import Policy
 from autoprune.values.trial import Failure, Trial
 
@@ -40,6 +41,7 @@ class Job:
 
     number: int
     policy: Policy
+    rung: int
     future: Future[Trial]
     attempts: int = 0
     worker: str = ""
@@ -88,8 +90,9 @@ class Pool(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The trial of a number and a policy. `fn` stays here: a worker makes the same attempt by its own study."""
         number, policy = args
+        rung = fn.rung if isinstance(fn, AtRung) else 0
         future: Future[Trial] = Future()
-        self._events.put(lambda: self._take(Job(number, policy, future)))
+        self._events.put(lambda: self._take(Job(number, policy, rung, future)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -183,7 +186,7 @@ class Pool(Executor):
             if desk.ready and desk.job is None:
                 job = desk.job = self._backlog.popleft()
                 job.worker, job.sent, job.attempts = address, time.monotonic(), job.attempts + 1
-                text = json.dumps({"number": job.number, "levels": job.policy.levels})
+                text = json.dumps({"number": job.number, "levels": job.policy.levels, "rung": job.rung})
                 answer = self._distant[job] = self._distance(self._attempted, self._supply[0], text, worker=address)
                 answer.add_done_callback(lambda done, job=job: self._events.put(lambda: self._answered(job, done)))
 
@@ -229,7 +232,7 @@ class Pool(Executor):
         if desk:
             desk.since = now
         seconds = {**it.seconds, "sent": way, "idle": idle}
-        return Trial(job.number, job.policy, it.outcome, seconds, worker=job.worker)
+        return Trial(job.number, job.policy, it.outcome, seconds, job.rung, worker=job.worker)
 
     def _died(self, job: Job, address: str) -> None:
         """A worker is gone with its job: once more by another, or it has failed."""
@@ -239,7 +242,8 @@ class Pool(Executor):
             self._backlog.appendleft(job)
             return
         said = f"{job.attempts} workers died while they evaluated it, the last at {address}"
-        job.future.set_result(Trial(job.number, job.policy, Failure(said, self._priced(job.policy)), worker=address))
+        failure = Failure(said, self._priced(job.policy))
+        job.future.set_result(Trial(job.number, job.policy, failure, rung=job.rung, worker=address))
 
     def _give_up(self, why: str) -> None:
         """Nothing can be sent any more: whoever waits is told."""

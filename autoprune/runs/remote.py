@@ -22,6 +22,9 @@ from distributed import WorkerPlugin, get_worker
 from autoprune.errors import AutopruneError, ConfigError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autoprune.runs.flight import Attempt
     from autoprune.runs.study import Study
 
 PATIENCE = 60  # seconds
@@ -39,6 +42,7 @@ class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     def __init__(self, name: str, text: str) -> None:
         self.name, self._text = name, text
         self._built: Study | None = None
+        self._attempts: Sequence[Attempt] = ()
 
     def setup(self, worker: object) -> None:
         """Nothing is built yet: a worker that is long silent is taken for dead."""
@@ -50,6 +54,15 @@ class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
             if self._built is None:
                 self._built = _built(json.loads(self._text))
             return self._built
+
+    def attempts(self) -> Sequence[Attempt]:
+        """How a policy is attempted at each rung."""
+        from autoprune.runs import rungs
+
+        if not self._attempts:
+            steps = rungs.known(json.loads(self._text)["facts"])
+            self._attempts = rungs.attempts(self.study(), steps)
+        return self._attempts
 
 
 def ready(name: str, folder: str, hashes: str) -> str:
@@ -72,11 +85,12 @@ def ready(name: str, folder: str, hashes: str) -> str:
 def attempted(name: str, text: str) -> str:
     """The line of a journal that tells the trial of a policy; `text` is a JSON object of its number and levels."""
     from autoprune.runs import lines
+    from autoprune.runs.flight import AtRung
     from autoprune.values.space import Policy
 
     asked = json.loads(text)
-    trial = _plugin(name).study().attempt(int(asked["number"]), Policy.of(asked["levels"]))
-    return lines.line(trial).decode()
+    attempt = AtRung(_plugin(name).attempts()[asked["rung"]], asked["rung"])
+    return lines.line(attempt(int(asked["number"]), Policy.of(asked["levels"]))).decode()
 
 
 def _plugin(name: str) -> Evaluates:

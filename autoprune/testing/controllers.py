@@ -12,15 +12,16 @@ import contextlib
 import dataclasses
 import random
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import pytest
 import torch
 
+from autoprune.controllers.random import Random
 from autoprune.errors import Exhausted
 from autoprune.protocols import Controller
-from autoprune.testing.surrogate import half, judge, toy_space
+from autoprune.testing.surrogate import Landscape, Surrogate, half, judge, toy_space
 from autoprune.values.budget import Budget
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Failure, Trial
@@ -42,17 +43,30 @@ def new(make: Make, space: SearchSpace | None = None, seed: int = 0) -> Controll
 
 def asked(controller: Controller, space: SearchSpace, start: int = 0) -> Iterator[Trial]:
     """Search the surrogate without end, from trial `start` on: ask, judge, tell."""
-    number = start
-    while True:
-        trial = judge(space, number, controller.ask())
+    return searched(controller, Surrogate(space), start)
+
+
+def searched(controller: Controller, landscape: Landscape, start: int = 0) -> Iterator[Trial]:
+    """The same on any landscape."""
+    for number in count(start):
+        trial = landscape.judge(number, controller.ask())
         controller.tell(trial)
         yield trial
-        number += 1
 
 
 def drive(controller: Controller, trials: int, start: int = 0, space: SearchSpace | None = None) -> list[Trial]:
     """Search the surrogate for `trials` trials."""
     return list(islice(asked(controller, space or toy_space(), start), trials))
+
+
+def late(make: Make, landscape: Landscape, trials: int) -> float:
+    """The mean reward of the last fifth of a search of `trials`, over three seeds."""
+    found = []
+    for seed in range(3):
+        controller = make(space=landscape.space, budget=landscape.budget, seed=seed)
+        rewards = [t.reward or 0.0 for t in islice(searched(controller, landscape), trials)]
+        found += rewards[-trials // 5 :]
+    return float(np.mean(found))
 
 
 def raisable(space: SearchSpace, budget: Budget, policy: Policy) -> list[str]:
@@ -255,15 +269,31 @@ class LearnerContract(ControllerContract):
 
     def test_beats_random(self, make: Make, trials: int) -> None:
         """The mean reward of the last fifth of a search, over three seeds, beats random's clearly."""
-        from autoprune.controllers.random import Random
+        space = toy_space()
+        assert late(make, Surrogate(space), trials) > late(Random, Surrogate(space), trials) + 0.01
 
-        def late(factory: Make) -> float:
-            rewards = [
-                [t.reward or 0.0 for t in drive(new(factory, seed=seed), trials)][-trials // 5 :] for seed in range(3)
-            ]
-            return float(np.mean(rewards))
 
-        assert late(make) > late(Random) + 0.01
+class LandscapeContract:
+    """For the same claim on a landscape that was fitted to real scores, or on one of your own."""
+
+    @pytest.fixture
+    def make(self) -> Make:
+        """The class under test, or anything else that is called like it."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def landscape(self) -> Landscape:
+        """What is searched, such as `autoprune.testing.fitted.read(table)`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def trials(self) -> int:
+        """How many trials it may learn from."""
+        return 60
+
+    def test_beats_random_there(self, make: Make, landscape: Landscape, trials: int) -> None:
+        """The mean reward of the last fifth of a search, over three seeds, beats random's clearly."""
+        assert late(make, landscape, trials) > late(Random, landscape, trials) + 0.01
 
 
 def _until_exhausted(controller: Controller, asks: int, space: SearchSpace) -> list[Trial]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import ConfigError, PolicyError
+from autoprune.values import people
 from autoprune.values.terms import Floats, Op, Rows
 
 Places = NDArray[np.int64]  # (policies, axes): which of its levels each axis of the cube has
@@ -135,6 +136,12 @@ class SearchSpace:
     def unpriced(self) -> tuple[str, ...]:
         """The operators whose MACs are not known, for people."""
         return tuple(op.name for op in self.ops if not op.known)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        rows = [(c.name, c.kind, c.dense, c.levels[0], len(c.levels), ", ".join(c.layers)) for c in self.choices]
+        head = ("choice", "kind", "units", "lowest", "levels", "layers")
+        return people.table(f"Search space {self.name}: {people.counted(len(self), 'choice')}", head, rows)
 
     def __len__(self) -> int:
         return len(self.choices)
