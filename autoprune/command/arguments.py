@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
-import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
 from autoprune import __version__
+from autoprune.command import written
 
 FIDELITY = (40, 50)  # policies and steps of check --fidelity, unless others are asked for
 
@@ -57,7 +55,7 @@ def _add_search(commands: Any) -> None:
         "--controller", metavar="NAME", help="who proposes policies, in place of the file's; else evolution"
     )
     command.add_argument(
-        "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
+        "--trials", type=written.count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
     )
     command.add_argument("--time", metavar="SPAN", help="search for so long, such as 90s, 10m or 1h, in place of that")
     command.add_argument(
@@ -75,7 +73,10 @@ def _add_search(commands: Any) -> None:
 def _end_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     command.add_argument(
-        "--epochs", type=_passes, metavar="E", help="of the finetune in the end, in place of the file's; 0 for none"
+        "--epochs",
+        type=written.passes,
+        metavar="E",
+        help="of the final finetune, in place of the file's; 0 for none",
     )
     command.add_argument("--no-finetune", action="store_true", help="the same as --epochs 0")
     _worker_arguments(command)
@@ -84,13 +85,13 @@ def _end_arguments(command: argparse.ArgumentParser) -> None:
 def _add_resume(commands: Any) -> None:
     command = _command(commands, "resume", "go on with a run as if it had never stopped")
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
-    command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
+    command.add_argument("--trials", type=written.count, default=0, metavar="N", help="go on to N trials in all")
     command.add_argument(
         "--time", default="", metavar="SPAN", help="go on until so much was searched in all, such as 10m"
     )
     command.add_argument(
         "--lr",
-        type=_rate,
+        type=written.rate,
         default=0.0,
         metavar="RATE",
         help="finetune at this learning rate, again if need be",
@@ -125,7 +126,7 @@ def _add_check(commands: Any) -> None:
     )
     command.add_argument(
         "--within",
-        type=_points,
+        type=written.points,
         default=2.0,
         metavar="POINTS",
         help="with --advise, what a network may lose (default: %(default)s)",
@@ -172,14 +173,14 @@ def _add_apply(commands: Any) -> None:
     command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
     command.add_argument(
         "--at",
-        type=_ceiling,
+        type=written.ceiling,
         action="append",
         metavar="COST=CEILING",
         help="of a run, the best trial that costs no more, such as macs=40%%; may be given several times",
     )
     command.add_argument(
         "--budget",
-        type=_ceiling,
+        type=written.ceiling,
         action="append",
         metavar="COST=CEILING",
         help="of a run, a new policy from what it has learnt, scored once, such as macs=30%% or latency=2ms",
@@ -192,7 +193,7 @@ def _add_apply(commands: Any) -> None:
     command.add_argument(
         "--no-finetune", action="store_true", help="prune and recover only, without the search's finetune"
     )
-    command.add_argument("--epochs", type=_passes, metavar="E", help="of that finetune, in place of the search's")
+    command.add_argument("--epochs", type=written.passes, metavar="E", help="of it, in place of the search's")
     command.add_argument("--lr", type=float, metavar="LR", help="its learning rate, in place of the search's")
     command.add_argument(
         "--out",
@@ -272,7 +273,7 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 def _worker_arguments(command: Any) -> None:
     who = command.add_mutually_exclusive_group()
     who.add_argument(
-        "--workers", type=_staff, metavar="N", help="evaluate with N processes on this machine (extra `cluster`)"
+        "--workers", type=written.staff, metavar="N", help="evaluate with N processes on this machine (extra `cluster`)"
     )
     who.add_argument(
         "--cluster",
@@ -301,7 +302,7 @@ def _space_arguments(command: argparse.ArgumentParser, name: str = "space") -> N
     )
     command.add_argument(
         "--budget",
-        type=_ceiling,
+        type=written.ceiling,
         action="append",
         metavar="COST=CEILING",
         help="such as macs=50%% or params=1e5, in place of the file's; may be given several times",
@@ -312,60 +313,8 @@ def _space_arguments(command: argparse.ArgumentParser, name: str = "space") -> N
     command.add_argument("--target", metavar="NAME", help="where latency is measured, in place of the file's")
     command.add_argument(
         "--set",
-        type=_setting,
+        type=written.setting,
         action="append",
         metavar="TABLE.KEY=VALUE",
         help="any other setting of a search space, such as finetune.epochs=1; may be given several times",
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of trials; write a whole number from 1 on")
-    return int(text)
-
-
-def _passes(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= (epochs := float(text)) < math.inf:  # how many there may be is said by the config
-            return epochs
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs; write a number from 0 on, such as 2")
-
-
-def _points(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= (points := float(text)) <= 100:
-            return points
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of points; write a number from 0 to 100, such as 2")
-
-
-def _staff(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; write a whole number from 1 to 1024")
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if (rate := float(text)) > 0:  # how large it may be is said by the config
-            return rate
-    raise argparse.ArgumentTypeError(f"{text!r} is no learning rate; write a number above 0, such as 0.01")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """A dotted key and its value, written as in TOML; a text may do without quotes."""
-    key, equals, value = text.partition("=")
-    table, dot, name = key.strip().partition(".")
-    if not (table and dot and name and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write TABLE.KEY=VALUE, such as finetune.epochs=1")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-
-
-def _ceiling(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no budget; write COST=CEILING, such as macs=50%")
-    return name, value
