@@ -145,7 +145,7 @@ class Pool(Executor):
         try:
             if self._client.status != "running":
                 raise OSError(f"the client is {self._client.status}")
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
+            found = remote.everybody(self._client)
         except Exception as wrong:
             self._give_up(f"the cluster's scheduler is gone ({one_line(wrong)})")
             return

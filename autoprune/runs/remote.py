@@ -36,6 +36,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in ALIKE}}
 
 
+def everybody(client: Any) -> dict[str, dict[str, Any]]:
+    """What a client's scheduler says of every worker, by address; `client.scheduler_info` may say it of five alone."""
+    found: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    return found
+
+
 class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Holds a study, as text and, once somebody asks for it, built."""
 
