@@ -74,4 +74,4 @@ def test_with_few_choices_it_finds_the_best_and_ends_or_repeats(depth: int) -> N
 def test_with_a_hundred_choices_it_is_never_below_uniform_and_soon_above() -> None:
     space = toy_space(depth=100, step=4)
     rewards = [trial.reward or 0.0 for trial in drive(made(space, half(space)), 40, space=space)]
-    assert max(rewards) > rewards[0] + 0.002  # the first is the uniform policy
+    assert max(rewards) > rewards[0] + 0.001  # the first is the uniform policy
