@@ -21,6 +21,7 @@ from autoprune.protocols import Criterion, Needs, Units
 from autoprune.structure.edits import Slice
 from autoprune.structure.trace import Trace
 from autoprune.task import Task, loss_of
+from autoprune.values.space import Choice
 
 CALIBRATION = (16, 32)  # batches, and images in each, that gradients are collected on
 
@@ -91,20 +92,22 @@ def _present(field: Tensor | None, name: str) -> Tensor:
     return field
 
 
-def scores(model: nn.Module, trace: Trace, criterion: Criterion, *, task: Task, seed: int) -> list[Tensor]:
+def scores(model: nn.Module, trace: Trace, criterion: Criterion, *, task: Task | None, seed: int) -> list[Tensor]:
     """One score a unit for every choice of `trace`, on the CPU; `model` is only read.
 
     Raises ConfigError where the criterion needs what a group lacks, or returns anything but one finite number a unit.
     """
     fields = needed(criterion)
-    gradients = collect_gradients(model, task, seed) if "grad" in fields else {}
+    gradients = collect_gradients(model, task, seed) if task and "grad" in fields else {}
     generator = torch.Generator().manual_seed(seed)
-    return [
-        _checked(
-            criterion(units_of(model, trace, i, fields, gradients, generator)), criterion, choice.name, choice.dense
-        )
-        for i, choice in enumerate(trace.choices)
-    ]
+
+    def score(i: int, choice: Choice) -> Tensor:
+        if not trace.slices[i]:  # a block is one unit, and needs no order
+            return torch.ones(choice.dense)
+        found = criterion(units_of(model, trace, i, fields, gradients, generator))
+        return _checked(found, criterion, choice.name, choice.dense)
+
+    return [score(i, choice) for i, choice in enumerate(trace.choices)]
 
 
 def units_of(
@@ -117,7 +120,7 @@ def units_of(
 ) -> Units:
     """The units of group `i` as a criterion that needs `fields` sees them."""
     tensors = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
-    cuts = [cut for cut in trace.edits[i] if cut.tensor in tensors]
+    cuts = [cut for cut in trace.slices[i] if cut.tensor in tensors]
     weights = [cut for cut in cuts if tensors[cut.tensor].dim() > 1] or cuts
     produced = [cut for cut in weights if cut.role == "out"] or weights
     return Units(

@@ -25,6 +25,7 @@ from autoprune.errors import DataError
 
 Inputs: TypeAlias = Any  # Tensor | tuple[Inputs, ...] | Mapping[str, Inputs]
 Nest = TypeVar("Nest")
+_TOKENS = 2048
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
@@ -111,6 +112,15 @@ def mapped(nest: Nest, change: Callable[[Tensor], Tensor]) -> Nest:
         return change(nest)  # type: ignore[return-value]
     found: Nest = _changed(nest, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
     return found
+
+
+def at_once(nest: Nest, most: int) -> int:
+    """How many samples may run at once: `most`, but of tokens (n, length) no more than have 2,048 of them.
+
+    Each has a number for every word of a vocabulary in the outputs.
+    """
+    texts = [tensor.shape[1] for tensor in tensors(nest) if tensor.dim() == 2 and not tensor.is_floating_point()]
+    return min(most, max(1, _TOKENS // max(texts, default=1)))
 
 
 def size(inputs: Inputs) -> int:

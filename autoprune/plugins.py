@@ -48,6 +48,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "nsga2": "autoprune.controllers.nsga2:Nsga2",
         "qmc": "autoprune.controllers.qmc:Qmc",
         "ddpg": "autoprune.controllers.ddpg:DDPG",
+        "ddpg-portable": "autoprune.controllers.ddpg_portable:PortableDDPG",
         "td3": "autoprune.controllers.td3:TD3",
         "sac": "autoprune.controllers.sac:SAC",
     },
@@ -99,6 +100,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "spoken_digits": "autoprune.tasks.spoken_digits:spoken_digits",
         "sentences": "autoprune.tasks.sentences:sentences",
         "bccd": "autoprune.tasks.bccd:bccd",
+        "wikitext2": "autoprune.tasks.wikitext2:wikitext2",
     },
 }
 
@@ -152,6 +154,11 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     if address is None:
         hint = meant(name, known) or f"; there are {', '.join(sorted(known))}"
         raise UnknownPlugin(f"no {kind} is called {name!r}{hint}")
+    return at(address, kind, name)
+
+
+def at(address: str, kind: str, name: str) -> Callable[..., Any]:
+    """The class or function at an address, which is of that kind and is called so in errors. Raises ConfigError."""
     place, _, attribute = address.rpartition(":")
     if addresses.is_pythons_own(address):
         raise ConfigError(f"{kind} {name!r}: {place} is Python's own and holds no {kind}; name yours")

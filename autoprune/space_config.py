@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
 from autoprune import plugins
 from autoprune.errors import ConfigError
-from autoprune.structure.trace import restrict
+from autoprune.structure.trace import BLOCKS, CHANNELS, restrict
 from autoprune.values.ranges import Range, ShareBelow
 from autoprune.values.space import Choice, Policy
 
@@ -39,8 +40,21 @@ def _patterns(written: object) -> str | tuple[str, ...]:
 
 Units = Annotated[int, Range(1, 10**9)]
 Multiple = Annotated[str | int, Range(1, 65_536, word=AUTO)]
+KINDS = (*CHANNELS, *BLOCKS)
+
+
+def _kinds(written: object) -> tuple[str, ...]:
+    several = (written,) if isinstance(written, str) else written
+    if not isinstance(several, list | tuple) or not several or not all(kind in KINDS for kind in several):
+        raise ValueError(f"write a list of {', '.join(map(repr, KINDS))}")
+    if set(BLOCKS) <= set(several):
+        raise ValueError("a block without its branches is no block: write 'block' or 'branch'")
+    return tuple(dict.fromkeys(several))
+
+
 _WRITTEN = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 Patterns = Annotated[str | tuple[str, ...], BeforeValidator(_patterns), _WRITTEN]
+Kinds = Annotated[tuple[str, ...], BeforeValidator(_kinds), _WRITTEN]
 MaybePatterns = Annotated[str | tuple[str, ...], BeforeValidator(_any_patterns), _WRITTEN]
 
 
@@ -88,17 +102,22 @@ class Space(Table):
     Attributes:
         max_sparsity: largest fraction that may be removed, in [0, 1).
         step: units are kept in multiples of this; "auto" finds by timing on the target what costs nothing.
-        granularity: what a unit is.
+        granularity: what a unit of a width is.
+        kinds: the kinds of choices that are looked for: "channel", the widths of layers; "block", whether a residual
+            block stays; "branch", whether what is added in each of its sums stays.
         exclude: patterns of choices that stay as they are, whatever rules say.
         ties: lists of patterns; the choices that a list finds move together.
+        uniform: whether layers stay alike: widths of layers whose names differ in a number move together.
         group: rules for some choices.
     """
 
     max_sparsity: ShareBelow = 0.8
     step: Multiple = 1
     granularity: Literal["channel"] = "channel"
+    kinds: Kinds = CHANNELS
     exclude: MaybePatterns = ()
     ties: tuple[Patterns, ...] = ()
+    uniform: bool = False
     group: tuple[GroupRule, ...] = ()
 
     @property
@@ -124,7 +143,7 @@ class Space(Table):
         for at in {at for tie in ties for at in tie}:
             if sum(at in tie for tie in ties) > 1:
                 raise ConfigError(f"[space] ties: {traced[at].name!r} is in two of them; write them as one")
-        return tuple(ties)
+        return (*ties, *_alike(traced, ties)) if self.uniform else tuple(ties)
 
     def remarks(self, traced: Sequence[Choice], auto: int = 1) -> tuple[str, ...]:
         """What became of these limits that a person might not expect: choices that a step leaves as they are."""
@@ -177,6 +196,25 @@ class Space(Table):
             yield f"{said} of {_listed(rule.match)}", self.model_copy(update={"group": others})
 
 
+def _alike(traced: Sequence[Choice], ties: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
+    """The widths, by position, of layers that must stay alike and are in none of the `ties`.
+
+    Raises ConfigError where they are not alike to begin with.
+    """
+    taken = {at for tie in ties for at in tie}
+    layers: dict[str, list[int]] = {}
+    for at, choice in enumerate(traced):
+        if choice.kind not in BLOCKS and at not in taken:
+            layers.setdefault(re.sub(r"\d+", "*", choice.name), []).append(at)
+    for places in layers.values():
+        sizes = {traced[at].dense: traced[at].name for at in places}
+        if len(sizes) > 1:
+            few = " and ".join(f"{one!r} has {size}" for size, one in list(sizes.items())[:2])
+            raise ConfigError(f"[space] uniform = true: {few} units, so that the layers are not alike; write ties")
+        if len(places) > 1:
+            yield tuple(places)
+
+
 def found(patterns: str | tuple[str, ...], choices: Sequence[Choice], where: str) -> list[int]:
     """The choices, by position, that `patterns` find. Raises ConfigError for one that finds none."""
     places = set[int]()
@@ -199,9 +237,16 @@ def _meant(pattern: str, choices: Sequence[Choice]) -> str:
 
 
 def _within(
-    choice: Choice, auto: int, *, max_sparsity: float, step: str | int, floor: int = 1, cap: int = 0, fix: int = 0
+    choice: Choice, auto: int, *, max_sparsity: float, step: str | int, floor: int = 0, cap: int = 0, fix: int = 0
 ) -> Choice:
-    """`choice` with the levels that all limits leave; `cap` and `fix` are 0 where nothing is said."""
+    """`choice` with the levels that all limits leave; `cap` and `fix` are 0 where nothing is said.
+
+    A block leaves whole or not at all: a share of its single unit limits nothing but for 0, and floor and fix keep it.
+    """
+    if choice.kind in BLOCKS:
+        stays = max_sparsity <= 0 or floor or fix
+        return dataclasses.replace(choice, levels=(1,)) if stays else choice
+    floor = max(floor, 1)
     multiple = min(auto, choice.dense * choice.width) if isinstance(step, str) else step
     least = max(floor, restrict(choice, max_sparsity=max_sparsity, step=1).levels[0])
     most = cap or choice.dense

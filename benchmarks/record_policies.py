@@ -47,7 +47,7 @@ def main() -> None:
     scored = told(asked.scored) if asked.scored else recorded(of, asked.policies)
     policies, scores = tuple(scored), np.array(list(scored.values()))
     kernel = likeliest(shares(of.space, policies), standardised(scores)[0])
-    first, share = tuple(firsts.found(of)), float(asked.budget.rstrip("%")) / 100
+    first, share = tuple(firsts.known(firsts.found(of))), float(asked.budget.rstrip("%")) / 100
     found = Fitted(of.space, share, first, policies, scores, kernel)
     asked.table.write_text(written(found))
     print(f"{len(policies)} policies of {of.space.name}, scores {scores.min():.3f} to {scores.max():.3f}; {kernel}")
@@ -63,7 +63,7 @@ def told(file: Path) -> dict[Policy, float]:
 
 def recorded(of: Study, most: int) -> dict[Policy, float]:
     """Policies of a network and their scores."""
-    rng, first = np.random.default_rng(0), firsts.found(of)
+    rng, first = np.random.default_rng(0), firsts.known(firsts.found(of))
     begun = [*first, *one_moved(of, first[0]), *scattered(of, first[0], most // 4, rng)]
     trials = {policy: of.attempt(0, policy) for policy in dict.fromkeys(begun)}
     each = (most - len(trials)) // (1 + len(SEARCHED))

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autoprune.errors import ModelError
 from autoprune.evaluators.bench import Bench
+from autoprune.files import programs
 from autoprune.models import build
 from autoprune.protocols import Criterion, Evaluator
 from autoprune.structure.trace import trace
@@ -95,6 +97,16 @@ def thinner(seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches write weights alone from now on, which takes a second instead of half a minute."""
+
+    def refused(model: nn.Module, path: object, images: object) -> object:
+        raise ModelError(f"{path} is not written by this test")
+
+    monkeypatch.setattr(programs, "export_program", refused)
+    monkeypatch.setattr(programs, "export_onnx", refused)
+
+
 class Siamese(nn.Module):
     """One network that looks at two images, and how far apart it finds them."""
 
@@ -127,8 +139,14 @@ def small_bert(**more: Any) -> tuple[nn.Module, dict[str, Tensor]]:
     """A BERT of two layers for three classes, and token ids with a mask of which some are padding."""
     transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra `models`")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    config = transformers.BertConfig(vocab_size=40, max_position_embeddings=32, num_labels=3, **sizes, **more)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        **more,
+    }
+    config = transformers.BertConfig(vocab_size=40, max_position_embeddings=32, num_labels=3, **sizes)
     ids, mask = torch.randint(0, 40, (6, 12)), torch.ones(6, 12, dtype=torch.long)
     mask[1::2, 7:] = 0
     return transformers.BertForSequenceClassification(config).eval(), {"input_ids": ids, "attention_mask": mask}

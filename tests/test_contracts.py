@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bayes-gp": {"startup": 4},
     "nsga2": {"population": 12},
     "ddpg": SMALL,
+    "ddpg-portable": SMALL,
     "td3": SMALL,
     "sac": SMALL,
     "recalibrate": {"images": 256, "holdout": 100},
@@ -50,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "legr": {"population": 15, "sample": 6},
     "genetic": {"population": 20, "mutations": 10, "crossovers": 10},
 }
-ASKS = {"bayes-gp": 8, "ddpg": 24, "td3": 24, "sac": 24}  # fits a Gaussian process at every ask
+ASKS = {"bayes-gp": 8, "ddpg": 24, "ddpg-portable": 24, "td3": 24, "sac": 24}  # fits a Gaussian process at every ask
 PER_SEED = {"bayes-gp": 10}  # its first asks are drawn
 TRIALS = {"bayes-gp": 20}
 

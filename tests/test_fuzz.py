@@ -29,12 +29,14 @@ from autoprune.data import idx
 from autoprune.detection import voc
 from autoprune.errors import AutopruneError
 from autoprune.evaluators.shared.resumable_training import Course
-from autoprune.files import disk, export, policy_file
+from autoprune.files import agent_file, disk, export, policy_file
 from autoprune.report import facts
-from autoprune.runs import journal, lines, machine
+from autoprune.runs import journal, lines, machine, prior
 from autoprune.runs.journal import Run
 from autoprune.tasks import spoken_digits
 from autoprune.train import Recipe
+from autoprune.values import prior as regression
+from autoprune.values.roles import carried
 from autoprune.values.space import Policy, SearchSpace
 from tests import ASSETS
 from tests.making import REBUILD, done, failed, group, thinner
@@ -152,6 +154,38 @@ def timings(file: Path) -> None:
 
 
 # weights
+
+
+def portable_policy(file: Path) -> None:
+    policy_json(file)
+    read = policy_file.read(file).placed()
+    assert all(0 <= one.sparsity <= 1 for one in carried(read, read))
+
+
+def learnt_prior(file: Path) -> None:
+    made, choices = prior.read(file), policy_file.read(ASSETS / "policies" / "resnet20_cifar10.json").placed()
+    found = regression.sparsity(np.array(made.weights), choices)
+    assert ((found >= 0) & (found < 1)).all()
+
+
+def walking_agent(file: Path) -> None:
+    agent = agent_file.read(file)
+    assert 0 <= agent.share(np.full(len(agent.state), 0.5)) <= 1
+
+
+def an_agent(folder: Path) -> st.SearchStrategy[bytes]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    actor = {f"actor.mu.{name}": tensor for name, tensor in net.state_dict().items()}
+    agent_file.write(folder / agent_file.NAME, agent_file.Agent("ddpg-portable", ("a", "b", "c"), actor))
+    return weights_of(folder / agent_file.NAME)
+
+
+def a_prior() -> Any:
+    names = dict.fromkeys(regression.FEATURES, 0.25)
+    runs = [{"name": "r", "trials": 9, "choices": 3}]
+    return {"prior_version": 1, "kinds": ["channel"], "features": list(names), "weights": list(names.values()),
+            "explained": None, "runs": runs}  # fmt: skip
 
 
 def weights(file: Path) -> None:
@@ -305,6 +339,11 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "toml": a_table,
     "config": a_file("config.json", lambda: golden("golden", "config.json"), config_json),
     "policy": a_file("policy.json", lambda: golden("golden", "policy.json"), policy_json),
+    "portable": a_file(
+        "policy.json", lambda: json.loads((ASSETS / "policies" / "resnet20_cifar10.json").read_text()), portable_policy
+    ),
+    "prior": a_file("prior.json", a_prior, learnt_prior),
+    "agent": lambda folder: Reader(agent_file.NAME, an_agent(folder), walking_agent),
     "machine": a_file("machine.json", lambda: golden("golden_latency", "machine.json"), machine_json),
     "space": a_file("space.json", lambda: lines.described(SPACE), space_json),
     "report": a_file("report.json", lambda: golden("golden", "report.json"), report_json),

@@ -22,7 +22,7 @@ from autoprune.testing.controllers import ControllerContract, drive
 from autoprune.testing.surrogate import half, toy_space
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
-from autoprune.values.space import Policy, SearchSpace
+from autoprune.values.space import Choice, Policy, SearchSpace
 from tests import ASSETS
 from tests.making import group
 
@@ -279,3 +279,46 @@ class TestTheDocumentedPlugin(ControllerContract):
     def make(self, tmp_path: Path) -> Any:
         (tmp_path / "mine.py").write_text(blocks("python")[-1])
         return plugins.load("controller", f"{tmp_path / 'mine.py'}:Mine")
+
+
+class TestUniform:
+    def test_layers_whose_names_differ_in_a_number_move_together(self) -> None:
+        choices = (*(group(f"layers.{at}.mlp", 8) for at in range(3)), group("first", 4), *TestKinds.BLOCKS)
+        assert asked(uniform=True).tied(choices) == ((0, 1, 2),)
+        assert asked(uniform=True, ties=[["layers.0.mlp", "layers.2.mlp"]]).tied(choices) == ((0, 2),)
+        assert asked().tied(choices) == ()
+
+    def test_what_cannot_be_met_is_one_line(self) -> None:
+        said = r"uniform = true: 'layers.0.mlp' has 8 and 'layers.1.mlp' has 6 units, so that the layers are not alike"
+        with pytest.raises(ConfigError, match=said):
+            asked(uniform=True).tied((group("layers.0.mlp", 8), group("layers.1.mlp", 6)))
+
+
+class TestKinds:
+    BLOCKS = (Choice("layer1.0", (0, 1), "block"), Choice("layer1.1", (0, 1), "block"))
+
+    def test_channels_alone_unless_others_are_asked_for(self) -> None:
+        assert asked().kinds == ("channel",)
+        assert asked(kinds=["channel", "branch"]).kinds == ("channel", "branch")
+        assert asked(kinds="block").kinds == ("block",)
+
+    @pytest.mark.parametrize(
+        ("kinds", "said"),
+        [
+            (["blocks"], "write a list of 'channel', 'block', 'branch'"),
+            ([], "write a list of 'channel', 'block', 'branch'"),
+            (["block", "branch"], "a block without its branches is no block: write 'block' or 'branch'"),
+        ],
+    )
+    def test_others_are_one_line(self, kinds: list[str], said: str) -> None:
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            asked(kinds=kinds)
+
+    def test_a_block_leaves_whole_unless_it_is_to_stay(self) -> None:
+        def left(**space: Any) -> list[tuple[int, ...]]:
+            return [choice.levels for choice in asked(**space).limited(self.BLOCKS)]
+
+        assert left(max_sparsity=0.1, step=8) == [(0, 1), (0, 1)]
+        assert left(exclude="layer1.0") == [(1,), (0, 1)]
+        assert left(group=[{"match": "layer1.1", "floor": 1}]) == [(0, 1), (1,)]
+        assert left(group=[{"match": "layer1.1", "max_sparsity": 0.0}]) == [(0, 1), (1,)]

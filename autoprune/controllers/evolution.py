@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from autoprune.controllers import rules
+from autoprune.controllers.ridge import promise
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
 from autoprune.values.ranges import Few, Share, Trials, require
@@ -32,7 +33,6 @@ _SCATTER = 0.25  # standard deviation of the first policies about the uniform on
 _SMALLEST_STEP = 0.02
 _MANY = 28  # choices; of more a smaller share changes at once, so that about as many do
 _RISE, _SUCCESS = 0.15, 0.25  # how fast the step adapts, and the share of successes at which it stays
-_RIDGE = 0.1  # penalty a trial, on standardised sparsities
 _REMEMBERED = 200  # best trials that the regression looks at
 _TRIES = 4  # policies bred for each one wanted, at most
 
@@ -91,8 +91,10 @@ class Evolution:
         children = self._unseen(lambda: self._child(elite, rng), self.brood)
         if len(children) == 1:
             return children[0]
-        promise = self._promise(np.array([self.space.cube.point(child) for child in children]))
-        return children[int(np.argmax(promise))]
+        best = self._best[:_REMEMBERED]
+        points, rewards = np.array([point for _, point in best]), np.array([reward for reward, _ in best])
+        expected = promise(points, rewards, np.array([self.space.cube.point(child) for child in children]))
+        return children[int(np.argmax(expected))]
 
     def _unseen(self, draw: Callable[[], Policy], wanted: int) -> list[Policy]:
         """Up to `wanted` different policies not seen before; a seen one, if nothing else comes up."""
@@ -133,27 +135,9 @@ class Evolution:
         """The trials that breed, best first."""
         return self._best[: self.parents]
 
-    def _promise(self, candidates: Floats) -> Floats:
-        """What the regression expects of each row of `candidates`, on a scale of its own, shape (policies,)."""
-        best = self._best[:_REMEMBERED]
-        rewards = np.array([reward for reward, _ in best])
-        rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-12)
-        features = _features(np.array([point for _, point in best]))
-        mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
-        known, new = (features - mean) / deviation, (_features(candidates) - mean) / deviation
-        weighted = known * np.exp(np.minimum(rewards, 0.0))[:, None]  # how good the bad ones are matters less
-        curvature = known.T @ weighted + _RIDGE * len(best) * np.eye(known.shape[1])
-        expected: Floats = new @ np.linalg.solve(curvature, weighted.T @ rewards)
-        return expected
-
     def _fit(self, point: Floats) -> Policy:
         return self.budget.fit(self.space.cube.policy(np.clip(point, 0.0, 1.0)))
 
     @cached_property
     def _uniform(self) -> Policy:
         return rules.uniform(self.space, self.budget)
-
-
-def _features(points: Floats) -> Floats:
-    """Coordinates and their squares, (policies, axes) -> (policies, 2 axes)."""
-    return np.hstack([points, points**2])

@@ -22,6 +22,7 @@ from autoprune.values.trial import Trial
 Rule = Callable[[SearchSpace, Budget], Policy]
 
 _HALVINGS = 50
+_STEEPEST = 32.0  # power of what stays
 
 
 def uniform(space: SearchSpace, budget: Budget) -> Policy:
@@ -68,25 +69,37 @@ RULES: Mapping[str, Rule] = {
 
 def removing(space: SearchSpace, budget: Budget, weights: Floats) -> Policy:
     """The mildest policy that removes shares in the proportion of `weights`, (choices,), positive."""
-    return _mildest(space, budget, lambda hardness: np.minimum(hardness * weights, 1.0))
+    return _mildest(space, budget, lambda hardness: np.minimum(hardness * weights, 1.0), float(len(space)))
 
 
 def keeping(space: SearchSpace, budget: Budget, densities: Floats) -> Policy:
     """The mildest policy that keeps shares in the proportion of `densities`, (choices,), positive; none above 1."""
     every = densities / densities.min(initial=np.inf)
-    return _mildest(space, budget, lambda hardness: 1 - np.minimum((1 - hardness / len(space)) * every, 1.0))
+    return _mildest(space, budget, lambda hardness: 1 - np.minimum((1 - hardness) * every, 1.0), 1.0)
 
 
-def _mildest(space: SearchSpace, budget: Budget, shape: Callable[[float], Floats]) -> Policy:
+def shaped(space: SearchSpace, budget: Budget, sparsity: Floats) -> Policy:
+    """The policy of the shape `sparsity`, (choices,) in [0, 1], that meets the budget and uses it up.
+
+    What stays of each choice is raised to one and the same power: what was dense stays dense, and nothing leaves
+    altogether, as long as the budget can be met like that. Without a budget the power is 1.
+    """
+    keeps = 1.0 - np.asarray(sparsity, dtype=np.float64)
+    if not budget.limits or not budget.admits(space.snap(1.0 - keeps**_STEEPEST)):
+        return budget.fit(space.snap(1.0 - keeps))
+    return _mildest(space, budget, lambda power: 1.0 - keeps**power, _STEEPEST)
+
+
+def _mildest(space: SearchSpace, budget: Budget, shape: Callable[[float], Floats], hard: float) -> Policy:
     """The policy that `shape` makes of the least number that meets the budget, and what room rounding left over.
 
-    Of 0 it makes the dense network, of as much as there are choices the thinnest.
+    Of 0 it makes the dense network, of `hard` one that meets the budget, or the thinnest.
     """
 
     def policy(hardness: float) -> Policy:
         return space.snap(shape(hardness))
 
-    mild, hard = 0.0, float(len(space))
+    mild = 0.0
     if budget.admits(policy(mild)):
         return budget.fit(policy(mild))
     for _ in range(_HALVINGS):

@@ -71,6 +71,7 @@ class ActorCritic:
     """
 
     unadvised: ClassVar[bool] = True
+    marks: ClassVar[bool] = True  # whether it is told which decision it is, which ties it to their number
 
     name: ClassVar[str]
     learner: ClassVar[type[OffPolicyAlgorithm]]
@@ -126,10 +127,11 @@ class ActorCritic:
     def algorithm(self) -> OffPolicyAlgorithm:
         """The agent of Stable-Baselines3."""
         make: Any = self.learner
+        plain = Layerwise(self.space, self.budget, _unscored)
         with lent(self.seed, 0, 2):
             made: Any = make(
                 "MlpPolicy",
-                Marked(Layerwise(self.space, self.budget, _unscored), len(self._walk)),
+                Marked(plain, len(self._walk)) if self.marks else plain,
                 learning_rate=self.critic_lr,
                 buffer_size=self.replay * len(self._walk),
                 batch_size=self.batch,
@@ -162,15 +164,19 @@ class ActorCritic:
 
     def _share(self, observation: Observation) -> float:
         """What the actor says. `predict` says the same, at three times the cost."""
-        seen = torch.from_numpy(marked(observation[None], len(self._walk)))  # (1, features)
+        seen = torch.from_numpy(self._seen(observation[None]))  # (1, features)
         return share_of(self.algorithm.actor(seen)[0].numpy())
+
+    def _seen(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the agent sees of a walk's observations, (n, features)."""
+        return marked(observations, len(self._walk)) if self.marks else observations
 
     def _remember(self, policy: Policy, reward: float) -> None:
         """Put the steps of `policy` in the replay buffer."""
         buffer = self.algorithm.replay_buffer
         assert buffer is not None
         episode = self._walk.replay(policy)
-        observations, shares = marked(episode.observations, len(self._walk)), episode.shares
+        observations, shares = self._seen(episode.observations), episode.shares
         last = len(shares) - 1
         for t, share in enumerate(shares):
             earned = np.array([reward if self.every_step or t == last else 0.0])

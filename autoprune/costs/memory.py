@@ -53,7 +53,11 @@ class Memory(Size):
     def predict_many(self, rows: Rows) -> Floats:
         """As `PredictsMany.predict_many`."""
         blocks = np.stack([sized(rows) for sized in self._blocks], axis=1)  # (policies, blocks)
-        found: Floats = ((blocks @ self._alive).max(axis=1) + self._state(rows)) / MIB
+        held = blocks @ self._alive  # (policies, operators)
+        for choice, operators in self.trace.idle:
+            idle = [at for at in operators if at < held.shape[1]]
+            held[np.ix_(rows[:, choice] == 0, idle)] = 0
+        found: Floats = (held.max(axis=1) + self._state(rows)) / MIB
         return found
 
     def measure(self, model: nn.Module, example: Inputs) -> float:

@@ -22,7 +22,7 @@ from autoprune.engine.fused import Fuser
 from autoprune.engine.memory import laid_out
 from autoprune.engine.presented import Plainly, presented
 from autoprune.errors import ConfigError, TrialFailed, first_line
-from autoprune.inputs import Inputs, call, first, nbytes, size, tensors
+from autoprune.inputs import Inputs, at_once, call, first, nbytes, size, tensors
 
 Precision = Literal["fp32", "bf16", "int8"]
 Trained = Literal["fp32", "bf16"]
@@ -140,7 +140,7 @@ def _not_bf16(twin: nn.Module, batch: Inputs) -> str:
 
 
 def _few(batch: Inputs) -> Inputs:
-    return laid_out(first(batch, max(1, AT_ONCE // max(1, nbytes(first(batch, 1))))))
+    return laid_out(first(batch, at_once(batch, max(1, AT_ONCE // max(1, nbytes(first(batch, 1)))))))
 
 
 def _gap(twin: nn.Module, batch: Inputs) -> float:

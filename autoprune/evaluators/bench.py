@@ -12,7 +12,7 @@ import torch
 from autoprune import criteria
 from autoprune.inputs import device_of
 from autoprune.protocols import Criterion
-from autoprune.structure.prune import Candidate, Units, keep_first, order, slices, staying
+from autoprune.structure.prune import Candidate, Units, made, order
 from autoprune.structure.trace import Trace
 from autoprune.task import Task
 from autoprune.train import forked
@@ -45,8 +45,7 @@ class Bench:
 
     def pruned(self, policy: Policy) -> Candidate:
         """The network of `policy`, a new one with the dense network's weights where they stay."""
-        stay = staying(self.task.model, self.trace.edits, keep_first(self.ranked, policy.levels))
-        return Candidate(policy, slices(self.task.model, stay), stay)
+        return made(self.task.model, self.trace, policy, self.ranked)
 
     @cached_property
     def ranked(self) -> list[Units]:

@@ -68,7 +68,7 @@ def widths_about(model: nn.Module, trace: Trace, space: SearchSpace) -> dict[str
     Groups of which nothing may leave are left out, and kernels that are frozen in `model`.
     """
     own: dict[str, set[int]] = {}
-    for place, (cuts, choice) in enumerate(zip(trace.edits, space, strict=True)):
+    for place, (cuts, choice) in enumerate(zip(trace.slices, space, strict=True)):
         for cut in cuts if len(choice.levels) > 1 else ():
             module = model.get_submodule(cut.tensor.rpartition(".")[0])
             kernel = isinstance(module, _ConvNd | nn.Linear) and cut.tensor.endswith("weight")

@@ -123,7 +123,7 @@ class Reconstruct(Rebuilt, Sampling):
     def _edits(self) -> dict[int, tuple[Slice, ...]]:
         """Of the choices that leave one, by position."""
         free = [place for place, choice in enumerate(self.bench.space) if len(choice.levels) > 1]
-        return {place: self.bench.trace.edits[place] for place in free}
+        return {place: self.bench.trace.slices[place] for place in free}
 
     @cached_property
     def _known(self) -> dict[str, Leading | Moments]:

@@ -33,6 +33,7 @@ from autoprune.evaluators.recovery.sampling import counting
 from autoprune.inputs import Inputs, call, device_of, moved
 from autoprune.protocols import Score
 from autoprune.structure.prune import Candidate, Stay
+from autoprune.structure.skipped import inside
 from autoprune.train import forked
 from autoprune.values.ranges import Samples, SomeSamples, require
 from autoprune.values.space import Policy
@@ -76,7 +77,8 @@ class ReconstructSequential(Rebuilt):
 
     def recover(self, candidate: Candidate) -> Ready:
         """The same with other weights and statistics; one that is not pruned keeps its weights."""
-        model, rows = candidate.model, self._outputs(candidate.stay)
+        model = candidate.model
+        rows = {k: mask for k, mask in self._outputs(candidate.stay).items() if not inside(k, candidate.gone)}
         with forked(self.bench.seed), ExitStack() as stack:
             for layer in rows:
                 stack.enter_context(_first_call(model.get_submodule(layer), self._fit(layer, rows[layer])))

@@ -1,9 +1,10 @@
 """`policy.json`: which network, the level of each of its choices, and what that costs. Readable without autoprune.
 
-The file is plain JSON and every key says what it holds. Version 2 is written; version 1, whose choices were called
-groups and had no kind, is read for ever. `model.architecture` is a fingerprint of the names, shapes and types of the
-dense network's tensors, `model.weights` one of their values: the first must agree before a policy may be applied, the
-second tells a retrained network from the one that was searched.
+The file is plain JSON and every key says what it holds; docs/policy.schema.json is its JSON Schema. Version 3 is
+written. Version 2, which had no `producers` and other roles, which do not carry a policy over to another network, and
+version 1, whose choices were called groups and had no kind, are read for ever. `model.architecture` is a fingerprint of
+the names, shapes and types of the dense network's tensors, `model.weights` one of their values: the first must agree
+before a policy may be applied, the second tells a retrained network from the one that was searched.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from autoprune import bounded
 from autoprune.errors import PolicyError, first_fault, one_line, reason
 from autoprune.files import disk
 from autoprune.values.ranges import Range, Seed, Share
+from autoprune.values.roles import Placed, Role
 from autoprune.values.space import Choice, Policy, SearchSpace
 
 NAME = "policy.json"
 MOST = 64 * bounded.MIB  # of a file; a thousand choices take one
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Table(pydantic.BaseModel):
@@ -36,7 +38,11 @@ class Table(pydantic.BaseModel):
 
 
 class ChoiceEntry(Table):
-    """What stays of one choice: `kept` units of `of`. `role` is what a trace says of its layers, each in [0, 1]."""
+    """What stays of one choice: `kept` units of `of`.
+
+    `layers` are all that lose weights, `producers` those of them whose output the units are, and `role` says where in
+    the network that is, see `values.roles`; the last two are missing in files of versions that did not write them.
+    """
 
     name: str
     kind: str = "channel"
@@ -44,7 +50,8 @@ class ChoiceEntry(Table):
     kept: Annotated[int, Range(0, 10**9)]
     of: Annotated[int, Range(1, 10**9)]
     sparsity: Share
-    role: tuple[float, ...] = ()
+    producers: tuple[str, ...] = ()
+    role: Role | None = None
 
     @pydantic.model_validator(mode="after")
     def _agrees(self) -> ChoiceEntry:
@@ -91,7 +98,7 @@ class PolicyFile(Table):
     `finetune` is empty in files of versions that did not write it.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     task: dict[str, Any]
     model: ModelEntry
     space: str
@@ -125,12 +132,27 @@ class PolicyFile(Table):
             raise PolicyError(f"the policy is for another network: it {what}; {_difference(len(absent), len(extra))}")
         for choice in choices:
             entry = found[choice.name]
-            if (entry.of, entry.kind) != (choice.dense, choice.kind):
+            kinds = (choice.kind, "channel") if choice.kind == "head" else (choice.kind,)  # as heads were called
+            if entry.of != choice.dense or entry.kind not in kinds:
                 units = (
                     f"{entry.of} {entry.kind} units in the policy and {choice.dense} {choice.kind} units in the network"
                 )
                 raise PolicyError(f"the policy is for another network: choice {choice.name!r} has {units}")
         return Policy(tuple(found[choice.name].kept for choice in choices))
+
+    def placed(self) -> tuple[Placed, ...]:
+        """The choices by their roles. Raises PolicyError where the file does not say them."""
+        if lost := [entry.name for entry in self.choices if entry.role is None]:
+            raise PolicyError(
+                f"the policy does not say where in its network the choice {lost[0]!r} is, as files of earlier versions "
+                "do not; a search of this version writes it"
+            )
+        return tuple(Placed(one.name, one.kind, one.role, one.sparsity) for one in self.choices if one.role)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a policy file, as docs/policy.schema.json holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PolicyFile.model_json_schema()}
 
 
 def fingerprint(model: nn.Module, rebuild: str = "") -> ModelEntry:
@@ -145,8 +167,8 @@ def fingerprint(model: nn.Module, rebuild: str = "") -> ModelEntry:
     return ModelEntry(rebuild=rebuild, architecture=shapes.hexdigest(), weights=values.hexdigest())
 
 
-def entries(space: SearchSpace, policy: Policy) -> tuple[ChoiceEntry, ...]:
-    """What `policy` keeps of each choice."""
+def entries(space: SearchSpace, policy: Policy, roles: Sequence[Role]) -> tuple[ChoiceEntry, ...]:
+    """What `policy` keeps of each choice; `roles` are theirs."""
     return tuple(
         ChoiceEntry(
             name=c.name,
@@ -155,9 +177,10 @@ def entries(space: SearchSpace, policy: Policy) -> tuple[ChoiceEntry, ...]:
             kept=level,
             of=c.dense,
             sparsity=round(c.sparsity(level), 9),
-            role=tuple(round(fact, 6) for fact in c.role),
+            producers=c.producers,
+            role=role,
         )
-        for c, level in zip(space, policy.levels, strict=True)
+        for c, level, role in zip(space, policy.levels, roles, strict=True)
     )
 
 
@@ -184,11 +207,23 @@ def read(path: str | Path) -> PolicyFile:
 
 
 def _upgraded(found: Any) -> Any:
-    """A file of version 1 as one of version 2; any other as it is."""
-    if not isinstance(found, dict) or found.get("schema_version") != 1 or "choices" in found:
+    """A file of version 1 or 2 as one of this version; any other as it is."""
+    if not isinstance(found, dict):
         return found
-    return {**{word: value for word, value in found.items() if word != "groups"}, "schema_version": SCHEMA,
-            "choices": found.get("groups")}  # fmt: skip
+    if found.get("schema_version") == 1 and "choices" not in found:
+        kept = {word: value for word, value in found.items() if word != "groups"}
+        found = {**kept, "schema_version": 2, "choices": found.get("groups")}
+    choices = found.get("choices")
+    if found.get("schema_version") != 2 or not isinstance(choices, list):
+        return found
+    return {**found, "schema_version": SCHEMA, "choices": [_without_role(one) for one in choices]}
+
+
+def _without_role(choice: Any) -> Any:
+    """A choice of version 2 without what it called a role; with what is not one of that version."""
+    if not isinstance(choice, dict) or not isinstance(choice.get("role", []), list):
+        return choice
+    return {word: value for word, value in choice.items() if word != "role"}
 
 
 def require_same(file: PolicyFile, model: nn.Module, *, weights: bool) -> None:

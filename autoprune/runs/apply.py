@@ -111,7 +111,7 @@ def applied_policy(
     policy_file.require_same(file, built.task.model, weights=task is None)
     policy = file.policy(built.space.choices)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    return _applied(built, policy, folder, file.model.rebuild, finetune, watch)
+    return made(built, policy, folder, file.model.rebuild, finetune, watch)
 
 
 @dataclass(frozen=True)
@@ -164,21 +164,40 @@ def apply_point(
     directory = Path(directory)
     if not at:
         raise ConfigError('at = {}: a ceiling is needed, such as {"macs": "40%"}')
-    over = {"search.device": "cpu", **({"task.data": data} if data else {}), **_over(recipe)}
-    asked = restored(journal.stored(directory, "config.json"), str(directory / "config.json"), over, trust=trust)
-    if task is None and asked.task.use == study.GIVEN:
-        raise PolicyError(f"{directory} is of a Task from Python; hand it over: apply_point(directory, at, task=...)")
-    found = machine.read(directory)
-    built = study.build(asked, task=task, found={**found, "precision": "fp32"}, watch=watch, costs=list(at))
+    built = of_run(directory, task, data=data, trust=trust, recipe=recipe, watch=watch, costs=list(at))
     journal.require_same(directory, built.space)
     rules = Rules(built.space, built.costs, built.budget.limits, optional=frozenset(at))
     trial = _cheap_enough(built, journal.trials(directory, rules), at, directory)
-    made = _applied(built, trial.policy, directory, built.task.rebuild, finetune, watch)
+    network = made(built, trial.policy, directory, built.task.rebuild, finetune, watch)
     shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
     judge = built.task.judge
     metric = judge.known(trial.metric or 0.0)
     said = f"holdout {judge.name} {words.number(metric, percent=judge.percent)}"
-    return Point(trial, metric, said, shares, made)
+    return Point(trial, metric, said, shares, network)
+
+
+def of_run(
+    directory: Path,
+    task: Task | None,
+    *,
+    data: str,
+    trust: Sequence[str],
+    recipe: Settings,
+    watch: Watch,
+    over: Settings = NOTHING,
+    costs: Sequence[str] = (),
+) -> Study:
+    """The study of a run as networks are made of its policies: on this processor, without short cuts.
+
+    `over` is laid on top of its config, and what was measured on another target is then not known; `costs` are wanted
+    besides its own.
+    """
+    changed = {"search.device": "cpu", **({"task.data": data} if data else {}), **_over(recipe), **over}
+    asked = restored(journal.stored(directory, "config.json"), str(directory / "config.json"), changed, trust=trust)
+    if task is None and asked.task.use == study.GIVEN:
+        raise PolicyError(f"{directory} is of a Task from Python; hand it over: task=...")
+    found = {**machine.read(directory), "precision": "fp32", **({"costs": {}} if "target" in over else {})}
+    return study.build(asked, task=task, found=found, watch=watch, costs=costs)
 
 
 def _over(recipe: Settings) -> dict[str, Any]:
@@ -186,7 +205,7 @@ def _over(recipe: Settings) -> dict[str, Any]:
     return {f"finetune.{key}": value for key, value in recipe.items()}
 
 
-def _applied(built: Study, policy: Policy, folder: Path, rebuild: str, finetune: bool, watch: Watch) -> Applied:
+def made(built: Study, policy: Policy, folder: Path, rebuild: str, finetune: bool, watch: Watch) -> Applied:
     """The network of `policy`, trained as the winner of a search is, and what is to be said of it."""
     task, judge = built.task, built.task.judge
     if finetune:
@@ -230,7 +249,7 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
             f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense{kept}"
         )
     first = limits[0].name
-    return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
+    return max(fitting, key=lambda t: (t.rung, t.metric or 0.0, -prices[first][t.number], -t.number))
 
 
 def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]:
@@ -246,6 +265,7 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
         "criterion": file.criterion,
         "evaluator": file.evaluator,
         "operator": file.operator,
+        "space": {"kinds": list(dict.fromkeys(choice.kind for choice in file.choices))},
         "search": {"seed": file.seed},
         "finetune": file.finetune,
     }

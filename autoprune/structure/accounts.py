@@ -42,15 +42,21 @@ class _Entry:
     units: set[int] = field(default_factory=set)  # components
 
 
-def frozen(flow: Flow, found: Found, refuted: Mapping[int, str]) -> tuple[Frozen, ...]:
-    """All that cannot be pruned: what was pinned, group by group what the proof `refuted`, and layers of neither."""
+def frozen(
+    flow: Flow, found: Found, refuted: Mapping[int, str], covered: frozenset[str] = frozenset()
+) -> tuple[Frozen, ...]:
+    """All that cannot be pruned: what was pinned, group by group what the proof `refuted`, and layers of neither.
+
+    What is of `covered` layers alone is left out: they are in a choice of another kind.
+    """
     kept = [group for place, group in enumerate(found.groups) if place not in refuted]
     reasons = _reasons(flow, found)
     pinned = [*_pinned(flow, found, reasons)]
     wrong = ((found.groups[place], why) for place, why in sorted(refuted.items()))
     disproven = [Frozen(group.name, group.dense, why, group.layers) for group, why in wrong]
     named = _layers_of([*kept, *pinned, *disproven])
-    return (*pinned, *disproven, *_rest(flow, found, reasons, named))
+    every = (*pinned, *disproven, *_rest(flow, found, reasons, named))
+    return tuple(one for one in every if not covered.issuperset(one.layers))
 
 
 def _pinned(flow: Flow, found: Found, reasons: Mapping[int, str]) -> Iterable[Frozen]:

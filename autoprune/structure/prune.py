@@ -1,4 +1,4 @@
-"""Make the pruned network: slice its tensors by index tables. The only file that changes the shape of a weight.
+"""Make the pruned network: slice tensors by index tables, leave modules out. Only this file changes shapes of weights.
 
 Nothing is traced or guessed here: `structure.trace` found which positions of which tensors belong to each unit. What
 comes out is a candidate, which knows whose it is.
@@ -22,7 +22,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.copies import computed
 from autoprune.structure import recurrent, weights
-from autoprune.structure.edits import Slice
+from autoprune.structure.attention import prunable, widths
+from autoprune.structure.edits import Edit, Resize, Skip, sliced
+from autoprune.structure.heads import CONFIG
+from autoprune.structure.skipped import Answer, Skipped, inside, renumber
 from autoprune.values.space import Policy
 
 Units = NDArray[np.int64]
@@ -36,8 +39,13 @@ class Traced(Protocol):
     """What is needed of a trace: the edits of each choice."""
 
     @property
-    def edits(self) -> Sequence[Sequence[Slice]]:
+    def edits(self) -> Sequence[Sequence[Edit]]:
         """edits[i] are those of choice i."""
+        ...
+
+    @property
+    def resizes(self) -> Sequence[Resize]:
+        """The numbers that count units of choices."""
         ...
 
 
@@ -49,11 +57,13 @@ class Candidate:
         policy: what it is of.
         model: the network, which shares no tensor with the dense one.
         stay: which positions of each of the dense network's tensors it has kept; tensors that stay whole are left out.
+        gone: the modules that it lacks, by name.
     """
 
     policy: Policy
     model: nn.Module
     stay: Stay = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
 
 
 def order(scores: Sequence[Tensor]) -> list[Units]:
@@ -66,48 +76,128 @@ def keep_first(ranked: Sequence[Units], levels: Sequence[int]) -> list[Units]:
     return [np.sort(units[:count]) for units, count in zip(ranked, levels, strict=True)]
 
 
+def made(
+    model: nn.Module,
+    trace: Traced,
+    policy: Policy,
+    ranked: Sequence[Units],
+    values: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Candidate:
+    """The candidate of `policy`, with the units that `ranked` puts first; `values` stand in for tensors of `model`."""
+    units = keep_first(ranked, policy.levels)
+    stay, without = staying(model, trace.edits, units), skips(trace.edits, units)
+    return Candidate(
+        policy, slices(model, stay, trace.resizes, values=values, without=without), stay, frozenset(without)
+    )
+
+
 def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
     """A new network in which choice i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
-    return cut(model, trace.edits, units)
+    return cut(model, trace.edits, units, trace.resizes)
 
 
-def cut(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
-    """As `prune`, from the index tables alone. With `share`, parameters that stay whole are the dense network's own."""
-    return slices(model, staying(model, cuts, units), share=share)
+def cut(
+    model: nn.Module,
+    edits: Sequence[Sequence[Edit]],
+    units: Sequence[Units],
+    resizes: Sequence[Resize] = (),
+    *,
+    share: bool = False,
+) -> nn.Module:
+    """As `prune`, from the edits alone. With `share`, parameters that stay whole are the dense network's own."""
+    return slices(model, staying(model, edits, units), resizes, share=share, without=skips(edits, units))
 
 
 def slices(
-    model: nn.Module, stay: Stay, *, share: bool = False, values: Mapping[str, Tensor] = MappingProxyType({})
+    model: nn.Module,
+    stay: Stay,
+    resizes: Sequence[Resize] = (),
+    *,
+    share: bool = False,
+    values: Mapping[str, Tensor] = MappingProxyType({}),
+    without: Mapping[str, Answer] = MappingProxyType({}),
 ) -> nn.Module:
-    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`."""
-    tensors = _tensors(model)
+    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`.
+
+    `without` are the modules that are left out, with what answers in their place.
+    """
+    tensors, modules = _tensors(model), dict(model.named_modules(remove_duplicate=False))
     memo = computed(model) | ({id(t): t for t in model.parameters()} if share else {})
+    memo |= {id(modules[name]): Skipped(answer, modules[name]) for name, answer in without.items()}
     for name in dict.fromkeys((*stay, *values)):
-        memo[id(tensors[name])] = _sliced(tensors[name], values.get(name, tensors[name]), stay.get(name, {}))
-    for module in model.modules():
-        if type(module) in _PLAIN:
+        if all(mask.any() for mask in stay.get(name, {}).values()):
+            memo[id(tensors[name])] = _sliced(tensors[name], values.get(name, tensors[name]), stay.get(name, {}))
+    for name, module in modules.items():
+        if type(module) in _PLAIN and id(module) not in memo and not inside(name, without):
             _copy(module, memo)
     pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
+    if stay:
+        prunable(pruned)
     weights.refresh(pruned)
-    for (_, new), (_, old) in zip(pruned.named_modules(), model.named_modules(), strict=True):
-        _match_attributes(new, old)
+    if without:
+        renumber(pruned)
+    for name, new in pruned.named_modules():
+        if not isinstance(new, Skipped):
+            _match_attributes(new, modules[name])
+    _resize(pruned, model, [one for one in resizes if not inside(one.module, without)], stay)
     return pruned
 
 
-def staying(model: nn.Module, cuts: Sequence[Sequence[Slice]], units: Sequence[Units]) -> Stay:
-    """For each tensor of `model` that is cut and each of its dimensions, which positions stay."""
+def _resize(pruned: nn.Module, model: nn.Module, resizes: Sequence[Resize], stay: Stay) -> None:
+    """Let the numbers of `pruned` fall from what they are in `model`; one of a config, if all say the same of it."""
+    falls: dict[tuple[str, str], int] = {}
+    for one in resizes:
+        mask, at = stay.get(one.tensor, {}).get(one.dim), (one.module, one.attribute)
+        falls[at] = falls.get(at, 0) + (0 if mask is None else one.each * int((~mask[one.index]).sum()))
+    shared: dict[tuple[int, str], set[int]] = {}
+    for (name, attribute), fall in falls.items():
+        _, config, word = attribute.rpartition(f"{CONFIG}.")
+        dense, new = model.get_submodule(name), pruned.get_submodule(name)
+        if config:
+            said = shared.setdefault((id(new.config), word), set())
+            said.add(fall)
+            vars(new.config)[word] = vars(dense.config)[word] - (fall if len(said) == 1 else 0)
+        elif fall:
+            setattr(new, word, getattr(dense, word) - fall)
+
+
+def skips(edits: Sequence[Sequence[Edit]], units: Sequence[Units]) -> dict[str, Answer]:
+    """The modules that are left out, those of choices of which no unit stays, and what answers in their place."""
+    gone = (group for group, stay in zip(edits, units, strict=True) if not len(stay))
+    return {one.module: one.answer for group in gone for one in group if isinstance(one, Skip)}
+
+
+def staying(model: nn.Module, edits: Sequence[Sequence[Edit]], units: Sequence[Units]) -> Stay:
+    """For each tensor of `model` that is cut and each of its dimensions, which positions stay.
+
+    Of a tensor that leaves as a whole, none of its first dimension.
+    """
     tensors = _tensors(model)
+    gone = leaving(model, frozenset(skips(edits, units)))
     masks: dict[str, dict[int, NDArray[np.bool_]]] = {}
-    for group, stay in zip(cuts, units, strict=True):
-        for one in group:
-            if len(stay) == len(one.index):
+    for group, stay in zip(edits, units, strict=True):
+        for one in sliced(group):
+            if len(stay) == len(one.index) or one.tensor in gone:
                 continue
-            gone = np.ones(len(one.index), dtype=np.bool_)
-            gone[stay] = False
+            lost = np.ones(len(one.index), dtype=np.bool_)
+            lost[stay] = False
             dims = masks.setdefault(one.tensor, {})
             mask = dims.setdefault(one.dim, np.ones(tensors[one.tensor].shape[one.dim], dtype=np.bool_))
-            mask[one.index[gone].ravel()] = False
-    return masks
+            mask[one.index[lost].ravel()] = False
+    whole = {name: {0: np.zeros(len(tensors[name]), dtype=np.bool_)} for name in gone if tensors[name].dim()}
+    return {**masks, **whole}
+
+
+def leaving(model: nn.Module, modules: frozenset[str]) -> frozenset[str]:
+    """The parameters and buffers of `model`, by their first name, that leave with `modules`: none that others use."""
+    first: dict[int, str] = {}
+    stays = set[int]()
+    for tensors in (model.named_parameters, model.named_buffers) if modules else ():
+        for name, tensor in tensors(remove_duplicate=False):
+            first.setdefault(id(tensor), name)
+            if not inside(name, modules):
+                stays.add(id(tensor))
+    return frozenset(name for one, name in first.items() if one not in stays)
 
 
 def _copy(module: nn.Module, memo: dict[int, object]) -> None:
@@ -144,6 +234,10 @@ def _match_attributes(module: nn.Module, dense: nn.Module) -> None:
     """Make what a module says of its sizes agree with its weights."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         for name, size in recurrent.sizes(module).items():
+            setattr(module, name, size)
+        return
+    if isinstance(module, nn.MultiheadAttention):
+        for name, size in widths(module).items():
             setattr(module, name, size)
         return
     weight = getattr(dense, "weight", None)

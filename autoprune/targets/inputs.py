@@ -9,13 +9,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from autoprune.inputs import Inputs, moved, repeated
+from autoprune.inputs import Inputs, mapped, moved, repeated
 
 
 def batch_of(example: Inputs, batch: int) -> Inputs:
     """The first sample of `example`, `batch` times, on the CPU."""
     return repeated(moved(example, "cpu"), batch)
+
+
+def of_length(example: Inputs, tokens: int) -> Inputs:
+    """`example` with that many tokens in each text (n, length) of whole numbers, repeated or cut; 0 leaves it."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        if not tokens or tensor.dim() != 2 or tensor.is_floating_point():
+            return tensor
+        return tensor.repeat(1, -(-tokens // tensor.shape[1]))[:, :tokens]
+
+    return mapped(example, cut)
 
 
 def threads_of(threads: int) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -16,8 +16,8 @@ from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.inputs import Inputs, arguments, call, moved
 from autoprune.protocols import Sampler
-from autoprune.targets.inputs import batch_of, processor, threads_of
-from autoprune.values.ranges import Batch, Threads, require
+from autoprune.targets.inputs import batch_of, of_length, processor, threads_of
+from autoprune.values.ranges import Batch, Range, Threads, require
 
 Dtype = Literal["fp32", "bf16"]
 
@@ -31,12 +31,14 @@ class Torch:
         threads: of one operator; 0 takes torch's own number.
         dtype: of weights and activations.
         channels_last: memory layout of images and kernels.
+        tokens: of a text that is read at once; 0 takes as many as the task's example has.
     """
 
     batch: Batch = 1
     threads: Threads = 0
     dtype: Dtype = "fp32"
     channels_last: bool = False
+    tokens: Annotated[int, Range(0, 2**20)] = 0
 
     def __post_init__(self) -> None:
         require(self)
@@ -51,6 +53,7 @@ class Torch:
             "threads": threads_of(self.threads),
             "dtype": self.dtype,
             "layout": "channels last" if self.channels_last else "plain",
+            **({"tokens": self.tokens} if self.tokens else {}),
         }
 
     def ready(self, model: nn.Module, example: Inputs) -> Sampler:
@@ -59,7 +62,7 @@ class Torch:
         return self._sampler(twin, inputs)
 
     def _prepared(self, model: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
-        twin, inputs = copied(model).cpu().eval(), batch_of(example, self.batch)
+        twin, inputs = copied(model).cpu().eval(), batch_of(of_length(example, self.tokens), self.batch)
         if self.dtype == "bf16":
             twin = twin.bfloat16()
             inputs = moved(inputs, torch.bfloat16)
@@ -89,6 +92,7 @@ class TorchCompile(Torch):
         threads: of one operator; 0 takes torch's own number.
         dtype: of weights and activations.
         channels_last: memory layout of images and kernels.
+        tokens: of a text that is read at once; 0 takes as many as the task's example has.
     """
 
     @property
@@ -120,12 +124,14 @@ class TorchCuda:
         dtype: of weights and activations.
         channels_last: memory layout of images and kernels.
         graph: replay one CUDA graph instead of launching every operator.
+        tokens: of a text that is read at once; 0 takes as many as the task's example has.
     """
 
     batch: Batch = 1
     dtype: Dtype = "fp32"
     channels_last: bool = False
     graph: bool = False
+    tokens: Annotated[int, Range(0, 2**20)] = 0
 
     def __post_init__(self) -> None:
         require(self)
@@ -143,6 +149,7 @@ class TorchCuda:
             "batch": self.batch,
             "dtype": self.dtype,
             "layout": "channels last" if self.channels_last else "plain",
+            **({"tokens": self.tokens} if self.tokens else {}),
         }
 
     def ready(self, model: nn.Module, example: Inputs) -> Sampler:

@@ -18,6 +18,7 @@ from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.files import disk
 from autoprune.inputs import Inputs
 from autoprune.protocols import Sampler
+from autoprune.structure.skipped import skipped
 from autoprune.targets import program
 from autoprune.targets.graph import Cutter, exported, fed
 from autoprune.targets.inputs import batch_of, bound_to, own_processors, processor, threads_of
@@ -41,6 +42,8 @@ class _TakesOnnx:
         cutter = Cutter(dense, inputs, self.name)
 
         def ready(model: nn.Module) -> Sampler:
+            if any(skipped(model)):
+                return self.ready(model, example)  # its graph is another
             try:
                 return self._started(cutter(model), inputs)
             except TargetError:  # a graph with constants that depend on widths

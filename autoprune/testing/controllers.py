@@ -220,6 +220,22 @@ class ControllerContract(ProposalContract):
         for number, policy in enumerate((other, one)):
             controller.tell(judge(toy_space(), number, policy))
 
+    def test_goes_on_from_asks_that_ran_ahead(self, make: Make, asks: int) -> None:
+        """With several under way: a new controller that is asked and told in the same order goes on as the old one."""
+        old, resumed = new(make), new(make)
+        past = _ahead(old, asks, 4)
+        assert _ahead(resumed, asks, 4) == past
+        assert resumed.ask() == old.ask()
+
+    def test_knows_what_is_under_way(self, make: Make, asks: int) -> None:
+        """What is asked for ahead of being told differs from it no less than what is asked for one by one."""
+        controller = new(make)
+        drive(controller, asks)
+        ahead = [controller.ask() for _ in range(8)]
+        assert len(set(ahead)) == len(ahead)
+        one_by_one = [trial.policy for trial in drive(_past(make, asks), 8, asks)]
+        assert _apart(ahead) > 0.5 * _apart(one_by_one)
+
     def test_takes_a_policy_that_it_did_not_ask(self, make: Make, asks: int) -> None:
         """Another controller's trials are welcome."""
         space, controller = toy_space(), new(make)
@@ -297,6 +313,30 @@ def _few() -> tuple[SearchSpace, list[Policy]]:
     assert every is not None
     assert len(every) == 8
     return space, every
+
+
+def _ahead(controller: Controller, asks: int, window: int) -> list[Policy]:
+    """What is asked for where ask k is made after tell k - `window`."""
+    space, found = toy_space(), list[Policy]()
+    for number in range(asks):
+        if number >= window:
+            controller.tell(judge(space, number - window, found[number - window]))
+        found.append(controller.ask())
+    return found
+
+
+def _past(make: Make, asks: int) -> Controller:
+    """A controller that has searched for a while."""
+    controller = new(make)
+    drive(controller, asks)
+    return controller
+
+
+def _apart(policies: list[Policy]) -> float:
+    """How far the nearest of the others is, on average, in the cube."""
+    points = np.array([toy_space().cube.point(policy) for policy in policies])
+    far = np.abs(points[:, None] - points[None]).sum(2) + np.diag(np.full(len(points), np.inf))
+    return float(far.min(1).mean())
 
 
 def _fail(trial: Trial) -> Trial:

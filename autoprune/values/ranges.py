@@ -59,6 +59,11 @@ class Range:
         """What pydantic asks of an annotation: refuse, with one sentence, another type and a number outside."""
         return core_schema.no_info_wrap_validator_function(self._checker(source), handler(source))
 
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """The range in the words of JSON Schema."""
+        low, high = "exclusiveMinimum" if self.above else "minimum", "exclusiveMaximum" if self.below else "maximum"
+        return {**handler(core), low: self.least, high: self.most}
+
     def _checker(self, hint: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
         def checked(value: Any, inner: Callable[[Any], Any]) -> Any:
             try:
@@ -114,6 +119,7 @@ SomeSamples = Annotated[int, Range(2, 10**9)]  # statistics of one are none
 Batch = Annotated[int, Range(1, 65_536)]
 Trials = Annotated[int, Range(1, 1_000_000)]
 Steps = Annotated[int, Range(0, 10_000_000)]
+SomeSteps = Annotated[int, Range(1, 10_000_000)]
 Epochs = Annotated[float, Range(0, 10_000)]
 LearningRate = Annotated[float, Range(0, 100, above=True)]
 Decay = Annotated[float, Range(0, 1)]

@@ -1,4 +1,4 @@
-"""Rules of thumb: one policy each, by depth or by the sizes of tensors."""
+"""Rules of thumb: one policy each, by depth or by the sizes of tensors; and policies of a given shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoprune import plugins
-from autoprune.controllers.rules import RULES, erk, keeping, smart_ratio, uniform
+from autoprune.controllers.rules import RULES, erk, keeping, shaped, smart_ratio, uniform
 from autoprune.testing.controllers import raisable
 from autoprune.testing.surrogate import half, toy_space
 from autoprune.values.budget import Budget
@@ -61,3 +61,37 @@ def test_smart_ratio_keeps_ever_less():
     sparsity = SPACE.sparsity(smart_ratio(SPACE, half(SPACE)))
     assert all(after >= before - 0.01 for before, after in pairwise(sparsity))
     assert sparsity[0] == 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_shape_meets_a_budget_and_uses_it_up(share: float) -> None:
+    space = toy_space(width=64)
+    budget = half(space, share)
+    drawn = np.random.default_rng(0).random(len(space)) * 0.9
+    policy = shaped(space, budget, drawn)
+    assert budget.admits(policy)
+    assert not raisable(space, budget, policy)
+    kept = np.log1p(-np.array(space.sparsity(policy)))
+    assert np.corrcoef(kept, np.log1p(-drawn))[0, 1] > 0.95
+
+
+def test_what_was_dense_stays_dense_while_the_budget_can_be_met() -> None:
+    space = toy_space(width=64)
+    shape = np.array([0.0, 0.3, 0.6, 0.0, 0.3, 0.3, 0.6, 0.3])
+    policy = shaped(space, half(space, 0.6), shape)
+    assert [policy.levels[at] for at in (0, 3)] == [space.choices[at].dense for at in (0, 3)]
+    tight = half(space, 0.05)
+    assert tight.admits(shaped(space, tight, shape))  # not with them dense, so they give, too
+
+
+def test_a_flat_shape_is_uniform_and_a_dense_one_is_fitted() -> None:
+    space = toy_space(width=64)
+    budget = half(space)
+    assert shaped(space, budget, np.full(len(space), 0.4)) == uniform(space, budget)
+    assert budget.admits(shaped(space, budget, np.zeros(len(space))))
+
+
+def test_without_a_budget_the_shape_is_taken_as_it_is() -> None:
+    space = toy_space(width=64, step=1)
+    shape = np.linspace(0.1, 0.8, len(space))
+    assert shaped(space, Budget(space), shape) == space.snap(shape)

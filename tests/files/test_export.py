@@ -188,7 +188,12 @@ def test_a_policy_file_comes_back_in_the_order_of_the_space(model: nn.Module, tm
     policy_file.write(tmp_path / policy_file.NAME, written)
     assert policy_file.read(tmp_path) == policy_file.read(tmp_path / policy_file.NAME) == written
     assert written.policy(CHOICES) == Policy((16, 24))
-    assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 2
+    assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 3
+
+
+def test_a_policy_may_call_heads_channels_as_policies_did(model: nn.Module) -> None:
+    heads = Choice("b", tuple(range(1, 65)), "head")
+    assert _policy_file(model).policy((group("a", 16), heads)) == Policy((16, 24))
 
 
 def test_a_policy_file_of_version_1_is_read_for_ever(model: nn.Module, tmp_path: Path) -> None:
@@ -209,7 +214,7 @@ def test_a_policy_file_of_version_1_is_read_for_ever(model: nn.Module, tmp_path:
             (group("a", 16), group("b", 32)),
             "'b' has 64 channel units in the policy and 32 channel units in the network",
         ),
-        ((group("a", 16), Choice("b", (1, 64), "head")), "64 channel units in the policy and 64 head units"),
+        ((group("a", 16), Choice("b", (1, 64), "block")), "64 channel units in the policy and 64 block units"),
     ],
 )
 def test_a_policy_for_other_choices_names_what_differs(
@@ -222,7 +227,7 @@ def test_a_policy_for_other_choices_names_what_differs(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 4}, "schema_version"),
         ({"schema_version": 1}, "schema_version"),
         ({"seed": "x"}, "seed"),
         ({"surprise": 1}, "surprise"),

@@ -19,7 +19,7 @@ from torch import nn
 
 from autoprune.command.cli import main
 from autoprune.report import facts
-from autoprune.runs import journal, lifecycle, lines, loop
+from autoprune.runs import journal, lifecycle, loop
 from autoprune.runs.apply import apply_point, apply_policy
 from autoprune.targets.pytorch import Torch
 from tests import ASSETS
@@ -60,7 +60,7 @@ def test_a_run_is_resumed_as_it_would_have_been(tmp_path: Path) -> None:
             assert built.space.sparsity(trial.policy) == sparsity
             assert trial.metric == pytest.approx(metric, abs=0.012)  # three of 250 images, on another processor
     assert (directory / "trials.format1.jsonl").read_bytes() == before
-    assert lines.count((directory / "trials.jsonl").read_bytes()) == 8
+    assert journal.count(directory) == 8
     built, opened = lifecycle.reopen(directory)
     opened.close()
     assert len(opened) == 8

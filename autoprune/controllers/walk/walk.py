@@ -36,6 +36,7 @@ from autoprune.values.budget import Budget
 from autoprune.values.space import Places, Policy, SearchSpace
 from autoprune.values.terms import Floats, Products
 
+FEATURES = ("index", "n", "c", "h", "w", "stride", "k", "macs", "reduced", "rest", "previous")  # of a traced network
 Prefix = tuple[int, ...]  # the places of the levels of the first axes: all that has been decided
 Observation = NDArray[np.float32]  # (features,), in [0, 1]
 

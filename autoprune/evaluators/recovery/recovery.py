@@ -8,7 +8,7 @@ variates), the more so the more alike their widths are (`batchnorm.Peculiar`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -95,12 +95,13 @@ class Recovery:
 
     def __call__(self, candidate: Candidate) -> Ready:
         """`candidate` with new statistics."""
-        return Ready(candidate.policy, candidate.model, candidate.stay, network=self._recovered(candidate))
+        network = self._recovered(candidate)
+        return Ready(candidate.policy, candidate.model, candidate.stay, candidate.gone, network=network)
 
     def _recovered(self, candidate: Candidate) -> nn.Module:
         model, precision, device = candidate.model.eval(), self.bench.precision, self.bench.device
         peculiar = self.peculiar  # here, where no lower precision is in force yet
-        if (fuser := self._settling()) is not None:
+        if (fuser := self._settling(candidate.gone)) is not None:
             return self._settled(fuser, model, self.few, lambda found: peculiar.corrected(found, candidate.stay))
         if self.sampling.images:
             recalibrate(model, self.few, precision)
@@ -109,7 +110,8 @@ class Recovery:
                 for old, new in zip(held[layer], found, strict=True):
                     old.copy_(new)
         with running(precision, device):
-            return self.fuser(model, precision) if isinstance(self.fuser, Fuser) else model
+            fits = isinstance(self.fuser, Fuser) and not candidate.gone
+            return self.fuser(model, precision) if fits else model  # type: ignore[operator]
 
     def _settled(
         self, fuser: Fuser, model: nn.Module, batches: Iterable[Batch], settle: Settle, places: int = PLACES
@@ -119,10 +121,10 @@ class Recovery:
         with torch.inference_mode(), running(self.bench.precision, self.bench.device):
             return fuser.settled(model, self.bench.precision, images, settle, places)
 
-    def _settling(self) -> Fuser | None:
-        """What re-estimates statistics, if not the network itself does it batch by batch."""
+    def _settling(self, gone: Collection[str] = ()) -> Fuser | None:
+        """What re-estimates statistics, if not the network itself does it batch by batch: without modules it does."""
         fuser, images = self.fuser, self.sampling.images
-        if not (isinstance(fuser, Fuser) and 0 < images <= together(self.bench.task.example)):
+        if gone or not (isinstance(fuser, Fuser) and 0 < images <= together(self.bench.task.example)):
             return None
         return fuser if fuser.settles(self.bench.task.model) else None
 
@@ -134,11 +136,11 @@ class Recovery:
         for policy in it.probing(bench):
             with contextlib.suppress(TrialFailed):
                 made = realise(policy)
-                yield Look(policy, (*self._compared(made.model.eval(), many), made.stay))
+                yield Look(policy, (*self._compared(made.model.eval(), many, made.gone), made.stay))
 
-    def _compared(self, model: nn.Module, many: Replay) -> tuple[Statistics, Statistics]:
+    def _compared(self, model: nn.Module, many: Replay, gone: Collection[str] = ()) -> tuple[Statistics, Statistics]:
         """The statistics of `model` on a trial's images, estimated as in a trial, and in many places of many images."""
-        if (fuser := self._settling()) is None:
+        if (fuser := self._settling(gone)) is None:
             few, all_of = (statistics(model, batches, self.bench.precision) for batches in (self.few, many))
         else:
             parts = [self._noted(fuser, model, part, _OF_MANY) for part in self._parts(many)]

@@ -24,7 +24,7 @@ from autoprune.evaluators.recovery.panel import Panel
 from autoprune.evaluators.recovery.recovery import Recovery, ready
 from autoprune.evaluators.recovery.replay import Replay, Replayed
 from autoprune.evaluators.recovery.sampling import Sampling, together
-from autoprune.inputs import Inputs, call, tensors
+from autoprune.inputs import Inputs, at_once, call, first, tensors
 from autoprune.splits import draw, pick
 from autoprune.structure.prune import Candidate
 from autoprune.task import Batch, Split, top1
@@ -63,11 +63,10 @@ class CountsAll:
 
     def __call__(self, candidate: Candidate) -> float:
         """As `Scorer`."""
-        network, quality = ready(candidate), self.bench.task.quality
+        network = ready(candidate)
         with running(self.bench.precision, self.bench.device):
             if not isinstance(network, Fused):
-                refuse_nonfinite(network, self._probe)
-                return quality(network, self._replayed)
+                return self._watched(network)
             value = self._presented(candidate.model, network)
         if not network.finite:
             raise TrialFailed(_NOT_FINITE)
@@ -77,6 +76,27 @@ class CountsAll:
     def notes(self) -> tuple[str, ...]:
         """As `Scorer.notes`."""
         return tuple(filter(None, [self.plainly.sentence(self.bench.task.judge.name)]))
+
+    def _watched(self, network: nn.Module) -> float:
+        """The metric of `network`, whose first outputs must be finite: those that the metric asks for, if it does."""
+        seen: list[bool] = []
+
+        def look(module: nn.Module, args: object, outputs: object) -> None:
+            if not seen:
+                seen.append(all(bool(out.isfinite().all()) for out in tensors(outputs)))
+
+        hook = network.register_forward_hook(look)
+        try:
+            value = self.bench.task.quality(network, self._replayed)
+        except TrialFailed as wrong:
+            raise TrialFailed(_NOT_FINITE) if seen == [False] else wrong from None
+        finally:
+            hook.remove()
+        if seen == [False]:
+            raise TrialFailed(_NOT_FINITE)
+        if not seen:
+            refuse_nonfinite(network, self._probe)
+        return value
 
     def _presented(self, model: nn.Module, network: Fused) -> float:
         """The metric of `model`, whose forward is computed by `network` where the metric cannot tell."""
@@ -149,7 +169,8 @@ def scorer(bench: Bench, it: Sampling, recovery: Recovery, realise: Callable[[Po
     probed = np.stack(found)
     chosen = Panel.of(probed, panel.enough(probed, it.panel, it.batch))
     fuser = recovery.fuser
-    coded = fuser.coded if isinstance(fuser, Fuser) and bench.precision == "int8" else laid_out
+    whole = all(bench.trace.slices)  # without modules networks are no longer fused, and take images as they are
+    coded = fuser.coded if isinstance(fuser, Fuser) and bench.precision == "int8" and whole else laid_out
 
     def picked() -> Iterator[Batch]:
         for images, targets in pick(judges.batches(step), chosen.picked, step):
@@ -175,7 +196,7 @@ def margins(bench: Bench, network: nn.Module, batches: Iterable[Batch]) -> Float
 def first_images(split: Split) -> Inputs:
     """A few of a split's images, ready to be looked at."""
     images, _ = next(iter(split.batches(_PROBED)))
-    return laid_out(images)
+    return laid_out(first(images, at_once(images, _PROBED)))
 
 
 def refuse_nonfinite(model: nn.Module, images: Inputs) -> None:

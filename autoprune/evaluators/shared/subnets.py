@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from autoprune.engine.memory import laid_out
 from autoprune.inputs import Inputs, call
-from autoprune.structure.prune import Candidate, Stay, Units, keep_first, narrowed, slices, staying
+from autoprune.structure.prune import Candidate, Units, keep_first, made, narrowed, skips, slices, staying
 from autoprune.structure.trace import Trace
 from autoprune.values.space import Policy, SearchSpace
 
@@ -64,24 +64,23 @@ class Subnets:
 
     def random(self, rng: np.random.Generator) -> tuple[int, ...]:
         """A width vector in which every number that may stay is equally likely in each choice."""
-        return tuple(int(rng.choice(choice.levels)) for choice in self.space)
-
-    def stay(self, widths: Sequence[int]) -> Stay:
-        """Which positions of each tensor stay."""
-        return staying(self.weights.net, self.trace.edits, keep_first(self.weights.ranked, widths))
+        return self.space.canonical(Policy.of(rng.choice(choice.levels) for choice in self.space)).levels
 
     def outputs(self, widths: Sequence[int], inputs: Inputs) -> Any:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
-        stay = self.stay(widths)
-        skeleton = slices(self.weights.net, stay).train()
-        values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in self._full(widths).items()}
+        units = keep_first(self.weights.ranked, widths)
+        stay, without = staying(self.weights.net, self.trace.edits, units), skips(self.trace.edits, units)
+        skeleton = slices(self.weights.net, stay, self.trace.resizes, without=without).train()
+        own = dict(skeleton.named_parameters())
+        full = {name: value for name, value in self._full(widths).items() if name in own}
+        values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in full.items()}
         return call(lambda *args, **named: functional_call(skeleton, values, args, named), inputs)
 
     def network(self, policy: Policy) -> Candidate:
         """The network of those widths as an ordinary one; it shares no tensor."""
-        stay = self.stay(policy.levels)
         with torch.no_grad():
-            return Candidate(policy, slices(self.weights.net, stay, values=self._full(policy.levels)), stay)
+            values = self._full(policy.levels)
+            return made(self.weights.net, self.trace, policy, self.weights.ranked, values)
 
     def _full(self, widths: Sequence[int]) -> Mapping[str, Tensor]:
         like = next(self.weights.net.parameters())
