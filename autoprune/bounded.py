@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,19 @@ _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others, a few bytes
 
 def read(path: Path, most: int) -> bytes:
     """What a regular file of at most `most` bytes holds. Raises OSError; nothing waits for the other end of a pipe."""
-    with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        _within(size, most, path)
-        return file.read(size)
+    with reading(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def reading(path: Path, most: int) -> BinaryIO:
+    """A regular file of at most `most` bytes, open to be read. Raises OSError; nothing waits at a pipe."""
+    file = os.fdopen(opened(path, os.O_RDONLY), "rb")
+    try:
+        _within(os.fstat(file.fileno()).st_size, most, path)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def require_regular(path: Path) -> None:

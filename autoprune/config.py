@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, WithJsonSchema
 
 from autoprune import bounded, plugins
 from autoprune.errors import ConfigError, begun_small, dotted, first_fault, one_line, reason
+from autoprune.search_config import Ladder as Ladder, Search as Search
 from autoprune.space_config import AUTO as AUTO, GroupRule as GroupRule, Space as Space, Table as Table
 from autoprune.train import Recipe
 from autoprune.values import budget
@@ -27,14 +28,13 @@ from autoprune.values.ranges import (
     Batch,
     Decay,
     Epochs,
+    Few,
     LearningRate,
     Norm,
     Range,
-    Seed,
     Share,
     ShareBelow,
     Temperature,
-    Trials,
 )
 from autoprune.values.space import Choice
 
@@ -51,6 +51,7 @@ def _none_or_enough(policies: int) -> int:
     return policies
 
 
+_CODE = ("use", "optimizer", "schedule", "teacher")  # keys under which a file of the user's own may be named
 MOST = 4 * bounded.MIB  # of a search space's file
 Ceiling = Annotated[
     str | float, BeforeValidator(_ceiling), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
@@ -78,27 +79,6 @@ class Use(Table):
         return {"use": self.use, **(self.model_extra or {})}
 
 
-class Search(Table):
-    """How long is searched, and from which seed.
-
-    Attributes:
-        trials: policies that are evaluated.
-        seed: of everything random.
-        first: what is asked before the controller asks: "rankings" are the uniform policy and what rankings of the
-            network's units give under the budget; "none" is nothing; "auto" is "rankings", but for controllers that
-            are a rule, chance, or a method as it was published.
-        device: where the networks run.
-        precision: of scores; training is in bf16 unless it is "fp32". "auto": what the processor, the network's
-            outputs and how fast this machine once was say (docs/evaluators.md).
-    """
-
-    trials: Trials = 60
-    seed: Seed = 0
-    first: Literal["auto", "rankings", "none"] = "auto"
-    device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-
-
 class Finetune(Table):
     """How the winner and the baselines are trained at the end. The meanings are those of `autoprune.train.Recipe`.
 
@@ -106,6 +86,8 @@ class Finetune(Table):
         start: "pruned", the weights that stayed, as the evaluator recovers them; "scratch", new ones, the policy being
             taken for an architecture only. Liu et al. 2019, https://arxiv.org/abs/1810.05270.
         epochs: passes over the training split; 0 trains nothing.
+        precision: "auto" is what the processor and the network's outputs allow (docs/evaluators.md).
+        use: a whole training loop of one's own, "file.py:function"; "" is ours. docs/training.md.
     """
 
     start: Literal["pruned", "scratch"] = "pruned"
@@ -118,17 +100,55 @@ class Finetune(Table):
     distill: Share = 0.0
     temperature: Temperature = 4.0
     clip: Norm = 5.0
+    optimizer: str = "sgd"
+    schedule: str = "cosine"
+    accumulate: Few = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    teacher: str = ""
+    use: str = ""
 
     @pydantic.model_validator(mode="after")
     def _trains_what_is_new(self) -> Finetune:
         if self.start == "scratch" and not self.epochs:
             raise ValueError('epochs = 0 would leave the networks of start = "scratch" untrained; write more')
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate = {self.accumulate} parts of batch = {self.batch} samples; fewer are right")
         return self
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What it names that may be code of the user's own, by key."""
+        return {"finetune": self.use, "optimizer": self.optimizer, "schedule": self.schedule, "teacher": self.teacher}
 
     def recipe(self, images: int, precision: str) -> Recipe:
         """The recipe for a training split of `images` images."""
-        steps = math.ceil(self.epochs * images / self.batch)
-        return Recipe.of(self, steps=steps, precision=precision)
+        steps = math.ceil(self.epochs * images / self.batch) or int(bool(self.use and self.epochs))
+        return Recipe.of(self, steps=steps, precision=precision if self.precision == "auto" else self.precision)
+
+
+class Workers(Table):
+    """Who evaluates policies; without `local` and `cluster`, the search itself, one after the other.
+
+    Attributes:
+        local: processes on this machine.
+        cluster: of the user's own: "tcp://HOST:PORT" of its scheduler, or a scheduler file (.json).
+        order: "asked": trials are told in the order of their asks, so that a run is reproducible; "finished": as they
+            come, so that none waits for a slower one.
+        window: policies that may be under way at once; 0 is as many as there are workers when the run begins.
+        threads: of torch in each worker; 0 shares this machine's among local workers, and is 1 in a cluster.
+    """
+
+    local: Annotated[int, Range(0, 1024)] = 0
+    cluster: str = ""
+    order: Literal["asked", "finished"] = "asked"
+    window: Annotated[int, Range(0, 10_000)] = 0
+    threads: Annotated[int, Range(0, 1024)] = 0
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Workers:
+        if self.local and self.cluster:
+            raise ValueError(f"local = {self.local} and cluster = {self.cluster!r}: one of them is right")
+        return self
 
 
 class Report(Table):
@@ -138,10 +158,15 @@ class Report(Table):
         random_trials: random policies, of which the best is the baseline "random"; 0 takes as many as were searched.
         fidelity: at most so many of them get the evaluator's slow score, too, to say how true the search's is; 0, or
             at least 5.
+        rules: whether rules of thumb and rankings are scored, too, the best of which is the baseline "rule".
+        sensitivity: of at most so many choices the report says what each costs when it alone is cut to half; 0 for
+            none. Only where scores are fast.
     """
 
     random_trials: Annotated[int, Range(0, 1_000_000)] = 0
     fidelity: Annotated[int, Range(0, 10_000), AfterValidator(_none_or_enough)] = 20
+    rules: bool = True
+    sensitivity: Annotated[int, Range(0, 10_000)] = 40
 
 
 class Config(Table):
@@ -165,7 +190,9 @@ class Config(Table):
     target: Use = Use(use="onnxruntime")
     controller: Use = Use(use="evolution")
     search: Search = Search()
+    ladder: Ladder = Ladder()
     finetune: Finetune = Finetune()
+    workers: Workers = Workers()
     report: Report = Report()
 
     def plain(self) -> dict[str, Any]:
@@ -237,8 +264,10 @@ def _anchored(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _from_there(table: Any, folder: Path) -> Any:
-    use = table.get("use") if isinstance(table, Mapping) else None
-    return {**table, "use": str(folder.resolve() / use)} if isinstance(use, str) and ".py:" in use else table
+    if not isinstance(table, Mapping):
+        return table
+    files = {key: use for key in _CODE if isinstance(use := table.get(key), str) and ".py:" in use}
+    return {**table, **{key: str(folder.resolve() / use) for key, use in files.items()}}
 
 
 def _overlaid(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,7 +286,7 @@ def _fault(wrong: pydantic.ValidationError, tables: Mapping[str, Any]) -> str:
     """The first fault in one line: where, the value, and what would be right."""
     faults = wrong.errors()
     fault = faults[0]
-    place = tuple(part for part in fault["loc"] if part not in _TYPES)  # pydantic adds those that it tried
+    place = tuple(part for part in fault["loc"] if part not in _TYPES and "[" not in str(part))  # that it tried
     if not place:
         return "it nests too deep" if "recursion" in str(fault["msg"]) else str(fault["msg"])
     where = dotted(place)

@@ -92,13 +92,13 @@ def _present(field: Tensor | None, name: str) -> Tensor:
     return field
 
 
-def scores(model: nn.Module, trace: Trace, criterion: Criterion, *, task: Task, seed: int) -> list[Tensor]:
+def scores(model: nn.Module, trace: Trace, criterion: Criterion, *, task: Task | None, seed: int) -> list[Tensor]:
     """One score a unit for every choice of `trace`, on the CPU; `model` is only read.
 
     Raises ConfigError where the criterion needs what a group lacks, or returns anything but one finite number a unit.
     """
     fields = needed(criterion)
-    gradients = collect_gradients(model, task, seed) if "grad" in fields else {}
+    gradients = collect_gradients(model, task, seed) if task and "grad" in fields else {}
     generator = torch.Generator().manual_seed(seed)
 
     def score(i: int, choice: Choice) -> Tensor:

@@ -14,6 +14,7 @@
   x Untrusted          a file names code that the user has not allowed
   x TrialFailed        one policy could not be evaluated; the search goes on
   x TrainingFailed     weights that policies share cannot be trained as asked
+  x ClusterLost        the workers' scheduler is gone; the run can be gone on with
   x SearchFailed       too many trials failed in a row; the search stops with their cause
   x Exhausted          a controller has no further policy to propose; the search ends
 
@@ -85,6 +86,10 @@ class TrialFailed(AutopruneError):
 
 class TrainingFailed(AutopruneError):
     """Weights that many policies share could not be trained."""
+
+
+class ClusterLost(AutopruneError):
+    """The scheduler through which workers are reached is gone."""
 
 
 class SearchFailed(AutopruneError):

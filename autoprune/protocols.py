@@ -194,6 +194,15 @@ class Learns(Protocol):
 
 
 @runtime_checkable
+class ByLayer(Protocol):
+    """A cost that knows which layer takes how much of it."""
+
+    def by_layer(self, policy: Policy) -> Mapping[str, float]:
+        """What each layer takes in the network of `policy`, in the cost's unit; "" is what no pruning changes."""
+        ...
+
+
+@runtime_checkable
 class SaysHowWell(Protocol):
     """A cost that is measured."""
 

@@ -34,6 +34,18 @@ def by_norm(scores: Floats) -> Floats:
     return scores / (float(np.linalg.norm(scores)) + _TINY)
 
 
+def by_lamp(scores: Floats) -> Floats:
+    """Each squared, against all of the choice that are not smaller, squared, together: of the largest 1.
+
+    Lee et al. 2021, https://arxiv.org/abs/2010.07611, of weights, and so of the criterion `l2` of units.
+    """
+    order = np.argsort(scores, kind="stable")
+    squared = np.square(scores[order])
+    found = np.empty_like(scores)
+    found[order] = squared / (np.cumsum(squared[::-1])[::-1] + _TINY)
+    return found
+
+
 def ranked(budget: Budget, scores: Sequence[Floats], alike: Alike) -> Policy:
     """What is left when the units that matter least have left, until the budget holds, and what fits in then.
 

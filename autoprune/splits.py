@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -152,6 +153,49 @@ def _shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
     rows = torch.arange(height).view(1, -1, 1) + dy
     columns = torch.arange(width).view(1, 1, -1) + dx
     return padded.permute(0, 2, 3, 1)[torch.arange(n).view(-1, 1, 1), rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples that lie in memory as one batch, as they are: nothing is scaled or augmented.
+
+    Attributes:
+        batch: inputs and targets, each tensor of a row a sample.
+    """
+
+    batch: Batch
+
+    def __len__(self) -> int:
+        return nests.size(self.batch[0])
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """As `Split.batches`."""
+        for start in range(0, len(self), size):
+            yield self._at(torch.arange(start, min(start + size, len(self)))).batch
+
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """As `Split.shuffled`."""
+        for picked in mixed(len(self), size, generator):
+            yield self._at(picked).batch
+
+    def head(self, count: int) -> Samples:
+        """As `Split.head`."""
+        return Samples(first(self.batch, count))
+
+    def drawn(self, count: int, seed: int) -> Samples:
+        """As `Draws.drawn`; each class has its share."""
+        targets = self.batch[1]
+        classes = targets if isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.dim() == 1 else ()
+        return self._at(torch.from_numpy(places(count, len(self), seed, classes)))
+
+    def cut(self, shares: Sequence[float], seed: int) -> list[Samples]:
+        """Parts of these shares, which sum to 1; each sample is in one, by chance."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        ends = [round(len(self) * sum(shares[:at])) for at in range(len(shares) + 1)]
+        return [self._at(order[a:b].sort().values) for a, b in itertools.pairwise(ends)]
+
+    def _at(self, picked: Tensor) -> Samples:
+        return Samples(taken(self.batch, picked))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ Everything random comes from the seed, so that the same call gives the same weig
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,12 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autoprune import plugins
+from autoprune.addresses import blamed, is_address
 from autoprune.copies import copied
 from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, ModelError, TrialFailed
 from autoprune.inputs import Inputs, call, device_of, moved, shapes
 from autoprune.metrics import logits
 from autoprune.task import Batch, Loss, Split, loss_of
+
+Schedule = Callable[[float], float]  # how much of the fall is done, in [0, 1] -> share of the peak learning rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,13 @@ class Recipe:
         temperature: of that softening, > 0.
         precision: "fp32" or "bf16" (autocast).
         clip: largest gradient norm.
+        optimizer: "sgd", "adamw", or the address of a function of groups of parameters and `lr`, as torch's are.
+        schedule: how the learning rate falls after its rise: "cosine", "linear", "constant", or the address of a
+            function of how much is done, in [0, 1], that gives the share of the peak.
+        accumulate: parts that a batch is computed in, one after the other, so that it needs less memory.
+        teacher: the address of a function that returns the network to distill from, in place of the dense one.
+        use: the address of a whole training loop, in place of this one: see `autoprune.finetuning`.
+        epochs: what such a loop is told.
     """
 
     steps: int
@@ -50,6 +62,12 @@ class Recipe:
     temperature: float = 4.0
     precision: str = "fp32"
     clip: float = 5.0
+    optimizer: str = "sgd"
+    schedule: str = "cosine"
+    accumulate: int = 1
+    teacher: str = ""
+    use: str = ""
+    epochs: float = 0.0
 
     @classmethod
     def of(cls, settings: object, *, steps: int, precision: str) -> Recipe:
@@ -77,25 +95,33 @@ def train(
     if teacher is not None:
         require_loss_of_classes(loss, recipe.distill)
     lay_out(model)
-    optimizer = sgd(model, recipe)
+    optimizer, fall = optimizer_of(model, recipe), schedule_of(recipe)
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = device_of(model)
     model.train()
     with forked(seed):
-        for step, (inputs, targets) in enumerate(_endless(split, recipe, seed), start=1):
-            pace(optimizer, recipe, step)
-            value = _loss(model, moved(inputs, device), moved(targets, device), loss, recipe, teacher)
-            reached = value.item()
+        batches = _endless(split, recipe, seed)
+        for step in range(1, recipe.steps + 1):
+            pace(optimizer, recipe, step, fall)
+            optimizer.zero_grad(set_to_none=True)
+            reached = 0.0
+            for inputs, targets in itertools.islice(batches, recipe.accumulate):
+                value = _loss(model, moved(inputs, device), moved(targets, device), loss, recipe, teacher)
+                reached += value.item() / recipe.accumulate
+                (value / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
             if not math.isfinite(reached):
                 raise TrialFailed(f"the training loss is {reached} at step {step} of {recipe.steps}")
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             watch(step, reached)
-    if not all(bool(p.isfinite().all()) for p in parameters):
-        raise TrialFailed(f"the weights are not finite after {recipe.steps} steps of training")
+    require_finite(model, f"{recipe.steps} steps of training")
     model.eval()
+
+
+def require_finite(model: nn.Module, what: str) -> None:
+    """Raise TrialFailed where a weight that is trained is not finite after `what`."""
+    if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
+        raise TrialFailed(f"the weights are not finite after {what}")
 
 
 def restart(model: nn.Module, seed: int) -> None:
@@ -136,12 +162,13 @@ def forked(seed: int) -> Iterator[None]:
 
 
 def _endless(split: Split, recipe: Recipe, seed: int) -> Iterator[Batch]:
+    """Every part of every step."""
     generator = torch.Generator().manual_seed(seed)
-    done = 0
-    while done < recipe.steps:
+    done, wanted = 0, recipe.steps * recipe.accumulate
+    while done < wanted:
         before = done
-        for batch in split.shuffled(recipe.batch, generator):
-            if done == recipe.steps:
+        for batch in split.shuffled(max(1, recipe.batch // recipe.accumulate), generator):
+            if done == wanted:
                 return
             done += 1
             yield batch
@@ -160,10 +187,39 @@ def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(_decayed(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
 
 
-def pace(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    """Set the learning rate of a step, counted from 1."""
+def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe. Raises ConfigError for one that is not known, or is none."""
+    if recipe.optimizer == "sgd":
+        return sgd(model, recipe)
+    groups = _decayed(model, recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    make = own("optimizer", recipe.optimizer, ("sgd", "adamw"))
+    with blamed(f"the optimizer {recipe.optimizer!r}"):
+        made = make(groups, lr=recipe.lr)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer {recipe.optimizer!r} gives a {type(made).__name__}; an Optimizer is right")
+    return made
+
+
+def schedule_of(recipe: Recipe) -> Schedule:
+    """The schedule of a recipe. Raises ConfigError for one that is not known."""
+    return SCHEDULES.get(recipe.schedule) or own("schedule", recipe.schedule, tuple(SCHEDULES))
+
+
+def own(kind: str, address: str, ours: Sequence[str] = ()) -> Callable[..., Any]:
+    """Something of the user's own at an address. Raises ConfigError for what is none, naming those of `ours`."""
+    if not is_address(address):
+        names = f"{', '.join(ours)}, or file.py:function" if ours else "file.py:function"
+        raise ConfigError(f"no {kind} is called {address!r}; {names} is right")
+    return plugins.at(address, kind, address)
+
+
+def pace(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, fall: Schedule | None = None) -> None:
+    """Set the learning rate of a step, counted from 1; it falls along a cosine unless `fall` says otherwise."""
+    share = ramp((step - 0.5) / recipe.steps, recipe.warmup, fall or cosine)
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * ramp((step - 0.5) / recipe.steps, recipe.warmup)
+        group["lr"] = recipe.lr * share
 
 
 def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
@@ -172,11 +228,23 @@ def _decayed(model: nn.Module, decay: float) -> list[dict[str, object]]:
     return [{"params": rest, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def ramp(done: float, warmup: float) -> float:
-    """Share of the peak learning rate after `done` of the steps, both in [0, 1]."""
+def cosine(done: float) -> float:
+    """Share of the peak learning rate after `done` of its fall, both in [0, 1]."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+SCHEDULES: Mapping[str, Schedule] = {"cosine": cosine, "linear": lambda done: 1 - done, "constant": lambda done: 1.0}
+
+
+def ramp(done: float, warmup: float, fall: Schedule = cosine) -> float:
+    """Share of the peak learning rate after `done` of the steps, both in [0, 1]. Raises TrialFailed where `fall` does.
+
+    It rises in the first `warmup` of them.
+    """
     if done < warmup:
         return done / warmup
-    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+    with blamed("the schedule"):
+        return float(fall((done - warmup) / (1 - warmup)))
 
 
 def _loss(

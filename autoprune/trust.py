@@ -60,6 +60,7 @@ def named(asked: Config) -> Iterator[Code]:
             yield Code(kind, use)
         if "command" in settings and address == _RUNS:
             yield Code(kind, str(settings["command"]))
+    yield from (Code(kind, use) for kind, use in asked.finetune.named.items() if is_address(use))
     for cost in (*asked.budget, str(asked.reward.settings.get("cost", ""))):
         if is_address(cost):
             yield Code("cost", cost)

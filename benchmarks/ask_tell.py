@@ -22,11 +22,12 @@ import torch
 
 from autoprune import plugins
 from autoprune.controllers.random import Random
+from autoprune.controllers.rules import RULES
 from autoprune.testing.surrogate import half, judge, toy_space
 from autoprune.values.trial import Trial
 
 DEPTH, TRIALS, QUICK = 28, (10, 400, 5000), (10, 400, 1000)
-FIXED = ("uniform", "deep", "shallow")  # have one policy, which is asked for before anything is told
+FIXED = tuple(RULES)  # have one policy, which is asked for before anything is told
 SLOW = ("bayes-gp", "ddpg", "td3", "sac")
 ASKS, MOST = 5, 50.0  # asks that are timed; ms, above which there is a reason to give
 WHY = {

@@ -19,7 +19,13 @@ from autoprune.report import words
 from autoprune.report.facts import Report, Role
 from autoprune.report.words import label
 
-ROLES: dict[Role, str] = {"dense": "dense", "ours": "searched", "uniform": "uniform", "random": "best of random"}
+ROLES: dict[Role, str] = {
+    "dense": "dense",
+    "ours": "searched",
+    "uniform": "uniform",
+    "rule": "best rule",
+    "random": "best of random",
+}
 
 
 def main() -> None:
@@ -51,11 +57,11 @@ def table(reports: Sequence[Report]) -> list[str]:
     metric, costs = reports[0].metric_name, list(reports[0].units)
     heads = ["network", f"test {metric}", f"holdout {metric}", "before the finetune", *map(label, costs)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for role, name in ROLES.items():
-        found = [r.networks[role] for r in reports if role in r.networks]
+    rows = {name: [r.networks[role] for r in reports if role in r.networks] for role, name in ROLES.items()}
+    for name, found in {**rows, "delivered": [r.final for r in reports]}.items():
         ways = ("test", "holdout", "searched")
         scores = [[value for n in found if (value := getattr(n, way)) is not None] for way in ways]
-        shares = [[r.networks[role].costs[c] / r.dense.costs[c] for r in reports if role in r.networks] for c in costs]
+        shares = [[n.costs[c] / reports[0].dense.costs[c] for n in found] for c in costs]
         lines += ["| " + " | ".join([name, *map(spread, (*scores, *shares))]) + " |"] if found else []
     return lines
 

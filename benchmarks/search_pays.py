@@ -75,7 +75,7 @@ def searches(
 ) -> Iterator[Row]:
     """A row for each metric of each search."""
     of = landscape(network, budget, max(trials, study.PAYS), data)
-    first = firsts.found(of)
+    first = firsts.known(firsts.found(of))
     uniform = of.attempt(0, first[0])  # prepares the evaluator, too
     print(f"\n{network} at {budget} of the MACs: uniform {uniform.metric:.4f}, test {tested(of, first[0]):.4f}")
     print("rankings", *(f"{of.attempt(0, policy).metric or 0:.4f}" for policy in first[1:]), flush=True)

@@ -7,23 +7,32 @@ fewer asks of a slow one) is said in the tables below.
 from __future__ import annotations
 
 import inspect
-from functools import partial
+from functools import cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autoprune import plugins
 from autoprune.task import Task
-from autoprune.testing.controllers import ControllerContract, FixedContract, LearnerContract, asked, new
+from autoprune.testing import fitted
+from autoprune.testing.controllers import (
+    ControllerContract,
+    FixedContract,
+    LandscapeContract,
+    LearnerContract,
+    asked,
+    new,
+)
 from autoprune.testing.costs import CostContract
 from autoprune.testing.criteria import CriterionContract
 from autoprune.testing.evaluators import EvaluatorContract, toy_setting
 from autoprune.testing.rewards import RewardContract
-from autoprune.testing.surrogate import half, toy_space
+from autoprune.testing.surrogate import Landscape, half, toy_space
 from autoprune.testing.targets import Arithmetic, TargetContract
 
-FIXED = ["uniform", "deep", "shallow"]  # one policy, always the same
+FIXED = ["uniform", "deep", "shallow", "erk", "smart-ratio"]  # one policy, always the same
 CHANCE = ["random", "qmc"]  # claim to cover the space, not to learn
 SMALL = {"hidden": (32, 32), "warmup": 20, "gradient_steps": 8, "actor_lr": 1e-3}  # an agent for 60 trials of 8 groups
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -38,11 +47,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "finetune": {"images": 256, "holdout": 100, "steps": 5},
     "pruningnet": {"epochs": 1.0, "batch": 64, "images": 256, "holdout": 100},
     "supernet": {"epochs": 1.0, "batch": 64, "images": 256, "holdout": 100},
+    "legr": {"population": 15, "sample": 6},
     "genetic": {"population": 20, "mutations": 10, "crossovers": 10},
 }
 ASKS = {"bayes-gp": 8, "ddpg": 24, "td3": 24, "sac": 24}  # fits a Gaussian process at every ask
 PER_SEED = {"bayes-gp": 10}  # its first asks are drawn
 TRIALS = {"bayes-gp": 20}
+
+
+TABLES = sorted((Path(__file__).parent / "assets" / "landscapes").glob("*.json"), reverse=True)
+
+
+@cache
+def landscape_of(table: Path) -> fitted.Fitted:
+    return fitted.read(table)
 
 
 def registered(kind: str, leaving: list[str] | None = None) -> list[str]:
@@ -85,6 +103,20 @@ class TestChanceControllers(_Controllers, ControllerContract):
 @pytest.mark.parametrize("name", registered("controller", [*FIXED, *CHANCE]))
 class TestLearningControllers(_Controllers, LearnerContract):
     pass
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        pytest.param(name, table, id=f"{name}-{table.stem}", marks=[pytest.mark.slow] * (name in ASKS or at > 0))
+        for name in registered("controller", [*FIXED, *CHANCE])
+        for at, table in enumerate(TABLES)
+    ],
+)
+class TestLearningControllersOnRealScores(_Controllers, LandscapeContract):
+    @pytest.fixture
+    def landscape(self, table: Path) -> Landscape:
+        return landscape_of(table)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.rankings import by_max, by_mean, by_norm, ranked, spread
+from autoprune.rankings import by_lamp, by_max, by_mean, by_norm, ranked, spread
 from autoprune.testing.controllers import raisable
 from autoprune.testing.surrogate import half, toy_space
 from autoprune.values.budget import Budget
@@ -19,7 +19,7 @@ def scores(seed: int = 0) -> list[np.ndarray]:
     return [rng.random(choice.dense) + 0.01 for choice in SPACE]
 
 
-@pytest.mark.parametrize("alike", [by_max, by_mean, by_norm])
+@pytest.mark.parametrize("alike", [by_max, by_mean, by_norm, by_lamp])
 class TestRanked:
     def test_uses_the_budget_up_and_never_exceeds_it(self, alike):
         policy = ranked(half(SPACE), scores(), alike)
@@ -35,6 +35,11 @@ class TestRanked:
 
     def test_takes_scores_that_are_all_zero(self, alike):
         assert half(SPACE).admits(ranked(half(SPACE), [np.zeros(choice.dense) for choice in SPACE], alike))
+
+
+def test_lamp_is_a_square_against_those_that_are_not_smaller():
+    """Lee et al. 2021, equation 3."""
+    assert by_lamp(np.array([2.0, 1.0, 3.0])) == pytest.approx([4 / 13, 1 / 14, 1.0])
 
 
 def test_a_choice_of_few_units_that_matter_is_pruned_hardest():

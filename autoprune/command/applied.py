@@ -1,12 +1,59 @@
-"""What `autoprune apply` says of the network that it made."""
+"""What `autoprune apply` does, and what it says of the network that it made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from autoprune import plugins
+from autoprune.command.shared import bars, ceilings, print_json, print_table, refuse_both, refuse_unwritable
+from autoprune.command.terminal import show as print
+from autoprune.files import export
 from autoprune.report import words
+from autoprune.runs import apply
 from autoprune.runs.apply import Applied
+
+
+def command(asked: argparse.Namespace) -> None:
+    """Make the network, write it and show it."""
+    recipe = _recipe(asked)
+    refuse_unwritable(asked.out)
+    data = str(Path(asked.data).absolute()) if asked.data else ""
+    task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None
+    if asked.at:
+        with bars(asked) as shown:
+            options = {"data": data, "trust": asked.trust, "watch": shown.stage, **recipe}
+            point = apply.apply_point(asked.policy, ceilings(asked.at), task, **options)
+        trial = point.trial
+        shares = ", ".join(f"{share:.1%} of the {name}" for name, share in point.shares.items())
+        said = {"run": str(asked.policy), "trial": trial.number, "metric": point.metric, "shares": dict(point.shares)}
+        _show_applied(asked, point.applied, said, f"trial {trial.number}: {shares}, {point.said} in the search\n")
+        return
+    with bars(asked) as shown:
+        made = apply.applied_policy(asked.policy, task, data=data, trust=asked.trust, watch=shown.stage, **recipe)
+    _show_applied(asked, made, {"policy": str(asked.policy)}, "")
+
+
+def _recipe(asked: argparse.Namespace) -> dict[str, Any]:
+    """How a network is to be finetuned, as `apply_policy` takes it."""
+    other = {key: value for key in ("epochs", "lr") if (value := getattr(asked, key)) is not None}
+    refuse_both(asked, "epochs", "lr")
+    return {"finetune": not asked.no_finetune, "recipe": other}
+
+
+def _show_applied(asked: argparse.Namespace, made: Applied, about: Mapping[str, Any], said: str) -> None:
+    """Write the network, and show what it is: `about` as JSON, or what was `said` before the table."""
+    export.save(made.model, asked.out, rebuild=made.rebuild)
+    if asked.json:
+        print_json({**about, "model": str(asked.out), **facts(made)})
+        return
+    if said:
+        print(said)
+    head, *others = rows(made)
+    print_table(head, others)
+    print(f"\n{sentence(made)}\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
 
 
 def facts(made: Applied) -> dict[str, Any]:
@@ -36,6 +83,8 @@ def sentence(made: Applied) -> str:
     it = made.taught
     if not it.steps:
         return "It was not finetuned."
+    if it.use:
+        return f"It was finetuned: {it.use}, {it.epochs:g} epochs."
     return f"It was finetuned: {words.counted(it.steps, 'step')} of {it.batch} samples, learning rate {it.lr:g}."
 
 

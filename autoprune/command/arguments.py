@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,17 +28,22 @@ def parser() -> argparse.ArgumentParser:
         description="Finds how much to prune each layer of a trained network, so that it meets a budget "
         "and loses the least quality.",
         epilog="A search space is a TOML file; a task stands for its defaults: the name of a built-in one, or "
-        "file.py:function. `autoprune plugins` lists all that can be chosen in one.",
+        "file.py:function. `autoprune plugins` lists all that can be chosen in one. Exit status: 0 done; 2 something "
+        "is wrong, which one line on stderr says; 128 + n stopped by signal n (130: Ctrl-C); 1 a mistake of autoprune.",
     )
     made.add_argument("--version", action="version", version=f"autoprune {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     _add_search(commands)
     _add_resume(commands)
+    _add_init(commands)
     _add_check(commands)
     _add_latency(commands)
     _add_report(commands)
+    _add_compare(commands)
     _add_apply(commands)
+    _add_worker(commands)
     _add_plugins(commands)
+    _add_completion(commands)
     return made
 
 
@@ -50,7 +56,13 @@ def _add_search(commands: Any) -> None:
     command.add_argument(
         "--trials", type=_count, metavar="N", help="policies to evaluate (default: the file's, else 60)"
     )
+    command.add_argument("--time", metavar="SPAN", help="search for so long, such as 90s, 10m or 1h, in place of that")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    command.add_argument(
+        "--epochs", type=_passes, metavar="E", help="of the finetune in the end, in place of the file's; 0 for none"
+    )
+    command.add_argument("--no-finetune", action="store_true", help="the same as --epochs 0")
+    _worker_arguments(command)
 
 
 def _add_resume(commands: Any) -> None:
@@ -58,13 +70,29 @@ def _add_resume(commands: Any) -> None:
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
     command.add_argument("--trials", type=_count, default=0, metavar="N", help="go on to N trials in all")
     command.add_argument(
+        "--time", default="", metavar="SPAN", help="go on until so much was searched in all, such as 10m"
+    )
+    command.add_argument(
         "--lr",
         type=_rate,
         default=0.0,
         metavar="RATE",
         help="finetune at this learning rate, again if need be",
     )
+    _worker_arguments(command)
     _trust_argument(command)
+
+
+def _add_init(commands: Any) -> None:
+    command = _command(commands, "init", "write a search space for a task, after a look at its network")
+    command.add_argument("task", metavar="TASK", help="a task: the name of a built-in one, or file.py:function")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="what is written (default: the task's name with .toml; never replaced)"
+    )
+    command.add_argument("--data", metavar="DIR", help="where the task's data set lies")
+    command.add_argument(
+        "--target", metavar="NAME", help="budget latency there, in multiples of channels that are found by timing"
+    )
 
 
 def _add_check(commands: Any) -> None:
@@ -75,6 +103,16 @@ def _add_check(commands: Any) -> None:
     )
     command.add_argument(
         "--fidelity", action="store_true", help="show how true the evaluator's score is, in place of that"
+    )
+    command.add_argument(
+        "--advise", action="store_true", help="measure for a minute, and say what to take for this network, and why"
+    )
+    command.add_argument(
+        "--within",
+        type=_points,
+        default=2.0,
+        metavar="POINTS",
+        help="with --advise, what a network may lose (default: %(default)s)",
     )
     command.add_argument(
         "--policies",
@@ -105,6 +143,14 @@ def _add_report(commands: Any) -> None:
     command.add_argument("directory", type=Path, metavar="RUN", help="the directory of the run")
 
 
+def _add_compare(commands: Any) -> None:
+    command = _command(commands, "compare", "one page for several runs, with means and spreads")
+    command.add_argument("directories", type=Path, nargs="+", metavar="RUN", help="the directories of finished runs")
+    command.add_argument(
+        "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
+
+
 def _add_apply(commands: Any) -> None:
     command = _command(commands, "apply", "prune and finetune again, from a policy.json alone")
     command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
@@ -122,7 +168,7 @@ def _add_apply(commands: Any) -> None:
     command.add_argument(
         "--no-finetune", action="store_true", help="prune and recover only, without the search's finetune"
     )
-    command.add_argument("--epochs", type=float, metavar="E", help="of that finetune, in place of the search's")
+    command.add_argument("--epochs", type=_passes, metavar="E", help="of that finetune, in place of the search's")
     command.add_argument("--lr", type=float, metavar="LR", help="its learning rate, in place of the search's")
     command.add_argument(
         "--out",
@@ -134,16 +180,48 @@ def _add_apply(commands: Any) -> None:
     _trust_argument(command)
 
 
+def _add_worker(commands: Any) -> None:
+    command = _command(
+        commands, "worker", "say whether this machine, or a cluster's workers, can evaluate for a search"
+    )
+    _space_arguments(command)
+    command.add_argument(
+        "--check", action="store_true", required=True, help="build the study, evaluate one policy, and show the facts"
+    )
+    command.add_argument(
+        "--cluster", metavar="ADDRESS", help="ask every worker of this cluster, in place of this machine"
+    )
+
+
 def _add_plugins(commands: Any) -> None:
     command = _command(commands, "plugins", "list plugins, or the settings of one")
     command.add_argument("name", nargs="?", default="", metavar="NAME", help="a plugin; its settings are shown")
 
 
+def _add_completion(commands: Any) -> None:
+    command = _command(commands, "completion", "print what completes this command line in a shell")
+    command.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+
+
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--quiet", action="store_true", help="show no progress; results and errors only")
+    command.add_argument("--events", type=Path, metavar="FILE", help="add progress to FILE as JSON lines")
     command.add_argument("--verbose", action="store_true", help="print the traceback of an error, too")
     return command
+
+
+def _worker_arguments(command: Any) -> None:
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
+        "--workers", type=_staff, metavar="N", help="evaluate with N processes on this machine (extra `cluster`)"
+    )
+    who.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="evaluate with a Dask cluster: tcp://HOST:PORT, or a scheduler file (.json)",
+    )
 
 
 def _trust_argument(command: Any) -> None:
@@ -185,6 +263,26 @@ def _space_arguments(command: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of trials; write a whole number from 1 on")
+    return int(text)
+
+
+def _passes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (epochs := float(text)) < math.inf:  # how many there may be is said by the config
+            return epochs
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs; write a number from 0 on, such as 2")
+
+
+def _points(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (points := float(text)) <= 100:
+            return points
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of points; write a number from 0 to 100, such as 2")
+
+
+def _staff(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; write a whole number from 1 to 1024")
     return int(text)
 
 

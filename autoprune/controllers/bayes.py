@@ -37,9 +37,13 @@ class Bayes:
     def ask(self) -> Policy:
         """The policy with the largest expected improvement, fitted to the budget."""
 
-        def sampler(seed: int) -> TPESampler:
+        def sampler(seed: int) -> TPESampler:  # with a constant liar, for which what is pending is bad
             return TPESampler(
-                n_startup_trials=self.startup, n_ei_candidates=self.candidates, multivariate=True, seed=seed
+                n_startup_trials=self.startup,
+                n_ei_candidates=self.candidates,
+                multivariate=True,
+                constant_liar=True,
+                seed=seed,
             )
 
         return self._model.ask(sampler)

@@ -1,4 +1,7 @@
-"""CMA-ES (Hansen 2016, arXiv:1604.00772), by the library behind Optuna's."""
+"""CMA-ES with margin (Hamano et al. 2022, https://arxiv.org/abs/2205.13482), by the library behind Optuna's.
+
+CMA-ES (Hansen 2016, arXiv:1604.00772) whose distribution does not become narrower along an axis than a level is wide.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import cached_property
 from typing import Annotated
 
 import numpy as np
-from cmaes import CMA
+from cmaes import CMAwM
 
 from autoprune.controllers.optuna import seed_of
 from autoprune.controllers.rules import uniform
@@ -21,7 +24,7 @@ from autoprune.values.trial import Trial
 
 @dataclass
 class CmaEs:
-    """CMA-ES around the uniform policy.
+    """CMA-ES with margin, around the uniform policy.
 
     Replay is exact because it is seeded anew for each ask, and moves on told trials only.
 
@@ -46,7 +49,8 @@ class CmaEs:
         if not len(self.space.cube):
             return self.space.dense()
         self._cma.reseed_rng(seed)
-        return self._asks.fresh(self.budget.fit(self.space.cube.policy(self._cma.ask())))
+        point, _ = self._cma.ask()
+        return self._asks.fresh(self.budget.fit(self.space.cube.policy(point)))
 
     def tell(self, trial: Trial) -> None:
         """Note the reward of the executed policy; with `population` of them the distribution moves."""
@@ -59,7 +63,13 @@ class CmaEs:
             self._waiting = []
 
     @cached_property
-    def _cma(self) -> CMA:
+    def _cma(self) -> CMAwM:
         mean = self.space.cube.point(uniform(self.space, self.budget))
-        bounds = np.array([[0.0, 1.0]] * len(mean))
-        return CMA(mean=mean, sigma=self.sigma, bounds=bounds, seed=0, population_size=self.population)
+        return CMAwM(
+            mean=mean,
+            sigma=self.sigma,
+            bounds=np.array([[0.0, 1.0]] * len(mean)),
+            steps=np.array([1 / (len(leader.levels) - 1) for leader in self.space.cube.leaders]),
+            seed=0,
+            population_size=self.population,
+        )

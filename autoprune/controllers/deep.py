@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.controllers.rules import Rule, rising
+from autoprune.controllers.rules import Fixed, deep
 
 
 @dataclass
-class Deep(Rule):
+class Deep(Fixed):
     """Prunes the choices near the output hardest."""
 
-    shape = staticmethod(rising)
+    rule = staticmethod(deep)

@@ -3,9 +3,10 @@
 It starts from the uniform policy, policies scattered about it and policies anywhere. Then, for each ask, it breeds a
 brood: parents among the best of all trials (the better the likelier), uniform crossover, a normal step in the sparsity
 of some choices, now and then a choice drawn anew, and the fit to the budget. A ridge regression of the reward on the
-sparsities and their squares, over the best trials told, chooses which child is worth an evaluation: with 24 choices
-that matters more than any other setting. The step grows while children reach the elite and shrinks while they do not
-(Rechenberg's success rule). A policy told, or asked in this life, is not proposed again while others are found.
+sparsities and their squares, over the best trials told, chooses which child is worth an evaluation; the brood is small,
+since such a sum misleads where choices depend on one another. The step grows while children reach the elite and shrinks
+while they do not (Rechenberg's success rule). A policy told, or asked in this life, is not proposed again while others
+are found.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Evolution:
     seed: int = 0
     startup: Trials = 10
     parents: Trials = 8
-    brood: Few = 12
+    brood: Few = 3
     step: Share = 0.15
     mutate: Share = 0.25
     renew: Share = 0.03

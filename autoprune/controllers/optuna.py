@@ -44,12 +44,20 @@ class Words:
             params=params, distributions=self._axes, values=values, system_attrs=dict(attributes or {})
         )
 
-    def proposed(self, study: Study, sampler: BaseSampler) -> Policy:
-        """What `sampler` proposes after the trials of `study`, which does not remember it."""
+    def _running(self, policy: Policy) -> FrozenTrial:
+        """That `policy` is being evaluated."""
+        params = dict(zip(self._axes, self._space.cube.point(policy).tolist(), strict=True))
+        return optuna.create_trial(state=TrialState.RUNNING, params=params, distributions=self._axes)
+
+    def proposed(self, study: Study, sampler: BaseSampler, pending: Sequence[Policy] = ()) -> Policy:
+        """What `sampler` proposes after the trials of `study`, which does not remember it, while others are pending."""
         with quiet():
+            begun = len(study.get_trials(deepcopy=False)) if pending else 0
+            study.add_trials([self._running(policy) for policy in pending])
             study.sampler = sampler
             trial = study.ask(self._axes)
-            study.tell(trial, state=TrialState.FAIL)
+            for number in (*range(begun, begun + len(pending)), trial.number):
+                study.tell(number, state=TrialState.FAIL)
         return self._space.cube.policy([trial.params[name] for name in self._axes])
 
 
@@ -65,20 +73,29 @@ class ModelBased:
     def __init__(self, space: SearchSpace, budget: Budget, seed: int, most: int) -> None:
         self._budget, self._asks, self._words, self._most = budget, Asks(budget, seed), Words(space), most
         self._told, self._study = list[tuple[Policy, float]](), study_of(())
+        self._pending = list[Policy]()  # asked for and not told: samplers keep away from these
         self._studied = 0  # as many of the first ones told are in the study: a resumed run tells many before it asks
 
     def ask(self, sampler: Callable[[int], BaseSampler]) -> Policy:
         """What the sampler that `sampler` makes of a seed proposes, fitted to the budget."""
         first, seed = self._asks.asked == 0, seed_of(self._asks.dice())
-        if first:
-            return self._asks.fresh(uniform(self._budget.space, self._budget))
+        policy = self._uniform() if first else self._proposed(sampler(seed))
+        self._pending.append(policy)
+        return policy
+
+    def _uniform(self) -> Policy:
+        return self._asks.fresh(uniform(self._budget.space, self._budget))
+
+    def _proposed(self, sampler: BaseSampler) -> Policy:
         self._study.add_trials([self._words.trial(policy, [reward]) for policy, reward in self._told[self._studied :]])
         self._studied = len(self._told)
-        return self._asks.fresh(self._budget.fit(self._words.proposed(self._study, sampler(seed))))
+        return self._asks.fresh(self._budget.fit(self._words.proposed(self._study, sampler, self._pending)))
 
     def tell(self, trial: Trial) -> None:
         """Note the reward of the executed policy; a failed trial is only counted."""
         self._asks.tell(trial)
+        if trial.policy in self._pending:
+            self._pending.remove(trial.policy)
         if trial.reward is None:
             return
         self._told.append((trial.policy, trial.reward))

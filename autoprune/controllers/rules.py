@@ -1,11 +1,13 @@
-"""Rules of thumb in place of a search: the baselines of He et al. 2018 (arXiv:1802.03494).
+"""Rules of thumb in place of a search, each of one policy: how hard each choice is pruned is fixed but for one number.
 
-A rule fixes the shape of the policy over depth and searches one number, how hard to prune, so that the budget is just
-used up.
+That number is searched so that the budget is just used up. `RULES` has all that need no weights; `autoprune.rankings`
+has those that do, such as LAMP.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,35 +15,78 @@ import numpy as np
 
 from autoprune.errors import Exhausted
 from autoprune.values.budget import Budget
-from autoprune.values.space import Policy, SearchSpace
-from autoprune.values.terms import Floats
+from autoprune.values.space import Choice, Policy, SearchSpace
+from autoprune.values.terms import Floats, Op
 from autoprune.values.trial import Trial
+
+Rule = Callable[[SearchSpace, Budget], Policy]
 
 _HALVINGS = 50
 
 
-def flat(choices: int) -> Floats:
-    """Every choice alike; (choices,), in (0, 1]: how hard each is pruned relative to the hardest."""
-    return np.ones(choices)
+def uniform(space: SearchSpace, budget: Budget) -> Policy:
+    """The same sparsity everywhere."""
+    return removing(space, budget, np.ones(len(space)))
 
 
-def rising(choices: int) -> Floats:
-    """From nearly nothing at the input to everything at the output, linearly."""
-    return np.arange(1, choices + 1) / max(choices, 1)
+def deep(space: SearchSpace, budget: Budget) -> Policy:
+    """From nearly nothing at the input to everything at the output, linearly. He et al. 2018, arXiv:1802.03494."""
+    return removing(space, budget, np.arange(1, len(space) + 1) / max(len(space), 1))
 
 
-def falling(choices: int) -> Floats:
-    """From everything at the input to nearly nothing at the output, linearly."""
-    return rising(choices)[::-1]
+def shallow(space: SearchSpace, budget: Budget) -> Policy:
+    """From everything at the input to nearly nothing at the output, linearly. He et al. 2018, arXiv:1802.03494."""
+    return removing(space, budget, np.arange(len(space), 0, -1) / max(len(space), 1))
 
 
-def along(space: SearchSpace, budget: Budget, weights: Floats) -> Policy:
-    """The mildest policy of the shape `weights` that meets the budget, and then whatever room rounding left over."""
+def erk(space: SearchSpace, budget: Budget) -> Policy:
+    """Erdős-Rényi-kernel: what is kept goes with a tensor's sizes, summed, by their product: large ones keep less.
+
+    Evci et al. 2020, https://arxiv.org/abs/1911.11134, of weights; of a choice here the mean over the tensors that
+    produce it, and of one without any that are known, of all choices.
+    """
+    dense = [choice.dense for choice in space]
+    found = [[_erdos(op, dense) for op in _producing(space, choice)] for choice in space]
+    known = [float(np.mean(of)) for of in found if of] or [1.0]
+    return keeping(space, budget, np.array([np.mean(of or known) for of in found]))
+
+
+def smart_ratio(space: SearchSpace, budget: Budget) -> Policy:
+    """What is kept falls with depth, as l + l^2 where l counts from the output. Su et al. 2020, arXiv:2009.11094."""
+    left = np.arange(len(space), 0, -1.0)
+    return keeping(space, budget, left + left**2)
+
+
+RULES: Mapping[str, Rule] = {
+    "uniform": uniform,
+    "deep": deep,
+    "shallow": shallow,
+    "erk": erk,
+    "smart-ratio": smart_ratio,
+}
+
+
+def removing(space: SearchSpace, budget: Budget, weights: Floats) -> Policy:
+    """The mildest policy that removes shares in the proportion of `weights`, (choices,), positive."""
+    return _mildest(space, budget, lambda hardness: np.minimum(hardness * weights, 1.0))
+
+
+def keeping(space: SearchSpace, budget: Budget, densities: Floats) -> Policy:
+    """The mildest policy that keeps shares in the proportion of `densities`, (choices,), positive; none above 1."""
+    every = densities / densities.min(initial=np.inf)
+    return _mildest(space, budget, lambda hardness: 1 - np.minimum((1 - hardness / len(space)) * every, 1.0))
+
+
+def _mildest(space: SearchSpace, budget: Budget, shape: Callable[[float], Floats]) -> Policy:
+    """The policy that `shape` makes of the least number that meets the budget, and what room rounding left over.
+
+    Of 0 it makes the dense network, of as much as there are choices the thinnest.
+    """
 
     def policy(hardness: float) -> Policy:
-        return space.snap(np.minimum(hardness * weights, 1.0))
+        return space.snap(shape(hardness))
 
-    mild, hard = 0.0, float(len(space))  # at `hard`, every choice is as thin as is allowed
+    mild, hard = 0.0, float(len(space))
     if budget.admits(policy(mild)):
         return budget.fit(policy(mild))
     for _ in range(_HALVINGS):
@@ -50,16 +95,23 @@ def along(space: SearchSpace, budget: Budget, weights: Floats) -> Policy:
     return budget.fit(policy(hard))
 
 
-def uniform(space: SearchSpace, budget: Budget) -> Policy:
-    """The same sparsity everywhere."""
-    return along(space, budget, flat(len(space)))
+def _producing(space: SearchSpace, choice: Choice) -> list[Op]:
+    """The weights of the layers that produce `choice`, without vectors."""
+    layers = choice.producers or choice.layers[:1]
+    return [op for op in space.parameters if op.name.rpartition(".")[0] in layers and len(op.extents) + op.times > 2]
+
+
+def _erdos(op: Op, dense: list[int]) -> float:
+    """The sum of a tensor's sizes by their product; what is no choice's is a square kernel."""
+    sizes = [float(extent.size(dense)) for extent in op.extents]
+    return (sum(sizes) + 2 * math.sqrt(op.times)) / (math.prod(sizes) * op.times)
 
 
 @dataclass
-class Rule:
-    """Proposes exactly one policy and is then exhausted. The seed is taken, as from every controller, and not used."""
+class Fixed:
+    """Proposes what a rule says and is then exhausted. The seed is taken, as from every controller, and not used."""
 
-    shape: ClassVar[staticmethod[[int], Floats]]
+    rule: ClassVar[staticmethod[[SearchSpace, Budget], Policy]]
     unadvised: ClassVar[bool] = True
 
     space: SearchSpace
@@ -74,7 +126,7 @@ class Rule:
         if self._spent:
             raise Exhausted("this controller has one policy to propose and has proposed it; trials = 1 is right for it")
         self._spent = True
-        return along(self.space, self.budget, self.shape(len(self.space)))
+        return self.rule(self.space, self.budget)
 
     def tell(self, trial: Trial) -> None:
         """Note that a policy was evaluated: nothing is left to propose."""

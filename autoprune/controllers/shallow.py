@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.controllers.rules import Rule, falling
+from autoprune.controllers.rules import Fixed, shallow
 
 
 @dataclass
-class Shallow(Rule):
+class Shallow(Fixed):
     """Prunes the choices near the input hardest."""
 
-    shape = staticmethod(falling)
+    rule = staticmethod(shallow)

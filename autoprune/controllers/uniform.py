@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.controllers.rules import Rule, flat
+from autoprune.controllers.rules import Fixed, uniform
 
 
 @dataclass
-class Uniform(Rule):
+class Uniform(Fixed):
     """The same sparsity everywhere."""
 
-    shape = staticmethod(flat)
+    rule = staticmethod(uniform)

@@ -18,7 +18,7 @@ from autoprune.inputs import Inputs, call, first
 from autoprune.structure.formulas import EXTRA
 from autoprune.structure.labels import plain
 from autoprune.values.budget import FromMany
-from autoprune.values.space import SearchSpace
+from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Floats, Products, Rows
 
 
@@ -50,6 +50,13 @@ class Macs(FromMany):
     def measure(self, model: nn.Module, example: Inputs) -> float:
         """As `CostModel.measure`, counted on the model itself."""
         return self.scale * count_macs(model, example)
+
+    def by_layer(self, policy: Policy) -> dict[str, float]:
+        """As `protocols.ByLayer`."""
+        found: dict[str, float] = {}
+        for op in self.space.ops:
+            found[op.name] = found.get(op.name, 0.0) + self.scale * op.count(policy.levels)
+        return found
 
     @cached_property
     def _products(self) -> Products:

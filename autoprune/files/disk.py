@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from autoprune import bounded
 from autoprune.errors import AutopruneError, FileError, RunError
@@ -30,6 +30,11 @@ def opened(path: Path, flags: int) -> int:
 def read_bytes(path: Path) -> bytes:
     """What a regular file holds, of at most `MOST` bytes. Raises OSError."""
     return bounded.read(path, MOST)
+
+
+def reading(path: Path) -> BinaryIO:
+    """A regular file of at most `MOST` bytes, open to be read. Raises OSError."""
+    return bounded.reading(path, MOST)
 
 
 def cut(path: Path, size: int) -> None:
@@ -214,10 +219,15 @@ def sealed(entry: Json) -> bytes:
 
 def unsealed(line: bytes) -> dict[str, Any]:
     """What a line that was `sealed` holds, without its checksum. Raises ValueError where it is not as written."""
+    return parsed(checked(line) + b"}")
+
+
+def checked(line: bytes) -> bytes:
+    """What stands before the checksum of a line that was `sealed`. Raises ValueError where it does not fit."""
     body, mark, rest = line.rstrip(b"\n").rpartition(_MARK)
     if not mark or rest != b'%08x"}' % zlib.crc32(body):
         raise ValueError("its checksum does not fit")
-    return parsed(body + b"}")
+    return body
 
 
 def parsed(text: bytes) -> dict[str, Any]:

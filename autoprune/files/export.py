@@ -26,6 +26,8 @@ from autoprune.inputs import Inputs
 from autoprune.models import build
 from autoprune.models.weights import not_finite, read
 from autoprune.structure import recurrent
+from autoprune.structure.attention import PrunableAttention, prunable
+from autoprune.structure.heads import CONFIG, of_config
 from autoprune.structure.skipped import answers_of, leave_out, renumber, skipped
 from autoprune.wrappers import bare
 
@@ -41,8 +43,10 @@ _TIES = pydantic.TypeAdapter(dict[str, str], config=_STRICT)
 _OF_LAYERS = pydantic.TypeAdapter(dict[str, dict[str, Any]], config=_STRICT)
 
 
-def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> None:
-    """Write the weights and the layers' sizes. `rebuild` ("task:model") lets `load` do without the dense network.
+def save(model: nn.Module, path: str | Path, *, rebuild: str = "", task: str = "") -> None:
+    """Write weights and sizes of a network's layers, dense or pruned, to a safetensors file.
+
+    `rebuild` ("task:model", of a built-in architecture) lets `load` do without the dense network.
 
     Raises FileError.
     """
@@ -57,7 +61,7 @@ def save(model: nn.Module, path: Path, *, rebuild: str = "", task: str = "") -> 
         "skipped": json.dumps(dict(skipped(bare(model))), sort_keys=True),
         "channels_last": json.dumps(layout.channels_last(bare(model))),
     }
-    disk.write_bytes(path, tensors.written(state, about))
+    disk.write_bytes(Path(path), tensors.written(state, about))
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -103,13 +107,22 @@ def state_bytes(model: nn.Module) -> int:
 
 def _sizes(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Of every layer that has any: its class and the attributes that pruning changes."""
-    found = {}
+    found, configs = {}, set[int]()
     for name, module in model.named_modules():
         own = vars(module)  # what a class computes is no size to write back
-        sizes = {word: _plain(own[word]) for word in SIZES if _is_size(own.get(word))}
+        sizes = {word: _plain(value) for word, value in own.items() if _may_change(module, word, value)}
+        if id(own.get(CONFIG)) not in configs:
+            configs.add(id(own.get(CONFIG)))
+            sizes |= {f"{CONFIG}.{word}": value for word, value in of_config(module).items()}
         if sizes:
             found[name] = {"class": type(module).__name__, **sizes}
     return found
+
+
+def _may_change(module: nn.Module, word: str, value: object) -> bool:
+    """Whether pruning may change this attribute: a size of a layer of torch's, or a whole number of another module."""
+    plain = type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.MultiheadAttention)
+    return _is_size(value) and (word in SIZES or (not plain and isinstance(value, int) and not word.startswith("_")))
 
 
 def _is_size(value: object) -> bool:
@@ -124,6 +137,8 @@ def _plain(value: Any) -> Any:
 
 def _resize(model: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the sizes in the file to the layers of the same name."""
+    if any(wanted["class"] == PrunableAttention.__name__ for wanted in sizes.values()):
+        prunable(model)
     modules = dict(model.named_modules())
     for name, wanted in sizes.items():
         module = modules.get(name)
@@ -132,16 +147,26 @@ def _resize(model: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> None:
             raise ModelError(f"it has the {wanted['class']} {name!r}, but the dense network has {there}")
         for word in set(wanted) - {"class"}:
             size, own = wanted[word], vars(module).get(word)
-            if word not in SIZES or not _smaller(size, own, least=word == "groups"):
+            if word.startswith(f"{CONFIG}."):
+                _resize_config(module, word.removeprefix(f"{CONFIG}."), size)
+                continue
+            if not _may_change(module, word, own) or not _smaller(size, own, least=word == "groups"):
                 raise ModelError(f"it says {word} = {size!r} of the layer {name!r}, the dense network's is {own!r}")
             setattr(module, word, tuple(size) if isinstance(own, tuple) and isinstance(size, list) else size)
+
+
+def _resize_config(module: nn.Module, word: str, size: object) -> None:
+    own = of_config(module).get(word)
+    if not _smaller(size, own, least=True):
+        raise ModelError(f"it says {CONFIG}.{word} = {size!r}, the dense network's is {own!r}")
+    vars(module.config)[word] = size
 
 
 def _smaller(size: object, own: object, least: int) -> bool:
     """Whether `size` may be what pruning made of `own`: no larger, not below `least`, and of as many numbers."""
     if isinstance(size, list) and isinstance(own, tuple | list):
         return len(size) == len(own) and all(map(_smaller, size, own, [least] * len(size)))
-    return isinstance(size, int) and isinstance(own, int) and least <= size <= own
+    return isinstance(size, int) and isinstance(own, int) and (least <= size <= own or size == own)
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -125,7 +125,8 @@ class PolicyFile(Table):
             raise PolicyError(f"the policy is for another network: it {what}; {_difference(len(absent), len(extra))}")
         for choice in choices:
             entry = found[choice.name]
-            if (entry.of, entry.kind) != (choice.dense, choice.kind):
+            kinds = (choice.kind, "channel") if choice.kind == "head" else (choice.kind,)  # as heads were called
+            if entry.of != choice.dense or entry.kind not in kinds:
                 units = (
                     f"{entry.of} {entry.kind} units in the policy and {choice.dense} {choice.kind} units in the network"
                 )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -18,6 +19,20 @@ import pydantic
 from autoprune.errors import RunError, first_fault
 from autoprune.files import disk
 from autoprune.files.compared import Exported
+from autoprune.report.detail import Detail
+from autoprune.report.rows import (
+    Agreement as Agreement,
+    ChoiceFacts as ChoiceFacts,
+    FrozenFacts as FrozenFacts,
+    LeftOut as LeftOut,
+    Limit as Limit,
+    Network as Network,
+    Role as Role,
+    RungFacts as RungFacts,
+    TrialFacts as TrialFacts,
+)
+from autoprune.report.staff import Staff
+from autoprune.values import people
 from autoprune.values.trial import front
 
 FACTS = "report.json"
@@ -25,131 +40,6 @@ SCHEMA = 2
 SEARCHING = "search: "  # before the phases of a trial, among all seconds
 _TRADE = 0.05  # of the dense cost, the least that a front must span to be one
 _PHASES = ("ask", "prune", "recover", "score", "journal", "tell")
-
-Role = Literal["dense", "ours", "uniform", "random"]
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """One row of the comparison. All pruned networks were finetuned, or trained anew, with the same recipe and seed.
-
-    Attributes:
-        searched: metric on the holdout as the search saw it, before the final finetune; None where it failed since.
-        holdout, test: metric after the final finetune; of the dense network, as it is; None where there is none.
-        costs: counted on the network itself, by name of the cost.
-        bytes: size of its weights.
-        kept: the level of each choice, in the order of the report's choices.
-    """
-
-    searched: float | None
-    holdout: float | None
-    test: float | None
-    costs: Mapping[str, float]
-    bytes: int
-    kept: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A ceiling, and what became of it.
-
-    Attributes:
-        predicted: of the policy, by arithmetic or by a fit.
-        counted: on the pruned network, or measured.
-        spread: standard deviation of the measurements at several moments, as a share of their mean; 0 of a count.
-        about: of a cost that is measured: where, and how well it is predicted.
-        moments: what was measured at each moment; `counted` is their mean.
-        said: the ceiling, and below which prediction policies were kept, in words.
-    """
-
-    cost: str
-    unit: str
-    asked: str
-    most: float
-    dense: float
-    predicted: float
-    counted: float
-    spread: float = 0.0
-    about: str = ""
-    moments: tuple[float, ...] = ()
-    said: str = ""
-
-    @property
-    def met(self) -> bool:
-        """Whether what was counted, or measured on average, is within the ceiling."""
-        return self.counted <= self.most
-
-    @property
-    def verdict(self) -> str:
-        """Whether it was met and, of what was measured, how surely."""
-        said = "met" if self.met else "exceeded"
-        if len(self.moments) < 2:
-            return said
-        over = sum(moment > self.most for moment in self.moments)
-        low, high = (f"{end / self.dense:.1%}" for end in (min(self.moments), max(self.moments)))
-        but = f", but not at {over} of them" if self.met and over else ""
-        return f"{said}: {low} to {high} of dense at {len(self.moments)} moments, ± {self.spread:.1%}{but}"
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceFacts:
-    """A choice and how it was proven to be prunable ("exact" or "shapes")."""
-
-    name: str
-    kind: str
-    layers: tuple[str, ...]
-    of: int
-    lowest: int
-    proof: str
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenFacts:
-    """Channels that could not be pruned, and why."""
-
-    name: str
-    units: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class TrialFacts:
-    """A trial without its policy, which the journal has."""
-
-    number: int
-    metric: float | None
-    reward: float | None
-    costs: Mapping[str, float]
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """How many trials of the search, how many failed ones among them, and random ones are not listed: see `thin`."""
-
-    trials: int = 0
-    failed: int = 0
-    random: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far one score puts policies in the order of another.
-
-    Attributes:
-        tau: Kendall's tau-b, in [-1, 1]; None where one of the scores is the same for all policies.
-        low, high: the 90 % bootstrap interval of `tau`.
-        recall: share of the best tenth by the other score that is in the best tenth by this one, in [0, 1].
-        policies: how many were counted.
-        failed: how many were left out, since one of the scores failed.
-    """
-
-    tau: float | None
-    low: float | None
-    high: float | None
-    recall: float
-    policies: int
-    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +55,12 @@ class Report:
         networks: by role: dense first, then ours, then the baselines that there are.
         trials: of the search; of very many not all, see `left_out`.
         random_trials: what the random baseline was chosen from; of very many not all.
+        rules: rules of thumb and rankings as the search scored them, by name; the best is called `rule`.
+        delivered: the network that was taken in the end: the best on the holdout.
+        rungs: of the ladder, from the cheapest judgement on; none where all trials were judged alike.
         left_out: how many trials are not listed here.
+        detail: intervals, curves, layers and warnings.
+        staff: who evaluated; None where the search did.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -206,13 +101,24 @@ class Report:
     lower_is_better: bool = False
     in_percent: bool = False
     traded: str = ""
-    left_out: LeftOut = LeftOut()
+    left_out: LeftOut = field(default_factory=LeftOut)
+    rules: Mapping[str, TrialFacts] = field(default_factory=dict)
+    rule: str = ""
+    delivered: Role = "ours"
+    rungs: tuple[RungFacts, ...] = ()
+    detail: Detail = field(default_factory=Detail)
+    staff: Staff | None = None
     schema_version: int = field(default=SCHEMA)
 
     @property
     def ours(self) -> Network:
         """What the search found."""
         return self.networks["ours"]
+
+    @property
+    def final(self) -> Network:
+        """What was delivered."""
+        return self.networks[self.delivered]
 
     @property
     def dense(self) -> Network:
@@ -223,6 +129,13 @@ class Report:
     def tried(self) -> int:
         """How many trials the search had, listed or not."""
         return len(self.trials) + self.left_out.trials
+
+    @property
+    def alike(self) -> list[TrialFacts]:
+        """The trials that were judged as most were, so that their metrics may be compared."""
+        counts = Counter(trial.rung for trial in self.trials)
+        most = max(counts, key=lambda rung: (counts[rung], -rung), default=0)
+        return [trial for trial in self.trials if trial.rung == most]
 
     @property
     def failed(self) -> int:
@@ -254,7 +167,7 @@ class Report:
 
         With `most`, no more than so many of them, spread evenly over the cost, the ends among them.
         """
-        scored = [t for t in self.trials if t.metric is not None]
+        scored = [t for t in self.alike if t.metric is not None]
         found = [scored[at] for at in front([(self.sign * (t.metric or 0.0), -t.costs[cost]) for t in scored])]
         if not most or len(found) <= most:
             return found
@@ -289,6 +202,11 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return dataclasses.asdict(self)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        rows = [(role, n.test, n.holdout, *n.costs.values()) for role, n in self.networks.items()]
+        return people.table(f"Report of {self.name}", ("network", "test", "holdout", *self.units), rows)
 
 
 def read(directory: Path) -> Report:

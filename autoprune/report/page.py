@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from autoprune.files import disk
-from autoprune.report import plots, words
+from autoprune.report import bars, plots, words
 from autoprune.report.facts import FACTS, Report, read
 from autoprune.report.thin import thinned
 
@@ -32,12 +32,18 @@ def write_html(directory: Path) -> Path:
 
 def render(report: Report) -> str:
     """The page, as text."""
-    drawn = {"progress": plots.progress, "tradeoff": plots.tradeoff, "choices": plots.choices}
-    environment = jinja2.Environment(
+    drawn = {"progress": plots.progress, "tradeoff": plots.tradeoff, "curves": plots.curves}
+    template = environment().get_template("page.html.j2")
+    pictures = {name: Markup(draw(report)) for name, draw in drawn.items()}
+    return template.render(r=report, words=words, rows=bars, pictures=pictures, hovered=Markup(bars.hovered(report)))
+
+
+def environment() -> jinja2.Environment:
+    """What fills templates in: everything is escaped."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("autoprune.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     plain = (words.quantity, words.label, words.size, words.duration, words.rate, words.amount)
-    environment.filters |= {word.__name__: word for word in plain}
-    template = environment.get_template("page.html.j2")
-    return template.render(r=report, words=words, pictures={name: Markup(draw(report)) for name, draw in drawn.items()})
+    made.filters |= {word.__name__: word for word in plain}
+    return made

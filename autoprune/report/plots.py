@@ -22,18 +22,23 @@ from autoprune.report.facts import Report, TrialFacts
 from autoprune.report.words import counts, heading, metric, used
 
 INK, MUTED, GRID, TRACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
-OURS, UNIFORM, RANDOM, DENSE, TRIAL = "#060606", "#070707", "#080808", "#090909", "#0a0a0a"
+OURS, UNIFORM, RANDOM, DENSE, TRIAL, RULE = "#060606", "#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b"
+GOOD, BAD = "#000101", "#000202"
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", TRACK: "--track", PAPER: "--paper",
-    OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial",
+    OURS: "--ours", UNIFORM: "--uniform", RANDOM: "--random", DENSE: "--dense", TRIAL: "--trial", RULE: "--rule",
+    GOOD: "--good", BAD: "--bad",
 }  # fmt: skip
 MARKERS = {
     "dense": (DENSE, "*", 150),
     "ours": (OURS, "o", 75),
     "uniform": (UNIFORM, "s", 52),
+    "rule": (RULE, "^", 58),
     "random": (RANDOM, "D", 48),
 }
-_STYLE: Any = {
+DPI = 72  # of an SVG: what is laid out is where it is drawn
+Point = tuple[Axes, int, float, float]  # a trial's number, and where it lies
+STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "autoprune", "font.size": 10, "axes.edgecolor": GRID,
     "axes.formatter.useoffset": False,
     "axes.labelcolor": MUTED, "text.color": INK, "xtick.color": GRID, "ytick.color": GRID,
@@ -45,44 +50,43 @@ _STYLE: Any = {
 
 def progress(report: Report) -> str:
     """Every trial's reward and the best so far; the random baseline's best so far for comparison."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 3.3), layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 3.3), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
         direct = report.plugins.get("reward") == "metric"
         scale = _scale(report) * report.sign if direct else 1  # rewards are better when higher; metrics may not be
-        done = [t for t in report.trials if t.reward is not None]
+        done = [t for t in report.alike if t.reward is not None]
         numbers = [t.number for t in done]
         rewards = [scale * (t.reward or 0.0) for t in done]
         axes.scatter(numbers, rewards, s=16, color=TRIAL, linewidths=0, label="trial", zorder=2)
         if len(report.random_trials) > 1:
             _staircase(axes, report.random_trials, scale, RANDOM, "random, best so far", dashed=True)
-        _staircase(axes, report.trials, scale, OURS, f"{used(report, 'controller')}, best so far")
+        _staircase(axes, report.alike, scale, OURS, f"{used(report, 'controller')}, best so far")
         _mark_failed(axes, report.trials)
+        style: Any = {"color": OURS, "edgecolors": PAPER, "zorder": 5}
         best = next(t for t in report.trials if t.number == report.best)
-        axes.scatter(
-            [best.number],
-            [scale * (best.reward or 0.0)],
-            s=75,
-            color=OURS,
-            edgecolors=PAPER,
-            linewidths=1.4,
-            zorder=5,
-        )
+        axes.scatter([best.number], [scale * (best.reward or 0.0)], s=75, linewidths=1.4, **style)
+        higher = [t for t in report.trials if t.reward is not None and t not in done]
+        if higher:
+            rewards += [scale * (t.reward or 0.0) for t in higher]
+            places = [t.number for t in higher], [scale * (t.reward or 0.0) for t in higher]
+            axes.scatter(*places, s=26, marker="^", linewidths=0.6, label="on another rung", **style)
         _focus(axes, rewards, report.sign if direct else 1)
         axes.set_xlabel("trial")
         axes.set_ylabel(_axis(report) if direct else "reward")
         axes.set_xlim(-0.8, max(report.tried, 2) - 0.2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=4, handletextpad=0.5)
-        return _svg(figure, "Reward of every trial, and the best so far")
+        points = [(axes, t.number, t.number, scale * (t.reward or 0.0)) for t in done]
+        return svg(figure, "Reward of every trial, and the best so far", points)
 
 
 def tradeoff(report: Report) -> str:
     """Metric on the holdout against each cost, for every trial, with the front of those that no other beats."""
     names = list(dict.fromkeys([report.headline_cost, "macs", "params"]))
     names = [n for n in names if n in report.units and not (n == "macs" and report.headline_cost == "flops")][:2]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, 3.6), layout=ConstrainedLayoutEngine(wspace=0.06))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 3.6), dpi=DPI, layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         for axes, name in zip(panels, names, strict=True):
             _tradeoff_panel(axes, report, name)
@@ -90,40 +94,36 @@ def tradeoff(report: Report) -> str:
         shown = {name: mark for axes in panels for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         labels = list(shown)
         figure.legend(list(shown.values()), labels, loc="outside lower center", ncols=len(labels), handletextpad=0.4)
-        return _svg(figure, "Holdout metric against cost, for every trial")
+        scale, shown_trials = _scale(report), _scored(report.alike)
+        points = [
+            (axes, t.number, t.costs[name], scale * (t.metric or 0.0))
+            for axes, name in zip(panels, names, strict=True)
+            for t in shown_trials
+        ]
+        return svg(figure, "Holdout metric against cost, for every trial", points)
 
 
-def choices(report: Report) -> str:
-    """A bar for each choice: what stays of it, what the uniform baseline keeps, and the numbers."""
-    count = len(report.choices)
-    with mpl.rc_context({**_STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
-        figure = Figure(figsize=(9.2, 0.8 + 0.235 * count), layout="constrained")
+def curves(report: Report) -> str:
+    """The training loss of each network's finetune, by step; "" where nothing was trained."""
+    found = report.detail.curves
+    if not found:
+        return ""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 2.8), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
-        rows = np.arange(count)
-        of = np.array([c.of for c in report.choices])
-        kept = np.array(report.ours.kept)
-        axes.barh(rows, np.ones(count), height=0.68, color=TRACK)
-        axes.barh(rows, kept / of, height=0.68, color=OURS, label="units that stay")
-        uniform = report.networks.get("uniform")
-        if uniform:
-            shares = np.array(uniform.kept) / of
-            axes.vlines(shares, rows - 0.42, rows + 0.42, color=UNIFORM, linewidth=2.2, label="uniform keeps")
-        for row in range(count):
-            axes.text(1.012, row, f"{kept[row]} of {of[row]}", va="center", fontsize=8.5, color=MUTED)
-            axes.text(1.135, row, f"{1 - kept[row] / of[row]:.0%}", va="center", ha="right", fontsize=8.5, color=INK)
-        axes.text(1.135, -1.15, "removed", va="center", ha="right", fontsize=8.5, color=MUTED)
-        axes.text(1.012, -1.15, "kept", va="center", fontsize=8.5, color=MUTED)
-        axes.set_yticks(rows, [_shortened(c.name) for c in report.choices], fontsize=8.5)
-        axes.set(xlim=(0, 1.14), ylim=(count - 0.4, -1.6))
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=8.5)
-        axes.tick_params(length=0)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
-        return _svg(figure, "Units of each choice that stay")
+        for role, curve in sorted(found.items(), key=lambda entry: entry[0] == "ours"):
+            name = {"ours": "ours"}.get(role, f"{role} baseline")
+            axes.plot(curve.steps, curve.losses, color=MARKERS[role][0], linewidth=1.6, label=name)
+        axes.set_xlabel("step")
+        axes.set_ylabel("training loss")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3, handletextpad=0.5)
+        return svg(figure, "Training loss of the finetunes")
 
 
 def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
     scale = _scale(report)
-    points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.trials) if t.metric is not None])
+    points = np.array([(t.costs[cost], scale * t.metric) for t in _scored(report.alike) if t.metric is not None])
     axes.scatter(points[:, 0], points[:, 1], s=18, color=TRIAL, linewidths=0, label="trial", zorder=2)
     if report.trades(cost):
         front = np.array([(t.costs[cost], scale * (t.metric or 0.0)) for t in report.front(cost)])
@@ -133,7 +133,7 @@ def _tradeoff_panel(axes: Axes, report: Report, cost: str) -> None:
     for role, network in report.networks.items():
         colour, marker, area = MARKERS[role]
         style: Any = {"s": area, "color": colour, "marker": marker, "edgecolors": PAPER, "linewidths": 1.0}
-        name = {"ours": "ours", "dense": "dense"}.get(role, f"{role} baseline")
+        name = {"ours": "ours", "dense": "dense", "rule": "best rule"}.get(role, f"{role} baseline")
         if network.searched is None:
             continue
         axes.scatter(
@@ -212,17 +212,24 @@ def _scored(trials: Iterable[TrialFacts]) -> list[TrialFacts]:
     return [t for t in trials if t.metric is not None]
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= 38 else f"{name[:14]}…{name[-23:]}"
+def _hits(figure: Figure, points: Iterable[Point]) -> str:
+    """Circles over the points that are within their axes, which a page shows what lies beneath."""
+    height, found = figure.bbox.height, []
+    for axes, number, x, y in points:
+        across, up = axes.transData.transform((x, y))
+        if axes.bbox.contains(across, up):
+            found.append(f'<circle class="hit" data-t="{number}" cx="{across:.1f}" cy="{height - up:.1f}" r="6"/>')
+    return "".join(found)
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an <svg> element whose colours are CSS variables."""
+def svg(figure: Figure, title: str, points: Iterable[Point] = ()) -> str:
+    """The figure as an <svg> element whose colours are CSS variables; `points` can be hovered over."""
     text = io.StringIO()
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    svg = re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"#0[0-9a]0[0-9a]0[0-9a]\b", lambda m: f"var({VARIABLES[m.group(0)]})", svg)
+    drawn = re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r"#0[0-9ab]0[0-9ab]0[0-9ab]\b", lambda m: f"var({VARIABLES[m.group(0)]})", drawn)
     prefix = re.sub(r"\W+", "-", title.lower())[:16]
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
+    drawn = drawn.replace("</svg>", f"{_hits(figure, points)}</svg>")
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -15,12 +15,12 @@ MOST = 2000  # trials in a list, unless more than that must be kept
 
 
 def thinned(report: Report) -> Report:
-    """`report` with no more trials than its page shows, and how many were left out. Itself, where there are few."""
+    """`report` with no more trials than its page shows, and how many were left out. Of random ones no policies."""
     trials, left = report.trials, report.left_out
     if len(trials) > MOST:
         fronts = {trial.number for cost in report.units for trial in report.front(cost)}
         trials = _sampled(trials, fronts | {report.best})
-    random = _sampled(report.random_trials, set())
+    random = tuple(dataclasses.replace(trial, kept=()) for trial in _sampled(report.random_trials, set()))
     failed = _failed(report.trials) - _failed(trials)
     gone = len(report.trials) - len(trials), failed, len(report.random_trials) - len(random)
     more = LeftOut(left.trials + gone[0], left.failed + gone[1], left.random + gone[2])

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from autoprune.metrics import Judge
-from autoprune.report.facts import Agreement, Report, Role
+from autoprune.report.facts import Agreement, Report, Role, RungFacts
+from autoprune.report.staff import Staff
+from autoprune.values.people import (
+    begun as begun,
+    counted as counted,
+    duration as duration,
+    number as number,
+    quantity as quantity,
+    rate as rate,
+    size as size,
+)
 
 FINETUNE = "The finetune "  # how notes begin that the summary shows, too
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
@@ -14,25 +24,47 @@ _ROOM = 1.1  # of a ceiling on a time, over the time of the trial that it is to 
 
 def sentence(r: Report) -> str:
     """The result in one sentence."""
-    cost, ours, dense = r.headline_cost, r.ours, r.dense
-    share, unit = ours.costs[cost] / dense.costs[cost], r.units[cost]
-    lead = f"{share:.1%} of the {label(cost)} ({quantity(ours.costs[cost])} of {valued(dense.costs[cost], unit)})"
+    cost, final, dense = r.headline_cost, r.final, r.dense
+    share, unit = final.costs[cost] / dense.costs[cost], r.units[cost]
+    lead = f"{share:.1%} of the {label(cost)} ({quantity(final.costs[cost])} of {valued(dense.costs[cost], unit)})"
     lower = ", lower is better" if r.lower_is_better else ""
-    quality = f"test {r.metric_name} {shown(r, ours.test)}{lower}, dense {shown(r, dense.test)}"
+    quality = f"test {r.metric_name} {shown(r, final.test)}{lower}, dense {shown(r, dense.test)}"
     uniform = r.networks.get("uniform")
     training = "training" if r.taught == "training" else "finetuning"
     equal = f" at equal {training}" if r.trained else ", not finetuned either,"
-    against = f", uniform pruning{equal} {shown(r, uniform.test)}" if uniform else ""
-    return f"{lead}: {quality} ({gap(r, less(ours.test, dense.test))}){against}."
+    against = f", uniform pruning{equal} {shown(r, uniform.test)}" if uniform and r.delivered != "uniform" else ""
+    return f"{lead}: {quality} ({gap(r, less(final.test, dense.test))}){against}."
+
+
+def delivered(r: Report) -> str:
+    """Which network was taken, and why, where it is not the one that the search found; else ""."""
+    if r.delivered == "ours":
+        return ""
+    after = f"after the {r.taught}" if r.trained else "as it recovered"
+    better = f"{shown(r, r.final.holdout)} against {shown(r, r.ours.holdout)}"
+    return (
+        f"Delivered is the network of a baseline, {title(r, r.delivered)}: {after} it was the best on the holdout, "
+        f"{better} for the policy that was {title(r, 'ours')}."
+    )
+
+
+def gains(r: Report, role: Role) -> str:
+    """How much better than uniform a network was in the search, and how much of that is left on test."""
+    uniform, network = r.networks.get("uniform"), r.networks[role]
+    if uniform is None or role in ("dense", "uniform"):
+        return "-"
+    return " → ".join(gap(r, less(getattr(network, at), getattr(uniform, at))) for at in ("searched", "test"))
 
 
 def table(r: Report) -> list[list[str]]:
     """The comparison as rows of text, the head first."""
     heads = [heading(c, unit) for c, unit in r.units.items()]
-    rows = [["network", f"test {metric(r)}", f"holdout {metric(r)}", *heads, "weights"]]
+    rows = [
+        ["network", f"test {metric(r)}", f"holdout {metric(r)}", "over uniform, searched → test", *heads, "weights"]
+    ]
     for role, n in r.networks.items():
         costs = [f"{quantity(n.costs[c])} ({n.costs[c] / r.dense.costs[c]:.1%})" for c in r.units]
-        rows.append([title(r, role), shown(r, n.test), shown(r, n.holdout), *costs, size(n.bytes)])
+        rows.append([title(r, role), shown(r, n.test), shown(r, n.holdout), gains(r, role), *costs, size(n.bytes)])
     return rows
 
 
@@ -44,14 +76,27 @@ def remarks(r: Report, run: str = "RUN") -> list[str]:
     spent = r.searching
     total = sum(spent.values())
     shares = ", ".join(f"{phase} {duration(s)} ({s / (total or 1):.0%})" for phase, s in spent.items())
-    said = [note for note in r.notes if note.startswith(FINETUNE)]
+    said = [delivered(r)] if delivered(r) else []
+    said += [note for note in r.notes if note.startswith(FINETUNE)]
     said += [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
     pace = f", {rate(r.policies_per_second)}" if r.policies_per_second else ""
     said += [f"{begun(label(x.cost))} {x.about}." for x in r.limits if x.about]
     said += [f"{begun(x.said)}; {x.verdict}." for x in r.limits if x.about and x.said]
     said += [f"{searched(r)}."] if r.scored else []
+    for rung in r.rungs:
+        cost = f"{counted(rung.trials, 'trial')} of {duration(rung.seconds)}"
+        said.append(f"{begun(rung.said)}: {cost}, tau with the next {foretold(rung)}.")
     said += [f"The search took {duration(total)}{pace}: {shares}."] if spent else []
+    said += [f"{staffed(r.staff)}."] if r.staff else []
     return [*said, _front(r, run)] if r.trades(r.headline_cost) else said
+
+
+def staffed(staff: Staff) -> str:
+    """Who evaluated, and how their time went."""
+    told = "in the order of their asks" if staff.order == "asked" else "as they came"
+    ahead = f"{staff.window} policies under way at most, told {told}"
+    shares = f"they had a policy in {staff.utilisation:.1%} of their time, and evaluated in {staff.efficiency:.1%}"
+    return f"{counted(staff.workers, 'worker')} evaluated ({ahead}): {shares}"
 
 
 def searched(r: Report) -> str:
@@ -67,11 +112,6 @@ def drawn(r: Report) -> str:
         return ""
     kept = "the front, every best so far, the winner, and an even sample of the rest"
     return f"{len(r.trials):,} of {r.tried:,} trials are shown: {kept}."
-
-
-def counted(number: int, what: str) -> str:
-    """So many of something."""
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _front(r: Report, run: str) -> str:
@@ -99,8 +139,14 @@ def advised(r: Report) -> str:
 
 def title(r: Report, role: Role) -> str:
     """What a network is called in tables."""
-    ours, random = used(r, "controller"), f"best of {len(r.random_trials) + r.left_out.random} random"
-    return {"dense": "dense", "ours": f"found by {ours}", "uniform": "uniform", "random": random}[role]
+    names: dict[Role, str] = {
+        "dense": "dense",
+        "ours": f"found by {used(r, 'controller')}",
+        "uniform": "uniform",
+        "rule": f"best of {counted(len(r.rules), 'rule')}, {r.rule}",
+        "random": f"best of {len(r.random_trials) + r.left_out.random} random",
+    }
+    return names[role]
 
 
 def used(r: Report, kind: str) -> str:
@@ -116,11 +162,6 @@ def metric(r: Report) -> str:
 def shown(r: Report, metric: float | None) -> str:
     """A metric as people read it."""
     return "-" if metric is None else number(metric, percent=r.in_percent)
-
-
-def number(metric: float, *, percent: bool) -> str:
-    """A metric as people read it: shares in percent, all else with four digits."""
-    return f"{100 * metric:.2f} %" if percent else f"{metric:#.4g}".rstrip(".")
 
 
 def all_alike(judge: Judge, metric: float) -> str:
@@ -154,6 +195,13 @@ def agreement(found: Agreement) -> str:
     if found.tau is None:
         return f"Kendall's tau is not defined {over}: one of the scores is the same for all"
     return f"Kendall's tau {tau(found)} (90 % interval {interval(found)}) {over}"
+
+
+def foretold(rung: RungFacts) -> str:
+    """How far a rung put policies in the order of the next one."""
+    if rung.policies < 2:
+        return "-"
+    return f"{'not defined' if rung.tau is None else f'{rung.tau:.2f}'} over {counted(rung.policies, 'policy')}"
 
 
 def tau(found: Agreement) -> str:
@@ -195,7 +243,7 @@ def lessened(r: Report) -> str:
     """What there is less of, and how much: fewer MACs: 40 M → 20 M; less latency: 3 → 2 ms."""
     cost, unit = r.headline_cost, r.units[r.headline_cost]
     less = f"{'fewer' if counts(unit) else 'less'} {label(cost)}"
-    return f"{less}: {quantity(r.dense.costs[cost])} → {valued(r.ours.costs[cost], unit)}"
+    return f"{less}: {quantity(r.dense.costs[cost])} → {valued(r.final.costs[cost], unit)}"
 
 
 def predicted(r: Report) -> str:
@@ -212,34 +260,3 @@ def predicted(r: Report) -> str:
         said.append(f"{begun(label(x.cost))} {x.about}; the pruned network itself was measured{error}.")
         said.append(f"{begun(x.said)}." if x.said else "")
     return " ".join(filter(None, said))
-
-
-def begun(text: str) -> str:
-    """`text` as a sentence begins with it."""
-    return text[:1].upper() + text[1:]
-
-
-def quantity(value: float) -> str:
-    """A large number with three or four digits and a prefix: 20.46 M."""
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:#.4g}".rstrip(".") + f" {letter}"
-    return f"{value:.4g}" if float(value).is_integer() else f"{value:#.4g}".rstrip(".")
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**20:.2f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
-
-
-def duration(seconds: float) -> str:
-    """A time as people read it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def rate(policies_per_second: float) -> str:
-    """How fast policies are evaluated, as people read it."""
-    return f"{policies_per_second:.{1 if policies_per_second >= 0.95 else 2}f} policies/s"

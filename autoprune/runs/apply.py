@@ -25,6 +25,7 @@ from autoprune.runs import journal, machine, study
 from autoprune.runs.compare import taught
 from autoprune.runs.rules import Rules
 from autoprune.runs.study import Study
+from autoprune.structure.trace import BLOCKS, CHANNELS
 from autoprune.task import Task
 from autoprune.train import Recipe
 from autoprune.trust import restored
@@ -230,7 +231,7 @@ def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | floa
             f"no trial of {directory} costs as little as {wanted}; the cheapest are at {said} of dense{kept}"
         )
     first = limits[0].name
-    return max(fitting, key=lambda t: (t.metric or 0.0, -prices[first][t.number], -t.number))
+    return max(fitting, key=lambda t: (t.rung, t.metric or 0.0, -prices[first][t.number], -t.number))
 
 
 def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]:
@@ -246,7 +247,7 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
         "criterion": file.criterion,
         "evaluator": file.evaluator,
         "operator": file.operator,
-        "space": {"kinds": list(dict.fromkeys(choice.kind for choice in file.choices))},
+        "space": {"kinds": list(dict.fromkeys(c.kind if c.kind in BLOCKS else CHANNELS[0] for c in file.choices))},
         "search": {"seed": file.seed},
         "finetune": file.finetune,
     }

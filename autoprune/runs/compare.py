@@ -1,8 +1,8 @@
 """After the search: the winner against the dense network and the baselines, all at the same finetune.
 
-The baselines are "uniform" and "random", the best of some random policies by the search's own reward. The winner and
-they are finetuned by the same recipe with the same seed. This is the only place that reads the test split: once for
-each network, when everything is decided.
+The winner and the baselines are finetuned by the same recipe with the same seed. What is best on the holdout then is
+delivered: a search that was misled is never worse than what needs none. This is the only place that reads the test
+split: once for each network, and nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from torch import nn
 
 from autoprune.addresses import failing
 from autoprune.copies import copied
-from autoprune.errors import Exhausted, TrialFailed, one_line
+from autoprune.errors import TrialFailed, one_line
 from autoprune.files import export
+from autoprune.finetuning import finetune
 from autoprune.protocols import SavesTime, Watch
 from autoprune.report import words
 from autoprune.report.facts import Agreement, Network, Role
-from autoprune.report.words import label
-from autoprune.runs import fidelity, journal, loop
+from autoprune.runs import fidelity, journal
+from autoprune.runs.baselines import Baselines
+from autoprune.runs.details import Kept
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
-from autoprune.train import restart, train
-from autoprune.values.budget import Budget, Limit
+from autoprune.train import restart
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
-
-SAMPLING = "scoring random policies, to compare with"
 
 
 @dataclass
@@ -57,96 +56,88 @@ class Comparison:
     """What the search was worth.
 
     Attributes:
-        best: the trial that is taken: of the largest reward that meets the budget when it is measured.
+        best: the winner's trial: of the largest reward that meets the budget when it is measured.
         networks: by role, the dense one first.
-        model: the winner, finetuned.
-        random: the trials of the random baseline.
+        delivered: the role of the one that is delivered.
+        model: that one, finetuned.
+        baselines: what was scored to compare with.
         fidelity: the search's score against the slow one, over the random baseline; None where there is none.
         verifier: what was measured.
         notes: what the reader of the report must know.
         clock: time spent.
+        kept: what the comparison leaves behind for the page.
     """
 
     best: Trial
     networks: Mapping[Role, Network]
+    delivered: Role
     model: nn.Module
-    random: Sequence[Trial]
+    baselines: Baselines
     fidelity: Agreement | None
     verifier: Verifier
     notes: Sequence[str]
     clock: Clock
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def policy(self) -> Policy:
+        """Of what is delivered."""
+        return Policy(self.networks[self.delivered].kept)
 
 
 def compare(study: Study, run: Run, watch: Watch) -> Comparison:
     """Take the best trial, choose baselines, finetune all alike, and read the test split."""
-    clock, verifier, notes = Clock(), Verifier(study), list[str]()
+    clock, verifier, notes, kept = Clock(), Verifier(study), list[str](), Kept()
     best = run.best()
     if verifier.limits:
         with clock("measuring"):
             best, said = verifier.best(run, watch)
         notes += [said] if said else []
-    with clock("random baseline"):
-        random = _sampled(study, run, watch)
+    with clock("baselines"):
+        baselines = Baselines.scored(study, run, watch)
     agreed = None
     if (most := study.config.report.fidelity) and isinstance(study.evaluator, SavesTime):
         with clock("fidelity"):
-            agreed = fidelity.of_trials(study, random, most=most, watch=watch)
+            agreed = fidelity.of_trials(study, baselines.random, most=most, watch=watch)
         if agreed is None:
             few = f"fewer than {fidelity.FEWEST} random policies have a slow score"
             notes.append(f"How true the score of the search is was not measured: {few}.")
     again = f"`{journal.resuming(run.directory)} --lr {study.finetune.lr / 10:g}`"
-    networks, model, said_of = _networks(study, _chosen(study, best, random, notes), verifier, clock, watch, again)
-    return Comparison(best, networks, model, random, agreed, verifier, [*notes, *said_of], clock)
+    chosen = baselines.chosen(study, best.policy, notes)
+    networks, models, said_of = _networks(study, chosen, verifier, clock, watch, again, kept)
+    delivered = _delivered(study, networks, verifier)
+    notes += said_of
+    return Comparison(best, networks, delivered, models[delivered], baselines, agreed, verifier, notes, clock, kept)
 
 
-def _sampled(study: Study, run: Run, watch: Watch) -> list[Trial]:
-    """As many random policies as were searched, unless others are asked for, attempted; what is known is not scored.
+def _delivered(study: Study, networks: Mapping[Role, Network], verifier: Verifier) -> Role:
+    """The best on the holdout of those that meet the budget, of equals the winner of the search.
 
-    None is told, since random does not learn.
+    Where the search traded cost for quality itself, of those that cost no more than its winner.
     """
-    controller, found = study.controller("random"), list[Trial]()
-    attempt, most = loop.remembering(study.attempt, run), study.config.report.random_trials or len(run)
-    for number in range(most):
-        watch(SAMPLING, number, most)
-        try:
-            found.append(attempt(number, controller.ask()))
-        except Exhausted:
-            break
-    watch(SAMPLING, most, most)
-    return found
+    ours, traded = networks["ours"], study.traded
+    trades = not (study.budget.limits and study.budget.fill)
 
+    def suits(role: Role, network: Network) -> bool:
+        if role == "ours":
+            return True
+        if trades and network.costs[traded] > ours.costs[traded]:
+            return False
+        return verifier.confirms(Policy(network.kept))
 
-def _chosen(study: Study, best: Trial, random: Sequence[Trial], notes: list[str]) -> dict[Role, Policy]:
-    """The policies to compare, by role; what is left out is noted."""
-    chosen: dict[Role, Policy] = {"ours": best.policy}
-    if not study.budget.limits or not study.budget.fill:
-        study, shares = _at_the_cost_of(study, best.policy)
-        notes.append(f"The search need not use a budget up: uniform is taken at the winner's cost, {shares}.")
-    try:
-        chosen["uniform"] = study.controller("uniform").ask()
-    except Exhausted as wrong:
-        notes.append(f"The uniform baseline was left out: {wrong}.")
-    if scored := [t for t in random if t.reward is not None]:
-        chosen["random"] = max(scored, key=lambda t: (cast(float, t.reward), -t.number)).policy
-    return chosen
-
-
-def _at_the_cost_of(study: Study, policy: Policy) -> tuple[Study, str]:
-    """The study with a budget that `policy` just meets, and its costs as shares of the dense network, in words."""
-    names = [limit.name for limit in study.budget.limits] or [study.traded]
-    limits = tuple(Limit(name, study.costs[name], study.costs[name].predict(policy)) for name in names)
-    shares = ", ".join(f"{limit.most / study.dense[limit.name]:.1%} of the {label(limit.name)}" for limit in limits)
-    return replace(study, budget=Budget(study.space, limits)), shares
+    done = [(role, network) for role, network in networks.items() if role != "dense" and network.holdout is not None]
+    ranked = sorted(done, key=lambda one: (-cast(float, one[1].holdout), one[0] != "ours"))
+    return next((role for role, network in ranked if suits(role, network)), "ours")
 
 
 def _networks(
-    study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch, again: str
-) -> tuple[dict[Role, Network], nn.Module, list[str]]:
-    """The dense network and, finetuned, each chosen one, by role; the winner itself; and what is to be said of them.
+    study: Study, chosen: Mapping[Role, Policy], verifier: Verifier, clock: Clock, watch: Watch, again: str, kept: Kept
+) -> tuple[dict[Role, Network], dict[Role, nn.Module], list[str]]:
+    """The dense network and, finetuned, each chosen one, by role; the latter themselves; and what is to be said.
 
     Equal policies are trained once. `again` is the command that finetunes once more, at another rate.
     """
-    judged, notes = _Judged(study.task, clock), list[str]()
+    judged, notes = _Judged(study.task, clock, kept), list[str]()
     dense = copied(study.task.model).eval()
     holdout, test = judged("dense", dense)
     size, levels = export.state_bytes(dense), study.space.dense().levels
@@ -155,7 +146,7 @@ def _networks(
     for role, policy in chosen.items():
         try:
             if policy not in made:
-                found = _finetuned(study, role, policy, clock, watch)
+                found = _finetuned(study, role, policy, clock, watch, kept)
                 row = Network(found.searched, *judged(role, found.model), {}, 0, ())
                 costs = {name: verifier.measured(name, policy, found.model) for name in study.costs}
                 size = export.state_bytes(found.model)
@@ -166,7 +157,8 @@ def _networks(
             if role == "ours":
                 raise
             notes.append(f"The {role} baseline was left out: {wrong}.")
-    return rows, made[chosen["ours"]][1], [*notes, *judged.notes]
+    models = {role: made[policy][1] for role, policy in chosen.items() if role in rows}
+    return rows, models, [*notes, *judged.notes]
 
 
 @dataclass
@@ -175,6 +167,7 @@ class _Judged:
 
     task: Task
     clock: Clock
+    kept: Kept
     failed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def __call__(self, role: str, model: nn.Module) -> tuple[float | None, float | None]:
@@ -185,7 +178,9 @@ class _Judged:
     def _quality(self, role: str, model: nn.Module, split: str) -> float | None:
         try:
             with failing():
-                return self.task.quality(model, getattr(self.task, split))
+                samples = getattr(self.task, split)
+                once = self.kept.quality(self.task.judge, role, model, samples) if split == "test" else None
+                return self.task.quality(model, samples) if once is None else once
         except TrialFailed as wrong:
             self.failed.setdefault((split, one_line(wrong)), []).append(role)
             return None
@@ -214,7 +209,7 @@ class _Finetuned:
     failed: str
 
 
-def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Watch) -> _Finetuned:
+def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Watch, kept: Kept) -> _Finetuned:
     """The network of `policy`, pruned, recovered and finetuned. Raises TrialFailed where it cannot be had at all."""
     it, anew = study.evaluator, study.config.finetune.start == "scratch"
     name = f"{'train' if anew else 'finetune'} {role}"
@@ -223,14 +218,14 @@ def _finetuned(study: Study, role: str, policy: Policy, clock: Clock, watch: Wat
         with failing():
             candidate = it.recover(it.realise(policy))
         searched = _attempted(lambda: it.score(candidate).metric)
-        kept, before = copied(candidate.model).eval(), None
+        as_it_was, before = copied(candidate.model).eval(), None
         if role == "ours" and study.finetune.steps and not anew:
-            before = _attempted(lambda: study.task.quality(kept, study.task.holdout))
+            before = _attempted(lambda: study.task.quality(as_it_was, study.task.holdout))
         try:
             with failing():
-                taught(study, candidate.model, name, watch)
+                taught(study, candidate.model, name, watch, kept.losses.setdefault(role, []))
         except TrialFailed as wrong:
-            return _Finetuned(kept, searched, before, one_line(wrong))
+            return _Finetuned(as_it_was, searched, before, one_line(wrong))
     return _Finetuned(candidate.model, searched, before, "")
 
 
@@ -260,17 +255,19 @@ def _said_of(
         watch(f"the finetune {harm}", 1, 1)
 
 
-def taught(study: Study, model: nn.Module, name: str, watch: Watch) -> None:
+def taught(study: Study, model: nn.Module, name: str, watch: Watch, losses: list[float] | None = None) -> None:
     """Train a pruned network that is kept, in place, by the study's recipe: the one way that there is.
 
-    `watch` hears how far what is called `name` has come. Raises TrialFailed where the loss is not finite.
+    `watch` hears how far what is called `name` has come; each step's loss is added to `losses`.
+    Raises TrialFailed where the loss is not finite.
     """
-    task, recipe = study.task, study.finetune
+    recipe = study.finetune
     if study.config.finetune.start == "scratch":
         restart(model, study.seed)
 
     def step(done: int, loss: float) -> None:
         watch(name, done, recipe.steps)
+        if losses is not None:
+            losses.append(loss)
 
-    dense = copied(task.model).eval()
-    train(model, task.train, task.loss, recipe, seed=study.seed, teacher=dense, watch=step)
+    finetune(model, study.task, recipe, seed=study.seed, watch=step)

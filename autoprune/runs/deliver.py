@@ -36,18 +36,24 @@ from autoprune.report.facts import (
     read,
     tried,
 )  # fmt: skip
+from autoprune.report.staff import Staff
 from autoprune.report.thin import thinned
-from autoprune.runs import firsts
+from autoprune.report.warnings import warned
+from autoprune.runs import firsts, rungs
+from autoprune.runs.baselines import Baselines
 from autoprune.runs.compare import Clock, Comparison, compare
+from autoprune.runs.details import gathered
 from autoprune.runs.journal import Run, stored
 from autoprune.runs.study import GIVEN, Study
 from autoprune.runs.verify import Verifier
+from autoprune.runs.workers import Terms
 from autoprune.splits import draw
 from autoprune.structure.prune import Candidate
 from autoprune.targets.inputs import processor_name
 from autoprune.values.budget import KeepsAway, Limit as Ceiling
 from autoprune.values.trial import Outcome, Trial, policies_per_second, score_of_all, scored
 
+_FOUND = ("python", "costs", firsts.KEY, firsts.RULES)  # of machine.json, what the page shows elsewhere or not at all
 COMPARED = 32  # holdout samples on which every written file is compared
 _DISTRIBUTIONS = ("autoprune", "torch", "numpy", "optuna", "safetensors", "onnx", "onnxruntime")
 
@@ -72,9 +78,11 @@ def finish(study: Study, run: Run, watch: Watch = silent, *, again: bool = False
 def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:
     """Write everything into the run's directory."""
     policy_file.write(run.directory / policy_file.NAME, _policy(study, done))
+    with done.clock("each choice alone"):
+        detail = gathered(study, done.policy, done.delivered, done.kept, watch)
     with done.clock("export"):
         exports, refused = _exported(study, run, done, watch)
-    report = thinned(_report(study, run, done, exports, refused))
+    report = thinned(warned(dataclasses.replace(_report(study, run, done, exports, refused), detail=detail)))
     page.write(report, run.directory)
     return report
 
@@ -91,7 +99,8 @@ def written(study: Study, folder: Path, candidate: Candidate, metric: float) -> 
         "dense": Network(metric, metric, metric, dict(study.dense), size, study.space.dense().levels),
         "ours": Network(metric, metric, metric, costs, size, policy.levels),
     }
-    done = Comparison(trial, rows, candidate.model, [trial], None, Verifier(study), [], Clock())
+    scored = Baselines([trial], {})
+    done = Comparison(trial, rows, "ours", candidate.model, scored, None, Verifier(study), [], Clock())
     with Run(folder, study.config.plain(), study.space) as run:
         run.append(trial)
         policy_file.write(folder / policy_file.NAME, _policy(study, done))
@@ -133,6 +142,8 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
     """Everything, gathered."""
     config = study.config
     proofs = zip(study.space, study.trace.proofs, strict=True)
+    terms = Terms.of(run.machine)
+    staff = Staff.of(run, "finished" if terms.finished else "asked", terms.window)
     return Report(
         name=study.name,
         task=study.task.name,
@@ -145,7 +156,11 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         choices=tuple(ChoiceFacts(c.name, c.kind, c.layers, c.dense, c.levels[0], proof) for c, proof in proofs),
         frozen=tuple(FrozenFacts(f.name, f.units, f.reason) for f in study.trace.frozen),
         trials=tuple(_facts(study, trial) for trial in run),
-        random_trials=tuple(_facts(study, trial) for trial in done.random),
+        random_trials=tuple(_facts(study, trial) for trial in done.baselines.random),
+        rules={name: _facts(study, trial) for name, trial in done.baselines.rules.items()},
+        rule=done.baselines.rule,
+        delivered=done.delivered,
+        rungs=tuple(rungs.became(run)),
         best=done.best.number,
         seconds=_by_phase(run) | _trained(study.evaluator) | done.clock.seconds,
         exports=exports,
@@ -156,7 +171,8 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         command=_command(study),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         notes=tuple(_notes(study, run, done, refused)),
-        policies_per_second=policies_per_second(run),
+        policies_per_second=policies_per_second(run) * (staff.workers if staff else 1),
+        staff=staff,
         scored=scored(run),
         fidelity=done.fidelity,
         lower_is_better=study.task.judge.lower_is_better,
@@ -178,7 +194,7 @@ def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> 
         found.append(f"{words.counted(len(errors), 'trial')} failed, the first with: {errors[0]}.")
     found += [*study.remarks, *done.notes, *refused]
     found += [f"MACs are not counted: those of {what} are not known." for what in study.space.unpriced[:1]]
-    if len(run) < config.search.trials:
+    if len(run) < config.search.trials and not config.search.time:
         trials = f"{len(run)} of {config.search.trials} trials were made"
         found.append(f"{trials}: {config.controller.use} had no further policy to propose.")
     for plugin in (study.evaluator, *study.costs.values()):
@@ -189,7 +205,8 @@ def _notes(study: Study, run: Run, done: Comparison, refused: Sequence[str]) -> 
 
 def _of_search(study: Study, run: Run) -> Iterator[str]:
     """What the policies that were asked first were worth, and what the controller has to say of all it was told."""
-    first = run.trials[: len(firsts.known(run.machine))]
+    lowest = [trial for trial in run if not trial.rung]
+    first = lowest[: len(firsts.known(run.machine))]
     if scored := [trial for trial in first if trial.reward is not None]:
         best = max(scored, key=lambda trial: (trial.reward or 0.0, -trial.number))
         metric = words.number(study.task.judge.known(best.metric or 0.0), percent=study.task.judge.percent)
@@ -197,13 +214,13 @@ def _of_search(study: Study, run: Run) -> Iterator[str]:
         yield f"The search began with {what}: the best of {len(first)}, trial {best.number}, has {metric}."
     controller = study.controller()
     if isinstance(controller, Explains):
-        for trial in run:
+        for trial in lowest:
             controller.tell(trial)
         yield from controller.notes
 
 
 def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
-    cost, policy = limit.cost, done.best.policy
+    cost, policy = limit.cost, done.policy
     return Limit(
         cost=limit.name,
         unit=cost.unit,
@@ -211,7 +228,7 @@ def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
         most=limit.most,
         dense=study.dense[limit.name],
         predicted=float(cost.predict(policy)),
-        counted=done.networks["ours"].costs[limit.name],
+        counted=done.networks[done.delivered].costs[limit.name],
         moments=(moments := done.verifier.at_moments(limit.name, policy)),
         spread=done.verifier.figure(limit.name, policy).spread if moments else 0.0,
         said=limit.sentence(),
@@ -220,12 +237,12 @@ def _limit(study: Study, done: Comparison, limit: Ceiling) -> Limit:
 
 
 def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
-    config, best = study.config, done.best
+    config, policy, network = study.config, done.policy, done.networks[done.delivered]
     return policy_file.PolicyFile(
         task=config.task.settings,
         model=policy_file.fingerprint(study.task.model, study.task.rebuild),
         space=study.name,
-        choices=policy_file.entries(study.space, best.policy),
+        choices=policy_file.entries(study.space, policy),
         criterion=config.criterion.settings,
         evaluator=config.evaluator.settings,
         operator=tuple(one.settings for one in config.operator),
@@ -235,12 +252,12 @@ def _policy(study: Study, done: Comparison) -> policy_file.PolicyFile:
             name: policy_file.CostEntry(
                 unit=cost.unit,
                 dense=study.dense[name],
-                predicted=float(cost.predict(best.policy)),
-                counted=done.networks["ours"].costs[name],
+                predicted=float(cost.predict(policy)),
+                counted=network.costs[name],
             )
             for name, cost in study.costs.items()
         },
-        metric=None if best.metric is None else study.task.judge.known(best.metric),
+        metric=None if network.searched is None else study.task.judge.known(network.searched),
         seed=study.seed,
         versions=_versions(),
     )
@@ -271,7 +288,8 @@ def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[
 
 def _facts(study: Study, trial: Trial) -> TrialFacts:
     metric = None if trial.metric is None else study.task.judge.known(trial.metric)
-    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error)
+    metric, kept = (None if trial.metric is None else study.task.judge.known(trial.metric)), trial.policy.levels
+    return TrialFacts(trial.number, metric, trial.reward, dict(trial.costs), trial.error, kept, trial.rung)
 
 
 def _known(study: Study, network: Network) -> Network:
@@ -308,14 +326,14 @@ def _versions() -> dict[str, str]:
 
 
 def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
-    """Where it ran; versions in the run's own record are left to `_versions`, what costs learnt to `machine.json`."""
+    """Where it ran; versions in the run's own record are left to `_versions`, what was found out to `machine.json`."""
     facts = {
         "processor": processor_name(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         **of_run,
     }
-    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, "python", "costs")}
+    return {word: str(value) for word, value in facts.items() if word not in (*_DISTRIBUTIONS, *_FOUND)}
 
 
 def _command(study: Study) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+import io
 import os
 import re
 import shlex
@@ -25,12 +25,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from autoprune.errors import PolicyError, RunError, SearchFailed
 from autoprune.files import disk
 from autoprune.files.disk import Json
 from autoprune.runs import lines
+from autoprune.runs.differences import differences, plain, replaced
+from autoprune.runs.entries import Ask
 from autoprune.runs.rules import Rules
 from autoprune.values.budget import Limit, Predicts
 from autoprune.values.space import Policy, SearchSpace
@@ -38,7 +40,14 @@ from autoprune.values.trial import Trial
 
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
-_FREE = ("search.trials", "report.fidelity", "task.data")  # of the config, what a continued run may have otherwise
+_FREE = (  # of the config, what a continued run may have otherwise
+    "search.trials",
+    "search.time",
+    "report.fidelity",
+    "task.data",
+    "workers.local",
+    "workers.cluster",
+)
 
 
 def place(root: Path, space: str, controller: str, seed: int, now: datetime) -> Path:
@@ -67,7 +76,7 @@ def resuming(directory: Path) -> str:
 
 def require_same(directory: Path, space: SearchSpace) -> None:
     """Raise RunError naming what differs where the run in `directory` was begun with another space than `space`."""
-    changed = _differences(lines.upgraded(stored(directory, "space.json")), lines.described(space))
+    changed = differences(lines.upgraded(stored(directory, "space.json")), lines.described(space))
     if changed:
         raise RunError(f"{directory} was begun with another network: {', '.join(changed)} differ")
 
@@ -77,14 +86,18 @@ def trials(directory: Path, rules: Rules) -> list[Trial]:
 
     Raises RunError where there is no journal, or a damaged one.
     """
-    found = lines.read(directory / JOURNAL, _content(directory), rules)
+    with _content(directory) as content:
+        found = lines.read(directory / JOURNAL, content, rules)
     _require_facts(directory, found)
     return found.trials
 
 
 def count(directory: Path) -> int:
     """How many trials a run's journal holds, by its lines; 0 where there is none."""
-    return lines.count(_content(directory)) if (directory / JOURNAL).exists() else 0
+    if not (directory / JOURNAL).exists():
+        return 0
+    with _content(directory) as content:
+        return lines.count(content)
 
 
 class Run:
@@ -122,11 +135,12 @@ class Run:
                 disk.clear(directory)
                 self._describe(config, machine or {}, compared or config)
                 self.machine: Json = stored(directory, "machine.json")
-                self._trials = self._recovered()
+                self._held = self._recovered()
+                self._trials = self._held.trials
                 self._journal = disk.opened(directory / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 opened.callback(os.close, self._journal)
                 disk.sync_folder(directory)
-                self._best = max((t for t in self._trials if t.reward is not None), key=_rank, default=None)
+                self._best = max((t for t in self._trials if t.reward is not None), key=rank, default=None)
                 self._write_best()
             self._opened = opened.pop_all()
 
@@ -149,7 +163,7 @@ class Run:
 
     @property
     def trials(self) -> Sequence[Trial]:
-        """Every trial, by number: a view that grows with the run, since whoever looks at the last one needs no copy."""
+        """Every trial, in the order of telling: a view that grows with the run, so that nobody needs a copy."""
         return self._trials
 
     def require(self, policy: Policy) -> None:
@@ -161,23 +175,65 @@ class Run:
         if wrong := self._rules.over(policy):
             raise PolicyError(f"the controller proposed what {wrong}; budget.fit(policy) makes it meet the budget")
 
+    @property
+    def asks(self) -> Mapping[int, Ask]:
+        """By number, what was asked for ahead of the trial before; none in a run of one ask after the other."""
+        return self._held.asks
+
+    def ask(self, number: int, policy: Policy) -> Ask:
+        """Write down that `policy` was asked for, before it is evaluated, with as many trials told as there are."""
+        ask = Ask(number, policy, len(self))
+        self._write(lines.ask_line(ask))
+        self._held.asks[number] = ask
+        return ask
+
     def append(self, trial: Trial) -> Trial:
         """Write `trial` to the journal; when this returns it is on the disk."""
-        if self._journal < 0:
-            raise RunError(f"{self.directory} is closed; open it again to append to it")
         if trial.number != len(self):
             raise RunError(f"trial {trial.number} cannot follow {len(self)} trials; its number would be {len(self)}")
+        self._write(lines.line(trial))
+        return self._told(trial)
+
+    def keep(self, trial: Trial, place: int) -> None:
+        """Write `trial`, that was asked for ahead and is told when `place` others were, to the journal; see `turn`."""
+        if trial.number not in self.asks or place < len(self) or place in self._held.early:
+            raise RunError(f"trial {trial.number} was not asked for, or is there already")
+        self._write(lines.line(trial, place))
+        self._held.early[place] = trial
+
+    def turn(self) -> Trial | None:
+        """The next trial to be told, now one of the run's, if it was kept."""
+        trial = self._held.early.pop(len(self), None)
+        return None if trial is None else self._told(trial)
+
+    @property
+    def early(self) -> set[tuple[Policy, int]]:
+        """The policies of trials that are kept, whose turn has not come."""
+        return {(trial.policy, trial.rung) for trial in self._held.early.values()}
+
+    def evaluated(self) -> set[int]:
+        """The numbers of the asks whose trials are in the journal, told or not."""
+        return {trial.number for trial in (*self._trials, *self._held.early.values())}
+
+    def _write(self, line: bytes) -> None:
+        if self._journal < 0:
+            raise RunError(f"{self.directory} is closed; open it again to append to it")
         with disk.refused(self.directory):
-            disk.append(self._journal, lines.line(trial))
+            disk.append(self._journal, line)
+
+    def _told(self, trial: Trial) -> Trial:
         self._trials.append(trial)
-        if trial.reward is not None and (self._best is None or _rank(trial) > _rank(self._best)):
+        if trial.reward is not None and (self._best is None or rank(trial) > rank(self._best)):
             self._best = trial
             with disk.refused(self.directory):
                 self._write_best()
         return trial
 
     def best(self) -> Trial:
-        """The trial of the largest reward, the earlier of equals. Raises SearchFailed where none succeeded."""
+        """The trial of the largest reward at the highest rung, the earlier of equals.
+
+        Raises SearchFailed where none succeeded.
+        """
         if self._best is None:
             cause = f"; the last failed with: {self._trials[-1].error}" if self._trials else ""
             raise SearchFailed(f"none of {len(self)} trials in {self.directory} succeeded{cause}")
@@ -185,7 +241,7 @@ class Run:
 
     def _describe(self, config: Json, machine: Json, compared: Json) -> None:
         """Write what the run is, or check that it is what was begun."""
-        config, compared = _plain(config), _plain(compared)
+        config, compared = plain(config), plain(compared)
         written = self.directory / "config.json"
         if not written.exists():
             disk.write_text(self.directory / "space.json", lines.space_text(self._space))
@@ -193,33 +249,34 @@ class Run:
             disk.write_json(written, config)
             return
         before = stored(self.directory, "config.json")
-        changed = [key for key in _differences(before, compared) if key not in _FREE]
+        changed = [key for key in differences(before, compared) if key not in _FREE]
         if changed:
             raise RunError(f"{self.directory} was begun with another {', '.join(changed)}; start a new run for that")
         require_same(self.directory, self._space)
-        now = _with(before, config, _FREE)
+        now = replaced(before, config, _FREE)
         if before != now:
             disk.write_json(written, now)
 
-    def _recovered(self) -> list[Trial]:
-        """The trials in the journal, which then is of format 2 and ends with a whole line.
+    def _recovered(self) -> lines.Held:
+        """What the journal holds, which then is of format 2 and ends with a whole line.
 
         A last line that a crash cut short is cut off; any other damage is refused. A journal of format 1 is kept beside
         the new one.
         """
         journal = self.directory / JOURNAL
-        whole = _content(self.directory) if journal.exists() else b""
-        found = lines.read(journal, whole, self._rules)
+        with _content(self.directory) if journal.exists() else io.BytesIO() as content:
+            found = lines.read(journal, content, self._rules)
+            size = content.seek(0, os.SEEK_END)
         _require_facts(self.directory, found)
         if found.facts:
-            if found.end < len(whole):
+            if found.end < size:
                 disk.cut(journal, found.end)
-            return found.trials
+            return found
         if found.trials:
-            disk.write_bytes(self.directory / _OLD, whole)
+            disk.write_bytes(self.directory / _OLD, disk.read_bytes(journal))
             disk.write_text(self.directory / "space.json", lines.space_text(self._space))
         disk.write_bytes(journal, lines.head(_hashed(self.directory)) + b"".join(map(lines.line, found.trials)))
-        return found.trials
+        return found
 
     def _write_best(self) -> None:
         if self._best is not None:
@@ -230,8 +287,9 @@ class Run:
             disk.write_json(self.directory / "best.json", {**facts, "choices": kept})
 
 
-def _rank(trial: Trial) -> tuple[float, int]:
-    return (trial.reward or 0.0, -trial.number)
+def rank(trial: Trial) -> tuple[int, float, int]:
+    """The larger, the better: whoever got higher is ahead, since rewards of different rungs are not to be compared."""
+    return (trial.rung, trial.reward or 0.0, -trial.number)
 
 
 def _slug(word: str) -> str:
@@ -253,10 +311,10 @@ def _lock(directory: Path) -> int:
     return file
 
 
-def _content(directory: Path) -> bytes:
-    """What a run's journal holds, whole lines or not. Raises RunError where it cannot be read."""
+def _content(directory: Path) -> BinaryIO:
+    """A run's journal, open to be read. Raises RunError where it cannot be."""
     try:
-        return disk.read_bytes(directory / JOURNAL)
+        return disk.reading(directory / JOURNAL)
     except OSError as wrong:
         raise RunError(f"{directory / JOURNAL} cannot be read ({wrong.strerror}); a run's journal is needed") from None
 
@@ -270,33 +328,5 @@ def _require_facts(directory: Path, held: lines.Held) -> None:
 
 def _hashed(directory: Path) -> str:
     """A hash of the run's facts: what was asked, but for what may change, the choices, and the machine."""
-    config = _with(stored(directory, "config.json"), {}, _FREE)
+    config = replaced(stored(directory, "config.json"), {}, _FREE)
     return lines.hashed([config, *(stored(directory, name) for name in ("space.json", "machine.json"))])
-
-
-def _with(config: Json, other: Json, keys: Sequence[str]) -> dict[str, Any]:
-    """`config` with what `other` has under the dotted `keys`; without them where it has nothing there."""
-    made = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
-    for table, _, key in (dotted.partition(".") for dotted in keys):
-        there = other.get(table, {})
-        if isinstance(made.get(table), dict):
-            made[table].pop(key, None)
-            made[table] |= {key: there[key]} if key in there else {}
-    return made
-
-
-def _plain(value: Json) -> dict[str, Any]:
-    """`value` as it comes back from a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
-
-
-def _differences(before: object, now: object, at: str = "") -> list[str]:
-    """Where two JSON values differ, as dotted paths."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted({*before, *now})
-        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{at}.{k}".lstrip("."))]
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = enumerate(zip(before, now, strict=True))
-        return [d for i, (old, new) in pairs for d in _differences(old, new, f"{at}.{i}")]
-    return [] if before == now else [at]

@@ -1,11 +1,13 @@
-"""What Python users call: search, resume, and the result of both. The command line calls the same functions."""
+"""How a run begins, goes on and ends: what `autoprune.search` and the command line call."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,22 +16,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune import config
 from autoprune.errors import ConfigError
 from autoprune.files import disk
 from autoprune.files.export import load
 from autoprune.protocols import Learns, Watch, silent
+from autoprune.report import page, words
 from autoprune.report.facts import Report
-from autoprune.runs import firsts, journal, loop, machine, study
+from autoprune.runs import failing, firsts, journal, loop, machine, rungs, spoken, study
+from autoprune.runs.course import Ladder, Straight
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
 from autoprune.runs.rehearsal import rehearse
 from autoprune.runs.study import Study
+from autoprune.runs.workers import Crew, Terms, alone
 from autoprune.task import Task
 from autoprune.trust import named, remember, restored
+from autoprune.values import people
 from autoprune.values.space import Policy
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Result:
     """What came out of a search.
 
     Attributes:
-        policy: the best one found.
+        policy: the best one found, or a baseline's where that was better on the holdout after the finetune.
         model: the network pruned by it and finetuned.
         report: what `report.json` holds.
         directory: of the run; everything lies there.
@@ -48,70 +51,23 @@ class Result:
     report: Report
     directory: Path
 
-
-def search(
-    task: Task | str | Path,
-    budget: Mapping[str, str | float] | None = None,
-    controller: str | Mapping[str, Any] = "",
-    trials: int | None = None,
-    seed: int | None = None,
-    out: str | Path = RUNS,
-    **tables: Any,
-) -> Result:
-    """Search, finetune the winner, export it and write a report.
-
-    Args:
-        task: a Task; the name of a built-in one; "file.py:function", which returns one; or a search space's .toml file.
-        budget: ceilings by name of the cost: {"macs": 0.5} is half of dense, {"params": 1e5} is absolute.
-        controller: its name, or a table such as {"use": "evolution", ...} with its settings.
-        trials: policies to evaluate.
-        seed: of everything random.
-        out: the folder in which the run makes its own.
-        tables: further tables of a search space, such as finetune={"epochs": 2}.
-    """
-    over: dict[str, Any] = dict(tables)
-    if budget is not None:
-        over["budget"] = dict(budget)
-    if controller:
-        over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    over |= {f"search.{key}": value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
-    given = task if isinstance(task, Task) else None
-    if given:
-        asked = config.parse({"name": given.name, "task": {"use": study.GIVEN}}, f"task {given.name!r}", over)
-    else:
-        asked = config.find(str(task), over)
-    built = study.build(asked, task=given)
-    with begin(built, Path(out)) as opened:
-        return complete(built, opened)
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        head, *rows = words.table(self.report)
+        return people.table(words.sentence(self.report), head, rows, f"All of it: {self.directory / page.PAGE}")
 
 
-def resume(
-    directory: str | Path,
-    *,
-    trials: int = 0,
-    task: Task | None = None,
-    trust: Sequence[str] = (),
-    lr: float = 0.0,
-) -> Result:
-    """Go on with a run as if it had never stopped, to `trials` trials (0: as many as were asked for).
-
-    With `lr`, a peak learning rate, what was found is finetuned at that, once more if that was done.
-    `trust` are addresses of code in its config.json that may be run, from now on. Raises Untrusted for others, unless
-    the run was begun by this user.
-    """
-    built, opened = reopen(Path(directory), trials=trials, task=task, trust=trust, lr=lr)
-    with opened:
-        return complete(built, opened, again=lr > 0)
-
-
-def begin(built: Study, root: Path) -> Run:
-    """A new run of a study, in a new folder below `root`. Nothing is written if the study cannot work."""
+def begin(built: Study, root: Path, crew: Crew | None = None) -> Run:
+    """A new run of a study, in a new folder below `root`. Nothing is written if the study, or a worker, cannot work."""
     built.require_end()
     rehearse(built)
     asked = built.config
     remember(named(asked))
     directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
-    found = {**_machine(built), firsts.KEY: [policy.levels for policy in firsts.found(built)]}
+    found = {**facts_of(built), **firsts.found(built), **rungs.planned(built)}
+    if crew:
+        found |= crew.facts()
+        crew.equip(built, found)
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 
@@ -119,20 +75,27 @@ def reopen(
     directory: Path,
     *,
     trials: int = 0,
+    time: str | float = 0.0,
     task: Task | None = None,
     watch: Watch = silent,
     trust: Sequence[str] = (),
     lr: float = 0.0,
+    staff: Mapping[str, Any] | None = None,
 ) -> tuple[Study, Run]:
     """The study and the run that lie in `directory`, on the threads and in the precision that they were begun with.
 
-    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is.
+    `lr` is the learning rate of the finetune in place of the run's, whose config stays as it is; `staff` are workers
+    in place of the run's.
     """
     source = str(directory / "config.json")
     if 0 < trials < (held := journal.count(directory)):
         raise ConfigError(f"{directory} holds {held} trials already; write --trials {held} or more")
-    over = {"search.trials": trials} if trials else {}
     written = journal.stored(directory, "config.json")
+    if time and not written.get("search", {}).get("time"):
+        raise ConfigError(f"time = {time!r}: {directory} was begun with so many trials; --trials N goes on with it")
+    over: dict[str, Any] = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
+    if staff is not None:
+        over |= {"workers.local": 0, "workers.cluster": "", **{f"workers.{key}": who for key, who in staff.items()}}
     asked = restored(written, source, over, trust=trust)
     found = machine.read(directory)
     if "threads" in found:
@@ -147,6 +110,7 @@ def reopen(
 def complete(
     built: Study,
     opened: Run,
+    crew: Crew | None = None,
     *,
     watch: loop.Watch = lambda trial: None,
     stage: Watch = silent,
@@ -154,23 +118,40 @@ def complete(
 ) -> Result:
     """Search until the run holds what was asked for, then finetune, export and report; `again` if that was done.
 
-    `watch` sees every trial; `stage` hears how far the work before and after the search has come.
+    Policies are evaluated by `crew`, or else here. `watch` sees every trial; `stage` hears how far the work before and
+    after the search has come. The logger `autoprune` is told both.
     """
-    if again or len(opened) < built.config.search.trials or finished(opened) is None:
+    spoken.begins(built, opened)
+    watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
+    if again or finished(opened) is None:
         built.prepare(opened.directory, stage)
-    attempt = loop.remembering(built.attempt, opened)
-    loop.search(
-        built.controller(),
-        attempt,
-        opened,
-        trials=built.config.search.trials,
-        watch=watch,
-        first=firsts.known(opened.machine),
-    )
+    with crew.searching(built, opened) if crew else alone(Terms.of(opened.machine)) as executor:
+        _search(built, opened, executor, watch, stage)
+    if again or finished(opened) is None:
+        failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
         report = finish(built, opened, stage, again=again)
-    best = opened.trials[report.best]
-    return Result(best.policy, load(opened.directory, model=built.task.model), report, opened.directory)
+    spoken.ends(report, opened)
+    return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
+
+
+def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage: Watch) -> None:
+    """Go on with the trials of `run`, as its facts say."""
+    terms, steps, first = Terms.of(run.machine), rungs.known(run.machine), firsts.known(run.machine)
+    asked, attempts = built.config.search, rungs.attempts(built, steps)
+    if terms == Terms():
+        attempts = [loop.remembering(each, run, rung) for rung, each in enumerate(attempts)]
+    loop.follow(
+        Ladder(steps, built.controller, first, stage) if steps[1:] else Straight(built.controller(), first),
+        attempts,
+        run,
+        trials=asked.trials,
+        seconds=asked.time - run.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf,
+        watch=watch,
+        executor=executor,
+        window=terms.window,
+        finished=terms.finished,
+    )
 
 
 def _as_written(before: Any, now: Any) -> Any:
@@ -182,7 +163,7 @@ def _as_written(before: Any, now: Any) -> Any:
     return now
 
 
-def _machine(built: Study) -> dict[str, Any]:
+def facts_of(built: Study) -> dict[str, Any]:
     """What a resumed run goes on with, and what a reader wants to know."""
     versions = {name: importlib.metadata.version(name) for name in ("autoprune", "torch", "numpy")}
     return {

@@ -2,9 +2,10 @@
 
 The first line of a journal is {"format": 2, "facts": hash of config.json, space.json and machine.json}; every other
 line is a trial, with its number, the levels of its policy, seconds by phase, costs, and metric and values or the error.
-Where they say something, it has `repeats`, `rung`, `worker` (see `Trial`), `asked` and `told` (how many trials were
-told when its policy was asked for, and when it was told), `attempt` (counted from 1) and `note`. A line with neither
-metric nor error is an ask whose outcome is not known. Every line ends with a checksum of what stands before it.
+Where they say something, it has `repeats`, `rung`, `worker` (see `Trial`), and `told`, how many trials are told before
+it. A line with neither metric nor error is an ask: a policy that is to be evaluated while others are, and `asked`, how
+many trials were told when it was asked for; its trial may come after those of later asks. Every line ends with a
+checksum of what stands before it.
 
 In format 1 there was no first line, a policy was sparsities, and there were no checksums.
 """
@@ -12,23 +13,23 @@ In format 1 there was no first line, a policy was sparsities, and there were no 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
-import math
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pydantic
 
 from autoprune.errors import RunError, first_fault, one_line
-from autoprune.files.disk import Json, parsed, sealed, unsealed
+from autoprune.files.disk import Json, sealed
+from autoprune.runs import entries
+from autoprune.runs.entries import FORMAT, Ask
 from autoprune.runs.rules import Rules
 from autoprune.values.space import Choice, Policy, SearchSpace, levels_of
-from autoprune.values.trial import Failure, Outcome, Trial
-
-FORMAT = 2
-_AROUND = {"ask", "journal", "tell"}  # phases of every trial of format 1; one with others was evaluated
+from autoprune.values.trial import Outcome, Trial
 
 
 class Held(NamedTuple):
@@ -36,13 +37,17 @@ class Held(NamedTuple):
 
     Attributes:
         facts: the hash in its first line; "" where it is empty or of format 1.
-        trials: in order.
+        trials: in the order in which they were told.
         end: bytes up to the end of the last whole line.
+        early: those that were done before their turn came, by the place that it has.
+        asks: by number, what was asked for before it was evaluated; none where each ask followed the trial before.
     """
 
     facts: str
     trials: list[Trial]
     end: int
+    early: dict[int, Trial]
+    asks: dict[int, Ask]
 
 
 def head(facts: str) -> bytes:
@@ -50,50 +55,127 @@ def head(facts: str) -> bytes:
     return sealed({"format": FORMAT, "facts": facts})
 
 
-def line(trial: Trial) -> bytes:
-    """The line of a trial."""
+def line(trial: Trial, told: int | None = None) -> bytes:
+    """The line of a trial; `told` is how many are told before it, where there are asks."""
     it = trial.outcome
     entry: dict[str, Any] = {"number": trial.number, "policy": list(trial.policy.levels)}
     entry |= {"metric": it.metric, "values": list(it.values)} if isinstance(it, Outcome) else {"error": it.error}
     entry |= {} if trial.repeats is None else {"repeats": trial.repeats}
     entry |= {word: value for word, value in (("rung", trial.rung), ("worker", trial.worker)) if value}
+    entry |= {} if told is None else {"told": told}
     return sealed({**entry, "costs": dict(it.costs), "seconds": dict(trial.seconds)})
 
 
-def read(journal: Path, whole: bytes, rules: Rules) -> Held:
-    """What `whole`, the content of `journal`, holds, without a last line that was cut short.
+def ask_line(ask: Ask) -> bytes:
+    """The line of an ask."""
+    return sealed({"number": ask.number, "policy": list(ask.policy.levels), "asked": ask.asked})
+
+
+def read(journal: Path, content: BinaryIO, rules: Rules) -> Held:
+    """What `content`, that of `journal`, holds, without a last line that was cut short.
 
     Raises RunError naming the first line that is damaged, or says what cannot be by `rules`.
     """
-    end = whole.rfind(b"\n") + 1
-    found = whole[:end].split(b"\n")[:-1]
-    with _named(journal, len(found) + 1):
-        _require_torn(whole[end:])
-    if not found:
-        return Held("", [], 0)
-    facts, first = "", 0
-    if b'"format"' in found[0]:
-        first = 1
-        with _named(journal, 1):
-            facts = _facts(found[0])
-    trials: list[Trial] = []
-    at: list[int] = []  # the line of each
-    known: dict[Policy, int] = {}  # the first trial that succeeded of each policy, of format 1
-    for number, text in enumerate(found[first:], start=first + 1):
-        with _named(journal, number):
-            trial = _trial(text, trials, rules) if facts else _first_format(text, trials, known, rules)
-            if trial is not None:
-                trials.append(trial)
-                at.append(number)
-    for place, fault in sorted(rules.faults(trials).items()):
-        with _named(journal, at[place]):
-            raise ValueError(fault)
-    return Held(facts, trials, end)
+    reader, end, facts = _Reader(rules), 0, ""
+    fault: tuple[int, Exception] | None = None
+    with _collected_later():
+        for number, text in enumerate(iter(content.readline, b""), start=1):
+            try:
+                if not text.endswith(b"\n"):
+                    _require_torn(text)
+                elif number == 1 and b'"format"' in text:
+                    facts = entries.facts(text[:-1])
+                else:
+                    reader.add(text[:-1], number, first=not facts)
+            except (ValueError, OverflowError, RecursionError) as wrong:
+                fault = number, wrong
+                break
+            end += len(text) if text.endswith(b"\n") else 0
+        faults = [*reader.faults(), *([fault] if fault else [])]
+    for line_of, what in sorted(faults, key=lambda one: one[0])[:1]:
+        raise _damaged(journal, line_of, what)
+    return Held(facts, reader.trials, end, reader.early, reader.asks)
 
 
-def count(whole: bytes) -> int:
+@contextlib.contextmanager
+def _collected_later() -> Iterator[None]:
+    """Inside, where a million values are made and none is thrown away, nobody looks for garbage among them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+class _Reader:
+    """Takes the lines of a journal one after the other."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.trials: list[Trial] = []
+        self.early: dict[int, Trial] = {}
+        self.asks: dict[int, Ask] = {}
+        self._rules = rules
+        self._known: dict[Policy, int] = {}  # the first trial that succeeded of each policy, of format 1
+        self._places: dict[int, int] = {}  # of the trials that were asked for ahead, by number
+        self._at = array("Q")  # the line of each trial
+        self._early_at: dict[int, int] = {}
+
+    def add(self, text: bytes, line: int, *, first: bool) -> None:
+        """Take one line, of the first format or the second. Raises ValueError where it is damaged."""
+        found = entries.first_format(text, self._known, self._rules.space) if first else entries.entry(text)
+        if isinstance(found, Ask):
+            self._take_ask(found)
+            return
+        trial, place = found.trial, found.trial.number if found.told is None else found.told
+        self._require(trial, place)
+        if trial.number in self.asks:
+            self._places[trial.number] = place
+        if place > len(self.trials):
+            self.early[place], self._early_at[place] = trial, line
+            return
+        self.trials.append(trial)
+        self._at.append(line)
+        while (place := len(self.trials)) in self.early:
+            self.trials.append(self.early.pop(place))
+            self._at.append(self._early_at.pop(place))
+
+    def faults(self) -> Iterator[tuple[int, Exception]]:
+        """What is wrong with trials by the rules, and in which line."""
+        found = [*self.trials, *self.early.values()]
+        at = [*self._at, *self._early_at.values()] if self.early else self._at
+        return ((at[place], ValueError(fault)) for place, fault in self._rules.faults(found).items())
+
+    def _take_ask(self, ask: Ask) -> None:
+        if wrong := self._rules.of_policy(ask.policy):
+            raise ValueError(wrong)
+        if ask.number in self.asks or ask.number < len(self.trials) or ask.asked > ask.number:
+            raise ValueError(f"it asks for trial {ask.number} once more, or too late")
+        self.asks[ask.number] = ask
+
+    def _require(self, trial: Trial, place: int) -> None:
+        """Raise ValueError where `trial` cannot be told at that place."""
+        ask, before = self.asks.get(trial.number), self.trials
+        if ask is None:
+            if trial.number != len(before) or place != trial.number:
+                raise ValueError(f"it is of trial {trial.number}, not {len(before)}")
+        elif trial.policy != ask.policy:
+            raise ValueError(f"its policy is not the one that trial {trial.number} was asked for with")
+        elif trial.number in self._places or place < len(before) or place in self.early:
+            raise ValueError(f"there is another trial {trial.number}, or one that was told as number {place}")
+        if trial.repeats is None:
+            return
+        if (at := self._places.get(trial.repeats, trial.repeats)) >= len(before):
+            raise ValueError(f"it repeats trial {trial.repeats}, which does not come before it")
+        same = before[at]
+        if (same.policy, same.metric, same.reward) != (trial.policy, trial.metric, trial.reward):
+            raise ValueError(f"it repeats trial {trial.repeats}, which has another policy, metric or reward")
+
+
+def count(content: BinaryIO) -> int:
     """How many trials a journal of this content holds, by its lines."""
-    return sum(b'"metric": ' in each or b'"error": ' in each for each in whole.split(b"\n")[:-1])
+    return sum((b'"metric": ' in each or b'"error": ' in each) and each.endswith(b"\n") for each in content)
 
 
 def hashed(facts: Sequence[Json]) -> str:
@@ -132,16 +214,10 @@ def upgraded(facts: Json) -> Json:
         raise RunError(f"space.json is damaged ({wrong}); it should hold the groups of a run of format 1") from None
 
 
-@contextlib.contextmanager
-def _named(journal: Path, number: int) -> Iterator[None]:
-    """Inside, what a line does not hold as it should becomes a RunError that names the line."""
-    try:
-        yield
-    except (ValueError, OverflowError, RecursionError) as wrong:
-        reason = _fault(wrong) if isinstance(wrong, pydantic.ValidationError) else one_line(wrong)
-        raise RunError(
-            f"{journal}, line {number} is damaged ({reason}); restore it, or cut the file before that line"
-        ) from None
+def _damaged(journal: Path, number: int, wrong: Exception) -> RunError:
+    """What a line does not hold as it should, as an error that names the line."""
+    reason = _fault(wrong) if isinstance(wrong, pydantic.ValidationError) else one_line(wrong)
+    return RunError(f"{journal}, line {number} is damaged ({reason}); restore it, or cut the file before that line")
 
 
 def _fault(wrong: pydantic.ValidationError) -> str:
@@ -160,117 +236,3 @@ def _require_torn(tail: bytes) -> None:
         return
     if text.startswith("{") and end < len(text):
         raise ValueError("its line break was changed")
-
-
-def _facts(text: bytes) -> str:
-    entry = unsealed(text)
-    if entry.get("format") != FORMAT:
-        raise ValueError(f"its format is {entry.get('format')!r}; this version reads 1 and {FORMAT}")
-    return _Head.model_validate(entry).facts
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Head(_Strict):
-    format: int
-    facts: Annotated[str, pydantic.Field(min_length=1)]
-
-
-class _Asked(_Strict):
-    """A line of format 2; by itself, an ask whose outcome is not known."""
-
-    number: pydantic.NonNegativeInt
-    policy: list[pydantic.NonNegativeInt]
-    repeats: pydantic.NonNegativeInt | None = None
-    rung: pydantic.NonNegativeInt = 0
-    asked: pydantic.NonNegativeInt = 0
-    told: pydantic.NonNegativeInt = 0
-    attempt: pydantic.NonNegativeInt = 0
-    worker: str = ""
-    note: str = ""
-
-
-class _Told(_Asked):
-    costs: dict[str, float]
-    seconds: dict[str, float]
-
-
-class _Scored(_Told):
-    metric: float
-    values: Annotated[list[float], pydantic.Field(min_length=1)]
-
-
-class _Failed(_Told):
-    error: Annotated[str, pydantic.Field(min_length=1)]
-
-
-class _First(_Strict):
-    """A line of format 1."""
-
-    number: pydantic.NonNegativeInt
-    policy: list[Annotated[float, pydantic.Field(ge=0, lt=1)]]
-    status: Literal["ok", "failed"]
-    metric: float | None
-    reward: float | None
-    costs: dict[str, float]
-    seconds: dict[str, float]
-    error: str
-
-
-def _trial(text: bytes, before: Sequence[Trial], rules: Rules) -> Trial | None:
-    """The trial in a line of format 2; None where it is an ask whose outcome is not known."""
-    entry = unsealed(text)
-    if not {"metric", "error"} & entry.keys():
-        _Asked.model_validate(entry)
-        return None
-    found = (_Scored if "metric" in entry else _Failed).model_validate(entry)
-    outcome: Outcome | Failure
-    if isinstance(found, _Scored):
-        outcome = Outcome(found.metric, tuple(found.values), found.costs)
-    else:
-        assert isinstance(found, _Failed)
-        outcome = Failure(found.error, found.costs)
-    policy = Policy(tuple(found.policy))
-    trial = Trial(found.number, policy, outcome, found.seconds, found.rung, found.repeats, found.worker)
-    _require(trial, before, rules)
-    return trial
-
-
-def _first_format(text: bytes, before: Sequence[Trial], known: dict[Policy, int], rules: Rules) -> Trial:
-    found = _First.model_validate(parsed(text))
-    if len(found.policy) != len(rules.space):
-        raise ValueError(f"its policy is not {len(rules.space)} sparsities in [0, 1)")
-    kept = [choice.dense * (1 - sparsity) for choice, sparsity in zip(rules.space, found.policy)]
-    if not all(math.isclose(units, round(units), abs_tol=1e-6) for units in kept):
-        raise ValueError("its policy keeps no whole number of units")
-    policy, repeats = Policy(tuple(map(round, kept))), None
-    outcome: Outcome | Failure
-    if found.status == "ok" and found.metric is not None and found.reward is not None:
-        outcome = Outcome(found.metric, (found.reward,), found.costs)
-        same = known.setdefault(policy, found.number)
-        repeats = same if same != found.number and found.seconds.keys() <= _AROUND else None
-    elif found.status == "failed" and found.metric is None and found.reward is None and found.error:
-        outcome = Failure(found.error, found.costs)
-    else:
-        said = f"metric {found.metric!r}, reward {found.reward!r} and error {found.error!r}"
-        raise ValueError(f"status {found.status!r} with {said}")
-    trial = Trial(found.number, policy, outcome, found.seconds, repeats=repeats)
-    _require(trial, before, rules)
-    return trial
-
-
-def _require(trial: Trial, before: Sequence[Trial], rules: Rules) -> None:
-    """Raise ValueError where `trial` cannot follow `before`, or its policy cannot be."""
-    if trial.number != len(before):
-        raise ValueError(f"it is of trial {trial.number}, not {len(before)}")
-    if wrong := rules.of_policy(trial.policy):
-        raise ValueError(wrong)
-    if trial.repeats is None:
-        return
-    if trial.repeats >= len(before):
-        raise ValueError(f"it repeats trial {trial.repeats}, which does not come before it")
-    first = before[trial.repeats]
-    if (first.policy, first.metric, first.reward) != (trial.policy, trial.metric, trial.reward):
-        raise ValueError(f"it repeats trial {trial.repeats}, which has another policy, metric or reward")

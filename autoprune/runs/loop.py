@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 from autoprune.addresses import failing
-from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed, one_line
+from autoprune.errors import ConfigError, SearchFailed, TrialFailed, one_line
 from autoprune.protocols import Controller, Evaluator, PredictiveCost, Reward
+from autoprune.runs.course import Course, Straight
+from autoprune.runs.flight import Attempt as Attempt, Flight
 from autoprune.runs.journal import Run
 from autoprune.values.plain import measured
 from autoprune.values.space import Policy
 from autoprune.values.trial import Failure, Outcome, Trial
 
 T = TypeVar("T")
-Attempt = Callable[[int, Policy], Trial]
 Watch = Callable[[Trial], None]
 
 HOPELESS = 10  # so many failures in a row end the search
@@ -55,41 +56,53 @@ def search(
     watch: Watch = lambda trial: None,
     executor: Executor = HERE,
     window: int = 1,
+    finished: bool = False,
     first: Sequence[Policy] = (),
 ) -> Trial:
     """Go on until the journal holds `trials`, or the controller is exhausted; returns the best trial.
 
-    The first trials are of the policies in `first`; the policy of any other, k, is asked for when trial k - `window`
-    was told. Trials are written down and told in order.
-    `watch` sees every new trial after it was told. Raises SearchFailed after ten failures in a row.
+    The first trials are of the policies in `first`. All else is as `follow` says.
     """
-    for trial in run:
-        controller.tell(trial)
-    pending: deque[tuple[float, Future[Trial]]] = deque()
+    return follow(
+        Straight(controller, first), [attempt], run,
+        trials=trials, watch=watch, executor=executor, window=window, finished=finished,
+    )  # fmt: skip
+
+
+def follow(
+    course: Course,
+    attempts: Sequence[Attempt],
+    run: Run,
+    *,
+    trials: int,
+    seconds: float = math.inf,
+    watch: Watch = lambda trial: None,
+    executor: Executor = HERE,
+    window: int = 1,
+    finished: bool = False,
+) -> Trial:
+    """Go on until the journal holds `trials`, or nothing is left to attempt; returns the best trial.
+
+    No trial is begun after `seconds`, of which those count that the trials in the journal took. What is attempted as
+    number k, by the one of `attempts` that its rung says, is asked for when trial k - `window` was told. Trials are
+    told in order; with `finished`, as they come (see `autoprune.runs.flight`). `watch` sees every new trial after it
+    was told. Raises SearchFailed after ten failures in a row.
+    """
+    spent = sum(sum(trial.seconds.values()) for trial in run) / window
+    end = time.perf_counter() + seconds - spent
+    flight = Flight(run, course, attempts, executor, window, finished)
+    flight.catch_up()
     journal = learnt = 0.0  # seconds that are known only afterwards, so the next line tells them
-    exhausted = False
     while len(run) < trials:
-        while not exhausted and len(pending) < window and len(run) + len(pending) < trials:
-            begun = time.perf_counter()
-            try:
-                number = len(run) + len(pending)
-                policy = first[number] if number < len(first) else controller.ask()
-            except Exhausted:
-                exhausted = True
-                break
-            run.require(policy)
-            asked = time.perf_counter() - begun
-            pending.append((asked, executor.submit(attempt, number, policy)))
-        if not pending:
+        if time.perf_counter() < end:
+            flight.fill(trials)
+        came = flight.next(journal, learnt)
+        if came is None:
             break
-        asked, future = pending.popleft()
-        trial = future.result()
-        trial = dataclasses.replace(trial, seconds={"ask": asked, **trial.seconds, "journal": journal, "tell": learnt})
+        trial, journal = came
         begun = time.perf_counter()
-        run.append(trial)
-        journal = time.perf_counter() - begun
-        controller.tell(trial)
-        learnt = time.perf_counter() - begun - journal
+        course.tell(trial)
+        learnt = time.perf_counter() - begun
         watch(trial)
         _stop_if_hopeless(run)
     return run.best()
@@ -128,9 +141,10 @@ def attempting(
     return attempt
 
 
-def remembering(attempt: Attempt, run: Run) -> Attempt:
-    """The same, but a policy that once succeeded in `run` is not evaluated again: its outcome is copied."""
-    seen = {trial.policy: trial for trial in reversed(run.trials) if trial.metric is not None}
+def remembering(attempt: Attempt, run: Run, rung: int = 0) -> Attempt:
+    """The same, but a policy that once succeeded at `rung` in `run` is not evaluated again: its outcome is copied."""
+    done = (trial for trial in reversed(run.trials) if trial.metric is not None)
+    seen = {trial.policy: trial for trial in done if trial.rung == rung}
 
     def remembered(number: int, policy: Policy) -> Trial:
         if policy in seen:

@@ -13,6 +13,17 @@ from autoprune.runs import journal
 from autoprune.values.ranges import Range
 
 NAME = "machine.json"
+_Levels = list[Annotated[int, Range(0, 2**31)]]
+
+
+class Crew(pydantic.BaseModel):
+    """As `autoprune.runs.workers.Terms`."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    window: Annotated[int, Range(1, 10_000)]
+    finished: bool
+    threads: Annotated[int, Range(1, 1024)]
 
 
 class Machine(pydantic.BaseModel):
@@ -25,7 +36,11 @@ class Machine(pydantic.BaseModel):
         draws: how samples are drawn.
         threads: of torch.
         costs: by name, what costs had learnt.
+        workers: how many policies are under way at once, in which order they are told, and the threads of each worker.
         first: policies that are asked before the controller asks, the levels of each.
+        rules: those of rules of thumb, by name.
+        rungs: of a ladder, images, steps and keep of each.
+        planning: seconds that deciding on them took.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -36,7 +51,11 @@ class Machine(pydantic.BaseModel):
     draws: str = ""
     threads: Annotated[int, Range(1, 1024)] = 1
     costs: dict[str, dict[str, Any]] = {}
-    first: list[list[Annotated[int, Range(0, 2**31)]]] = []
+    workers: Crew | None = None
+    first: list[_Levels] = []
+    rules: dict[str, _Levels] = {}
+    rungs: list[dict[Literal["images", "steps", "keep"], Annotated[int, Range(0, 2**31)]]] = []
+    planning: Annotated[float, Range(0, 1e9)] = 0.0
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from autoprune.addresses import failing
 from autoprune.copies import copied
 from autoprune.errors import ConfigError, TrialFailed
 from autoprune.evaluators.recovery.scorer import first_images, refuse_nonfinite
+from autoprune.finetuning import finetune, takes_data
 from autoprune.inputs import first
 from autoprune.runs import deliver, samples
 from autoprune.runs.study import Study
 from autoprune.splits import Batch, by_row
 from autoprune.structure.prune import Candidate
-from autoprune.train import forked, no_batch, teacher_of, train
+from autoprune.train import forked, no_batch
 
 _FEW = 8  # samples of the step
 
@@ -63,13 +64,15 @@ def _one_step(study: Study) -> None:
     task, recipe = study.task, study.finetune
     if not recipe.steps:
         return
+    if recipe.use and not takes_data(recipe):  # it reads data of its own, which may be many
+        finetune(copied(task.model), task, dataclasses.replace(recipe, epochs=0), seed=study.seed)
+        return
     batch = next(iter(task.train.shuffled(recipe.batch, torch.Generator().manual_seed(study.seed))), None)
     if batch is None:
         raise no_batch(task.train, recipe)
     part = _One(first(batch, _FEW) if by_row(batch) else batch)
-    teacher = teacher_of(task.model) if recipe.distill else None
-    once = dataclasses.replace(recipe, steps=1)
-    train(copied(task.model), part, task.loss, once, seed=study.seed, teacher=teacher)
+    once = dataclasses.replace(recipe, steps=1, epochs=1, accumulate=1)
+    finetune(copied(task.model), dataclasses.replace(task, train=part), once, seed=study.seed)
 
 
 @dataclass(frozen=True)

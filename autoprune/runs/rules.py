@@ -6,7 +6,6 @@ that was changed by hand, or belongs to another network, is found before anythin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from autoprune.values.budget import Limit, Predicts, PredictsMany
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
+_AT_ONCE = 50_000  # trials that are looked at in one go
 _ALIKE, _ROUNDED = 1e-9, 1e-12  # relative difference of what was written and is computed anew, and of one sum twice
 
 
@@ -56,20 +56,39 @@ class Rules:
         return self._exceeded({limit.name: limit.cost.predict(policy) for limit in self.limits})
 
     def faults(self, trials: Sequence[Trial]) -> dict[int, str]:
-        """What is wrong with the costs of `trials`, by their place; empty where nothing is."""
-        found = {at: fault for at, trial in enumerate(trials) if (fault := self._of_names(trial))}
+        """What is wrong with the policies and costs of `trials`, by their place; empty where nothing is."""
+        found: dict[int, str] = {}
+        for begin in range(0, len(trials), _AT_ONCE):
+            some = trials[begin : begin + _AT_ONCE]
+            found |= {begin + place: fault for place, fault in self._faults(some).items()}
+        return found
+
+    def _faults(self, trials: Sequence[Trial]) -> dict[int, str]:
+        found = {at: self.of_policy(trials[at].policy) for at in self._outside(trials)}
+        names = self.costs.keys()
+        for at, trial in enumerate(trials):
+            if trial.costs.keys() != names and at not in found and (fault := self._of_names(trial)):
+                found[at] = fault
         whole = [at for at in range(len(trials)) if at not in found]
+        rows = np.array([trials[at].policy.levels for at in whole], dtype=np.int64).reshape(-1, len(self.space))
         for name, cost in self._exact.items():
-            rows = np.array([trials[at].policy.levels for at in whole], dtype=np.int64)
-            right = cost.predict_many(rows).tolist() if whole else ()
-            for at, due in zip(whole, right, strict=True):
-                said = trials[at].costs.get(name, due)
-                if not math.isclose(said, due, rel_tol=_ALIKE):
-                    found.setdefault(at, f"its {name} are {said:.12g}, where those of its policy are {due:.12g}")
+            right = cost.predict_many(rows) if whole else np.zeros(0)
+            said = np.array([trials[at].costs.get(name, due) for at, due in zip(whole, right)])
+            for place in np.flatnonzero(~(np.abs(said - right) <= _ALIKE * np.maximum(np.abs(said), np.abs(right)))):
+                due, wrong = right[place], said[place]
+                found.setdefault(whole[place], f"its {name} are {wrong:.12g}, where those of its policy are {due:.12g}")
         for at in whole:
-            if fault := self._exceeded(trials[at].costs):
+            if self.limits and (fault := self._exceeded(trials[at].costs)):
                 found.setdefault(at, fault)
         return found
+
+    def _outside(self, trials: Sequence[Trial]) -> list[int]:
+        """The trials, by place, whose policies are none of the space."""
+        wide = [at for at, trial in enumerate(trials) if len(trial.policy.levels) != len(self.space)]
+        if wide or not len(self.space):
+            return [at for at, trial in enumerate(trials) if self.of_policy(trial.policy)]
+        rows = np.array([trial.policy.levels for trial in trials], dtype=np.int64)
+        return np.flatnonzero(~self.space.contains_rows(rows)).tolist()
 
     def _of_names(self, trial: Trial) -> str:
         if unknown := sorted(set(trial.costs) - set(self.costs)) if self.costs else []:

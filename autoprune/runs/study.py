@@ -22,6 +22,7 @@ from autoprune.engine import precision
 from autoprune.engine.precision import Chosen
 from autoprune.errors import BudgetError, ConfigError, Exhausted, ModelError, RunError
 from autoprune.evaluators.bench import Bench
+from autoprune.finetuning import check as check_recipe, needs_loss
 from autoprune.inputs import Inputs
 from autoprune.protocols import (
     Controller,
@@ -70,6 +71,7 @@ class Study:
         costs: by name; those of the budget and the reward, MACs and parameters in any case.
         dense: what the dense network costs, by name of the cost.
         budget: the ceilings.
+        bench: what evaluators stand on.
         evaluator: makes and judges pruned networks.
         reward: makes one number of metric and costs.
         arithmetic: in which precision networks are scored and trained; chosen once a run.
@@ -85,6 +87,7 @@ class Study:
     costs: Mapping[str, PredictiveCost]
     dense: Mapping[str, float]
     budget: Budget
+    bench: Bench
     evaluator: Evaluator
     reward: Reward
     arithmetic: Chosen
@@ -142,7 +145,11 @@ class Study:
 
     def attempt(self, number: int, policy: Policy) -> Trial:
         """Prune, evaluate and price `policy`."""
-        return loop.attempting(self.evaluator, self.costs, self.reward, self._yardstick)(number, policy)
+        return self.attempting(self.evaluator)(number, policy)
+
+    def attempting(self, evaluator: Evaluator) -> loop.Attempt:
+        """An attempt that another evaluator judges."""
+        return loop.attempting(evaluator, self.costs, self.reward, self._yardstick)
 
     @cached_property
     def _yardstick(self) -> Mapping[str, float]:
@@ -177,7 +184,7 @@ class Study:
     def _asks_for_the_loss(self) -> str:
         """What needs the task's loss on training samples, and what to write without them; "" if nothing does."""
         config, finetune = self.config, self.finetune
-        if config.finetune.epochs and (finetune.distill < 1 or not self.task.trains):
+        if needs_loss(finetune) or (config.finetune.epochs and not config.finetune.use and not self.task.trains):
             return f"[finetune] epochs = {config.finetune.epochs:g}; write epochs = 0"
         if isinstance(self.evaluator, NeedsLoss) and self.evaluator.needs_loss:
             return f"evaluator {config.evaluator.use!r}; take 'recalibrate' or 'reconstruct'"
@@ -199,12 +206,14 @@ def build(
     watch: Watch = silent,
     costs: Sequence[str] = (),
     anew: bool = False,
+    measures: bool = True,
 ) -> Study:
     """The study of `config`.
 
     `task` stands in for the config's. `found` is what was found when the run that is resumed began, and is not looked
     for again: precision, what costs had learnt, step, short cuts. `watch` hears what is being done. `costs` are wanted
-    besides those that are needed. With `anew`, it is measured again which precision pays.
+    besides those that are needed. With `anew`, it is measured again which precision pays. What does not measure, a
+    worker among others, needs what costs had learnt in `found`.
     """
     _check_plugins(config)
     watch("loading the task", 0, 1)
@@ -222,8 +231,10 @@ def build(
     reward: Reward = plugins.build("reward", config.reward.settings)
     require_fit(config.reward.use, reward, task.judge)
     priced = _costs([*always, *config.budget, *costs], config, reward, space, traced, task, found.get("costs", {}))
-    for cost in priced.values():
+    for name, cost in priced.items():
         if isinstance(cost, Learns):
+            if not measures and name not in found.get("costs", {}):
+                raise ConfigError(f"what {name} had learnt was not sent, and nothing is timed beside other workers")
             cost.learn(watch)
     ceilings = limits(config.budget, priced, space)
     for one in ceilings:
@@ -231,7 +242,7 @@ def build(
             raise BudgetError(fault + config.space.blamed(traced.choices, step, one.cost.predict))
     watch("choosing the precision", 0, 1)
     arithmetic, noted = _arithmetic(config, task, found, anew)
-    shortcuts = bool(found.get("shortcuts", True)) if found else config.search.trials >= PAYS
+    shortcuts = bool(found.get("shortcuts", True)) if found else config.search.pays(PAYS)
     criterion = plugins.build("criterion", config.criterion.settings)
     bench = Bench(task, traced, space, criterion, seed, arithmetic.score, shortcuts, arithmetic.training)
     return Study(
@@ -242,6 +253,7 @@ def build(
         costs=priced,
         dense={name: float(cost.predict(space.dense())) for name, cost in priced.items()},
         budget=Budget(space, ceilings, fill=not uses_costs(reward)),
+        bench=bench,
         evaluator=plugins.build("evaluator", config.evaluator.settings, bench=bench),
         reward=reward,
         arithmetic=arithmetic,
@@ -275,6 +287,7 @@ def _check_plugins(config: Config) -> None:
         plugins.check(kind, getattr(config, kind).settings)
     for one in config.operator:
         plugins.check("operator", one.settings)
+    check_recipe(config.finetune.recipe(1, "fp32"))
     if config.task.use != GIVEN:
         plugins.check("task", config.task.settings)
 

@@ -14,7 +14,7 @@ from typing import cast
 from torch import nn
 
 from autoprune.protocols import Proves, Times, Watch
-from autoprune.runs.journal import Run
+from autoprune.runs.journal import Run, rank
 from autoprune.runs.study import Study
 from autoprune.values.budget import Limit
 from autoprune.values.space import Policy
@@ -45,7 +45,7 @@ class Verifier:
         first, limits = run.best(), self.limits
         if not limits:
             return first, ""
-        done = sorted((t for t in run if t.reward is not None), key=lambda t: (-cast(float, t.reward), t.number))
+        done = sorted((t for t in run if t.reward is not None), key=rank, reverse=True)
         trials = {trial.policy: trial for trial in reversed(done)}  # of equal policies the earliest
         ranked = list(dict.fromkeys(trial.policy for trial in done))[:MOST]
         for at in range(0, len(ranked), TOGETHER):
@@ -63,6 +63,10 @@ class Verifier:
             f"The budget is MISSED: none of the best {len(ranked)} policies meets it when it is measured; "
             f"{self._told(nearest, limits)}."
         )
+
+    def confirms(self, policy: Policy) -> bool:
+        """Whether the network of `policy` meets what must be measured of the budget, at several moments."""
+        return not self.limits or self._confirmed(policy, self.limits)
 
     @property
     def limits(self) -> list[Limit]:

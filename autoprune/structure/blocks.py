@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from autoprune.structure import heads
+from autoprune.structure.counts import Counted
 from autoprune.structure.labels import PAD, Call, Flow, Nodes
 
 
@@ -61,17 +63,27 @@ def unflattened(call: Call, block: Nodes, dims: list[int]) -> tuple[int, Nodes] 
     """Of one dimension that a view has split into `dims`: which of them has the units, and a node of each.
 
     `block` holds the nodes along these. What belongs to one index of that dimension is a unit. That is, of an image
-    (n, c, h, w) the channels; else the dimension that is written -1, or the largest, since a number of heads or groups
-    is mostly written as a number. Whether that is right, the proof says. None where it cannot be.
+    (n, c, h, w) the channels; else the first dimension that can shrink, since it is written -1 or is a number that a
+    module keeps, such as its heads; the last only if it is the only one; or the largest. Whether that is right, the
+    proof says. None where it cannot be.
     """
     if (block == PAD).any():
         return None
-    asked = call.args[1] if len(call.args) > 1 and isinstance(call.args[1], list | tuple) else ()
-    whole = len(dims) >= 3 and len(dims) == call.outputs[0].dim() - 1
-    free = [place for place, dim in enumerate(dims) if len(asked) > dim and asked[dim] == -1]
+    out = call.outputs[0]
+    asked = heads.written(call, out) or (call.args[1] if len(call.args) > 1 else ())
+    whole = len(dims) >= 3 and len(dims) == out.dim() - 1
+    free = [place for place, dim in enumerate(dims) if asked[dim : dim + 1] and _can_shrink(asked[dim])]
     chosen = 0 if whole else (free or [int(np.argmax(block.shape))])[0]
     nodes = _joined(call.flow, np.moveaxis(block, chosen, 0).reshape(block.shape[chosen], -1))
-    return None if nodes is None else (dims[chosen], nodes)
+    if nodes is None:
+        return None
+    if not whole:
+        call.flow.split.append((call.flow.places.names()[-1], nodes, math.prod(block.shape[chosen + 1 :])))
+    return dims[chosen], nodes
+
+
+def _can_shrink(size: int) -> bool:
+    return size == -1 or isinstance(size, Counted)
 
 
 def tied(flow: Flow, nodes: Nodes | None, size: int) -> Nodes | None:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import nn
 
-from autoprune.structure.edits import Index, Role, Slice, layer_of
+from autoprune.structure import heads
+from autoprune.structure.edits import Index, Resize, Role, Slice, layer_of
 from autoprune.structure.labels import PAD, Flow, Geometry, Nodes
 from autoprune.values.space import Choice, levels_of
 
@@ -31,6 +33,7 @@ class Found:
     members: tuple[tuple[int, ...], ...]  # components of each group, in the order of its units
     component: Index  # of each node
     weak: frozenset[int]
+    resizes: tuple[tuple[Resize, ...], ...]
     lonely: tuple[int, ...]  # components that are all of what would be a group
 
     def group_of_node(self, kept: Sequence[int]) -> Index:
@@ -42,30 +45,33 @@ class Found:
         return found
 
 
-def cluster(flow: Flow, least: Mapping[str, int] = MappingProxyType({})) -> Found:
+def cluster(flow: Flow, model: nn.Module, least: Mapping[str, int] = MappingProxyType({})) -> Found:
     """Components of joined nodes are units; units with the same number of positions in the same places are a group.
 
-    `least` says of which weights more columns must stay than one.
+    `flow` has seen `model`. `least` says of which weights more columns must stay than one.
     """
     component = _components(flow)
     pinned = set(component[_all(nodes for nodes, _ in flow.pins)].tolist())
     signatures = _signatures(flow, component)
     consumed = set(component[_all(flow.consumed)].tolist())
     weak = set(component[_all(flow.renormalised)].tolist())
-    kinds: dict[object, list[int]] = {}
+    alike: dict[object, list[int]] = {}
     for nodes in flow.produced:  # in order of execution, and within a layer in order of channels
         for unit in dict.fromkeys(component[nodes].tolist()):
             if unit not in pinned and unit in consumed:
-                kinds.setdefault(signatures[unit], []).append(unit)
-    members = [tuple(dict.fromkeys(units)) for units in kinds.values()]
+                alike.setdefault(signatures[unit], []).append(unit)
+    members = [tuple(dict.fromkeys(units)) for units in alike.values()]
     tables = _tables(flow, component, members)
     names = _names(flow, tables)
-    groups = [_group(flow, name, cuts, least) for name, cuts in zip(names, tables, strict=True)]
+    kinds = _kinds(flow, component, members, weak)
+    groups = [_group(flow, *one, least) for one in zip(names, kinds, tables, strict=True)]
+    resizes = heads.resizes(flow, model, component, members, tables)
     real = [i for i, g in enumerate(groups) if g.dense > 1]
     lonely = [unit for g, units in zip(groups, members, strict=True) if g.dense == 1 for unit in units]
     return Found(
         tuple(groups[i] for i in real), tuple(tables[i] for i in real), tuple(members[i] for i in real), component,
-        frozenset(n for n, i in enumerate(real) if weak & set(members[i])), tuple(lonely),
+        frozenset(n for n, i in enumerate(real) if weak & set(members[i])), tuple(resizes[i] for i in real),
+        tuple(lonely),
     )  # fmt: skip
 
 
@@ -110,7 +116,8 @@ def _tables(flow: Flow, component: Index, members: Sequence[Sequence[int]]) -> l
                 positions = np.flatnonzero(owners[:, 0] == group)
                 by_unit = positions[np.argsort(owners[positions, 1], kind="stable")]
                 index = by_unit.reshape(len(members[group]), -1)
-                tables[group].append(Slice(leaf.tensor, leaf.dim, index, role))
+                tied = role == "out" and bool(consumed[nodes].any())
+                tables[group].append(Slice(leaf.tensor, leaf.dim, index, role, tied))
     return [tuple(cuts) for cuts in tables]
 
 
@@ -136,14 +143,20 @@ def _names(flow: Flow, tables: Sequence[Sequence[Slice]]) -> list[str]:
     return names
 
 
-def _group(flow: Flow, name: str, cuts: Sequence[Slice], least: Mapping[str, int]) -> Choice:
+def _kinds(flow: Flow, component: Index, members: Sequence[Sequence[int]], weak: set[int]) -> list[str]:
+    """What the units of each group are: heads; hidden channels, which a normalisation mixes and an addition joins."""
+    side_by_side = set(component[_all(flow.heads)].tolist())
+    return ["head" if side_by_side & set(units) else "channel" for units in members]
+
+
+def _group(flow: Flow, name: str, kind: str, cuts: Sequence[Slice], least: Mapping[str, int]) -> Choice:
     producers = [c for c in cuts if c.role == "out"]
     layers = dict.fromkeys(layer for c in (*producers, *cuts) for layer in flow.owners[c.tensor])
     width = min(c.index.shape[1] for c in cuts if c.layer == producers[0].layer)  # of gates, of which there are four, 1
     lowest = max([1, *(-(-least.get(c.tensor, 1) // c.index.shape[1]) for c in cuts if c.role == "in")])
     levels = levels_of(len(cuts[0].index), min(lowest, len(cuts[0].index)))
     made_by = tuple(dict.fromkeys(c.layer for c in producers))
-    return Choice(name, levels, layers=tuple(layers), width=width, producers=made_by)
+    return Choice(name, levels, kind, layers=tuple(layers), width=width, producers=made_by)
 
 
 def with_roles(flow: Flow, groups: Sequence[Choice], cuts: Sequence[Sequence[Slice]]) -> tuple[Choice, ...]:

@@ -1,7 +1,7 @@
 """What the level of a choice does to a network. Plain values, found by the trace and carried out by `structure.prune`.
 
-A level takes positions of tensors away, or leaves modules out; whatever else it may do (mask weights, round them) has
-its place here.
+A slice takes units from a tensor; a resize brings a number that a module keeps, such as its heads, in line with that; a
+skip leaves a module out. Whatever else a level may do (mask weights, round them) has its place here.
 """
 
 from __future__ import annotations
@@ -29,17 +29,40 @@ class Slice:
         index: shape (units, m), the positions in that dimension that belong to each unit.
         role: "out", rows that produce the unit; "in", columns of the layers that read it; "along", what lies between
             (normalisation, bias).
+        tied: whether rows that produce the unit are read, too, as those of an embedding that is the output's layer.
     """
 
     tensor: str
     dim: int
     index: Index
     role: Role
+    tied: bool = False
 
     @property
     def layer(self) -> str:
         """The layer that owns the tensor, see `layer_of`."""
         return layer_of(self.tensor)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A number that a module keeps as an attribute and that counts units: `num_heads`, or `split_size` in channels.
+
+    Attributes:
+        module: qualified name of the module; "" is the network itself.
+        attribute: the name of the number; "config.heads" is `heads` of its config, which modules share: it falls where
+            they all agree.
+        each: by how much it falls with each unit that leaves.
+        tensor, dim: where it is seen which units leave; a slice of the same choice.
+        index: shape (units,), a position of each unit there.
+    """
+
+    module: str
+    attribute: str
+    each: int
+    tensor: str
+    dim: int
+    index: Index
 
 
 @dataclass(frozen=True, slots=True)

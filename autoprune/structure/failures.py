@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from autoprune.errors import first_line
 from autoprune.inputs import tensors
+from autoprune.structure.attention import PrunableAttention
 from autoprune.structure.places import described, is_layer
 
 _RESHAPES, _SPLITS = ("view", "reshape", "unflatten"), ("split", "split_with_sizes", "tensor_split", "chunk")
@@ -60,7 +61,7 @@ def _running(wrong: Exception, names: Mapping[int, str]) -> Iterable[nn.Module]:
 
 
 def _said(place: nn.Module, watch: _Watch, wrong: Exception) -> str:
-    if isinstance(place, nn.MultiheadAttention):
+    if isinstance(place, nn.MultiheadAttention) and not isinstance(place, PrunableAttention):
         return f"has a size that is written down: {place.num_heads} heads of {place.head_dim}"
     if not watch.failed and not (
         watch.function in _SPLITS and isinstance(wrong, ValueError)

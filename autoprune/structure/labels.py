@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from autoprune import inputs
+from autoprune.structure import counts
 from autoprune.structure.edits import layer_of
 from autoprune.structure.formulas import formula_of
 from autoprune.structure.places import Functions, Places
@@ -98,6 +99,9 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.produced: list[Nodes] = []  # in order of execution
         self.consumed: list[Nodes] = []
         self.renormalised: list[Nodes] = []
+        self.heads: list[Nodes] = []  # side by side in a product of two tensors that are computed
+        self.counted: dict[tuple[str, str], Nodes] = {}  # what a number counts, by its module and attribute
+        self.split: list[tuple[str, Nodes, int]] = []  # by which module, into which heads, of how many channels
         self.work: list[Work] = []
         self.uncounted: list[Uncounted] = []
         self.used: set[str] = set()  # parameters and buffers that an operator has read
@@ -106,7 +110,8 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.scalars: list[str] = []  # parameters without a dimension
         self.owners = _owners(model)
         self.places, self.routed, self.functions = Places(), Routed(), Functions()
-        self._statistics: dict[int, tuple[Nodes, str]] = {}
+        self._statistics: dict[int, tuple[Nodes, str, Tensor]] = {}
+        self._read: set[int] = set()
         self._met: set[int] = set()
         self._carried: dict[int, tuple[Tensor, tuple[Nodes, ...]]] = {}
         self._known: dict[int, tuple[Tensor, Labels]] = {}
@@ -123,13 +128,14 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Inside, `model` runs on `example`: what is computed from that is told from what comes from weights alone."""
         for tensor in inputs.tensors(example):
             self._origin[tensor] = ""
-        with self, self.places.watching(model), Functions() as self.functions:
+        with self, self.places.watching(model), counts.named(model), Functions() as self.functions:
             yield
 
     def pin_outputs(self, outputs: object) -> None:
         """Pin what leaves the network, and what is reduced to a number that does not normalise it."""
-        for one, (nodes, why) in self._statistics.items():
-            if one not in self._met:
+        self._read.update(map(id, inputs.tensors(outputs)))
+        for one, (nodes, why, result) in self._statistics.items():
+            if one not in self._met and id(result) in self._read:
                 self.pin([nodes], why)
         for tensor in inputs.tensors(outputs):
             self.pin(self.labels(tensor), "is the network's output")
@@ -160,13 +166,13 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes += size
         return np.arange(self.nodes - size, self.nodes)
 
-    def statistic(self, nodes: Nodes, why: str) -> Nodes:
+    def statistic(self, nodes: Nodes, why: str, result: Tensor) -> Nodes:
         """The node of a number that is computed over `nodes`: where it meets them again it normalises them.
 
-        Where it does not, they cannot be removed, because they are `why`.
+        Where it does not, they cannot be removed, because they are `why`; unless nobody reads the `result`.
         """
         one = self.fresh(1)
-        self._statistics[int(one[0])] = (nodes, why)
+        self._statistics[int(one[0])] = (nodes, why, result)
         return one
 
     def is_statistic(self, nodes: Nodes) -> bool:
@@ -175,7 +181,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def meets(self, statistic: Nodes, nodes: Nodes) -> bool:
         """Whether `nodes` are those that the `statistic` is of; then it normalises them."""
-        own, _ = self._statistics[int(statistic[0])]
+        own, *_ = self._statistics[int(statistic[0])]
         if not np.array_equal(np.unique(own), np.unique(nodes)):
             return False
         self.renormalised.append(nodes)
@@ -222,6 +228,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         call = Call(self, func, args, kwargs, out)
         self._handler(func, call.op)(call)
+        self._read.update(map(id, call.inputs))
         if func is not UNCOUNTED:
             self.made.append([(tuple(t.shape), self.labels(t), t.element_size()) for t in call.outputs])
         self.routed.note(call, self.places.words())

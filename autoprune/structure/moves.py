@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from autoprune.inputs import tensors
-from autoprune.structure import blocks
+from autoprune.structure import blocks, heads
+from autoprune.structure.counts import Counted
 from autoprune.structure.labels import PAD, Call, Nodes
 
 
@@ -108,12 +109,15 @@ def expand(call: Call) -> None:
     sizes = (*(0,) * (out.dim() - source.dim()), *source.shape)
     widened = [d for d, (size, wide) in enumerate(zip(sizes, out.shape, strict=True)) if size != wide]
     found = [None if d in widened else nodes for d, nodes in enumerate(labels)]
+    said = heads.written(call, out)
     for d in widened:
         nodes = labels[d]
         if nodes is not None and call.flow.is_statistic(nodes):
             found[d] = np.repeat(nodes, out.shape[d])
         elif len(widened) == 1 and (carried := call.flow.carried(source)):
             found[d] = np.repeat(carried[0], out.shape[d])
+        elif nodes is None and isinstance(said[d : d + 1] and said[d], Counted):
+            found[d] = call.flow.fresh(out.shape[d])
     call.set(found)
     call.flow.carry(call.outputs, call.flow.carried(source))
 

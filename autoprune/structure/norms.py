@@ -76,7 +76,7 @@ def _statistic(call: Call, nodes: Nodes | None, size: int, why: str) -> Nodes | 
     if nodes is None or size > 1 or not call.outputs[0].is_floating_point():
         call.flow.pin([nodes], why)
         return None
-    return call.flow.statistic(nodes, why)
+    return call.flow.statistic(nodes, why, call.outputs[0])
 
 
 def _as_list(dims: int | Sequence[int]) -> Sequence[int]:

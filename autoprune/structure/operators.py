@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoprune.structure import blocks, indexed, moves, norms, products, weights
+from autoprune.structure import blocks, heads, indexed, moves, norms, products, weights
 from autoprune.structure.labels import Call, Nodes
 
 
@@ -23,6 +23,7 @@ def handler(func: Any, op: str) -> Callable[[Call], None]:
     def follow(call: Call) -> None:
         try:
             known(call)
+            heads.note(call)
         except (LookupError, TypeError, ValueError, RuntimeError):
             moves.unknown(call)
 

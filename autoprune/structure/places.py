@@ -9,12 +9,25 @@ from typing import Any
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from autoprune.structure.attention import PrunableAttention
+
 
 class Places:
     """The modules that are running, the innermost last. Hooks keep it up to date inside `watching`."""
 
     def __init__(self) -> None:
         self._running: list[tuple[str, nn.Module]] = []
+
+    def holding(self, attribute: str, value: int) -> str | None:
+        """The name of the innermost module that runs and keeps `value` as `attribute`; None where none does."""
+        for name, module in reversed(self._running):
+            if vars(module).get(attribute) == value:
+                return name
+        return None
+
+    def names(self) -> list[str]:
+        """The names of the modules that run, the innermost last; "" is the network."""
+        return [name for name, _ in self._running]
 
     def words(self) -> str:
         """The innermost module that runs, for people; "" outside of the network."""
@@ -57,25 +70,40 @@ class Functions(TorchFunctionMode):
 
     Attributes:
         running: its name; "" for none, or for one that a function of torch's own calls.
+        written: the whole numbers that the network calls it with, in order, as its code says them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.running = ""
+        self.written: tuple[int, ...] = ()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         self.running = getattr(func, "__name__", "")
+        self.written = tuple(_whole_numbers((args, *(kwargs or {}).values())))
         try:
             return func(*args, **(kwargs or {}))
         finally:
-            self.running = ""
+            self.running, self.written = "", ()
+
+
+def _whole_numbers(value: object) -> Iterator[int]:
+    """Those in a nesting of tuples, lists and slices."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, slice):
+        yield from _whole_numbers((value.start, value.stop))
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _whole_numbers(one)
 
 
 def described(name: str, module: nn.Module) -> str:
     """A module for people: its type and its name; of the network itself, its forward."""
-    kind = type(module).__name__.removeprefix("Parametrized")
+    plain = nn.MultiheadAttention if isinstance(module, PrunableAttention) else type(module)
+    kind = plain.__name__.removeprefix("Parametrized")
     return f"the {kind} `{name}`" if name else f"`{kind}.forward`"
 
 

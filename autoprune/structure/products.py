@@ -62,6 +62,8 @@ def matmul(call: Call) -> None:
     inner = b[0] if right.dim() == 1 else b[-2]
     batch = [call.flow.join(x, y, "is a batch of matrices") if x is not None or y is not None else None
              for x, y in zip(a[:-2], b[:-2], strict=False)]  # fmt: skip
+    if not call.flow.is_weight(left) and not call.flow.is_weight(right):
+        call.flow.heads.extend(nodes for nodes in batch if nodes is not None)
     out = [*batch, a[-2] if left.dim() > 1 else None, *([b[-1]] if right.dim() > 1 else [])]
     _roles(call, right, b[-1] if right.dim() > 1 else None, inner)
     _roles(call, left, a[-2] if left.dim() > 1 else None, a[-1])

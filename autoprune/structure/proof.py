@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from autoprune.inputs import Inputs, first, mapped, repeated, size
 from autoprune.structure import scenes
-from autoprune.structure.edits import Index
+from autoprune.structure.edits import Index, Resize
 from autoprune.structure.scenes import NO_EFFECT, Cuts, Doubt, Scene
 from autoprune.structure.training import Training
 
@@ -34,6 +34,7 @@ def prove(
     weak: frozenset[int],
     least: Sequence[int],
     training: Training | None = None,
+    resizes: tuple[Resize, ...] = (),
 ) -> dict[int, str]:
     """Which groups are refuted, and why: each by itself, then all together, since two may be right alone only.
 
@@ -41,7 +42,7 @@ def prove(
     mixes, only the shapes can be checked. Of each group `least` units must stay. What the network reads in `training`
     only is proven there, too.
     """
-    prover = _Prover(probe, noise(example), cuts, weak, least, training)
+    prover = _Prover(probe, noise(example), cuts, weak, least, training, resizes)
     refuted = prover.refuted_alone()
     proven: list[int] = []
     for together in (set(range(len(cuts))) - weak, set(range(len(cuts)))):
@@ -82,9 +83,10 @@ class _Prover:
         weak: frozenset[int],
         least: Sequence[int],
         training: Training | None,
+        resizes: tuple[Resize, ...],
     ) -> None:
-        self._network, self._cuts, self._weak, self._least = scenes.whole(probe, example), cuts, weak, least
-        self._training = training and scenes.whole(training.probe, example)
+        self._network, self._cuts, self._weak, self._least = scenes.whole(probe, example, resizes), cuts, weak, least
+        self._training = training and scenes.whole(training.probe, example, resizes)
         self._only: frozenset[str] = training.reads if training else frozenset()
         self._precise: dict[int, Scene] = {}
         self._proven: set[object] = set()  # what groups look like that were proven, and that the network refuted

@@ -22,7 +22,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.copies import computed
 from autoprune.structure import recurrent, weights
-from autoprune.structure.edits import Edit, Skip, sliced
+from autoprune.structure.attention import prunable, widths
+from autoprune.structure.edits import Edit, Resize, Skip, sliced
+from autoprune.structure.heads import CONFIG
 from autoprune.structure.skipped import Answer, Skipped, inside, renumber
 from autoprune.values.space import Policy
 
@@ -39,6 +41,11 @@ class Traced(Protocol):
     @property
     def edits(self) -> Sequence[Sequence[Edit]]:
         """edits[i] are those of choice i."""
+        ...
+
+    @property
+    def resizes(self) -> Sequence[Resize]:
+        """The numbers that count units of choices."""
         ...
 
 
@@ -79,30 +86,30 @@ def made(
     """The candidate of `policy`, with the units that `ranked` puts first; `values` stand in for tensors of `model`."""
     units = keep_first(ranked, policy.levels)
     stay, without = staying(model, trace.edits, units), skips(trace.edits, units)
-    return Candidate(policy, slices(model, stay, values=values, without=without), stay, frozenset(without))
+    return Candidate(
+        policy, slices(model, stay, trace.resizes, values=values, without=without), stay, frozenset(without)
+    )
 
 
 def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
     """A new network in which choice i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
-    return cut(model, trace.edits, units)
-
-
-def cut(model: nn.Module, edits: Sequence[Sequence[Edit]], units: Sequence[Units], *, share: bool = False) -> nn.Module:
-    """As `prune`, from the edits alone. With `share`, parameters that stay whole are the dense network's own."""
-    return slices(model, staying(model, edits, units), share=share, without=skips(edits, units))
+    stay, without = staying(model, trace.edits, units), skips(trace.edits, units)
+    return slices(model, stay, trace.resizes, without=without)
 
 
 def slices(
     model: nn.Module,
     stay: Stay,
+    resizes: Sequence[Resize] = (),
     *,
     share: bool = False,
     values: Mapping[str, Tensor] = MappingProxyType({}),
     without: Mapping[str, Answer] = MappingProxyType({}),
 ) -> nn.Module:
-    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`.
+    """As `prune`, where it is known what stays of each tensor; `values` stand in for tensors of `model`.
 
-    `without` are the modules that are left out, with what answers in their place.
+    With `share`, parameters that stay whole are the dense network's own. `without` are the modules that are left out,
+    with what answers in their place.
     """
     tensors, modules = _tensors(model), dict(model.named_modules(remove_duplicate=False))
     memo = computed(model) | ({id(t): t for t in model.parameters()} if share else {})
@@ -114,13 +121,34 @@ def slices(
         if type(module) in _PLAIN and id(module) not in memo and not inside(name, without):
             _copy(module, memo)
     pruned = copy.deepcopy(model, memo)  # what is in the memo is taken as it is; only the rest is copied
+    if stay:
+        prunable(pruned)
     weights.refresh(pruned)
     if without:
         renumber(pruned)
     for name, new in pruned.named_modules():
         if not isinstance(new, Skipped):
             _match_attributes(new, modules[name])
+    _resize(pruned, model, [one for one in resizes if not inside(one.module, without)], stay)
     return pruned
+
+
+def _resize(pruned: nn.Module, model: nn.Module, resizes: Sequence[Resize], stay: Stay) -> None:
+    """Let the numbers of `pruned` fall from what they are in `model`; one of a config, if all say the same of it."""
+    falls: dict[tuple[str, str], int] = {}
+    for one in resizes:
+        mask, at = stay.get(one.tensor, {}).get(one.dim), (one.module, one.attribute)
+        falls[at] = falls.get(at, 0) + (0 if mask is None else one.each * int((~mask[one.index]).sum()))
+    shared: dict[tuple[int, str], set[int]] = {}
+    for (name, attribute), fall in falls.items():
+        _, config, word = attribute.rpartition(f"{CONFIG}.")
+        dense, new = model.get_submodule(name), pruned.get_submodule(name)
+        if config:
+            said = shared.setdefault((id(new.config), word), set())
+            said.add(fall)
+            vars(new.config)[word] = vars(dense.config)[word] - (fall if len(said) == 1 else 0)
+        elif fall:
+            setattr(new, word, getattr(dense, word) - fall)
 
 
 def skips(edits: Sequence[Sequence[Edit]], units: Sequence[Units]) -> dict[str, Answer]:
@@ -196,6 +224,10 @@ def _match_attributes(module: nn.Module, dense: nn.Module) -> None:
     """Make what a module says of its sizes agree with its weights."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         for name, size in recurrent.sizes(module).items():
+            setattr(module, name, size)
+        return
+    if isinstance(module, nn.MultiheadAttention):
+        for name, size in widths(module).items():
             setattr(module, name, size)
         return
     weight = getattr(dense, "weight", None)

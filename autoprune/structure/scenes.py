@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from autoprune.copies import copied
 from autoprune.errors import first_line
 from autoprune.inputs import Inputs, arguments, mapped, moved, tensors
-from autoprune.structure.edits import Index, Slice
+from autoprune.structure.edits import Index, Resize, Slice
 from autoprune.structure.failures import explained
-from autoprune.structure.prune import cut
+from autoprune.structure.prune import slices, staying
 
 TOLERANCE = 1e-4  # of the largest output: float32 sums in another order differ by far less
 EFFECT = 1e-3  # of the largest output: what ignoring the units must change at least, or nothing is proven
@@ -61,6 +61,7 @@ class Scene:
         dense: all that it answers, as one vector.
         scale: what is taken of the tolerances.
         random: whether it answers something else each time, so that only shapes can be compared.
+        resizes: the numbers on it and on what it holds that count units.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Scene:
     dense: Tensor
     scale: float = 1.0
     random: bool = False
+    resizes: tuple[Resize, ...] = ()
 
     def refute(self, cuts: Cuts, units: Sequence[Index], *, shapes_only: bool) -> Doubt | None:
         """Why cutting each group to its `units` is not what ignoring all others is; None if it is."""
@@ -95,7 +97,7 @@ class Scene:
 
     def _pruned(self, cuts: Cuts, units: Sequence[Index]) -> Tensor | Doubt:
         try:
-            left = cut(self.module, cuts, units, share=True)
+            left = slices(self.module, staying(self.module, cuts, units), self.resizes, share=True)
         except Exception as wrong:
             return Doubt(f"cannot be cut: {first_line(wrong)}", fails=True)
         try:
@@ -107,11 +109,12 @@ class Scene:
         return dataclasses.replace(one, tensor=one.tensor.removeprefix(f"{self.name}.")) if self.name else one
 
 
-def whole(probe: nn.Module, example: Inputs) -> Scene:
+def whole(probe: nn.Module, example: Inputs, resizes: tuple[Resize, ...] = ()) -> Scene:
     """The network on `example`."""
     calls = (arguments(example),)
     dense = _answers(probe, calls)
-    return Scene("", probe, calls, dense, random=probe.training and not torch.equal(dense, _answers(probe, calls)))
+    random = probe.training and not torch.equal(dense, _answers(probe, calls))
+    return Scene("", probe, calls, dense, random=random, resizes=resizes)
 
 
 def smaller(network: Scene, homes: Sequence[str]) -> tuple[Scene, dict[str, Scene]]:
@@ -162,9 +165,18 @@ def _inside(network: Scene, seen: Mapping[str, _Seen], around: Mapping[str, Sequ
     made: dict[str, Scene] = {}
     for home, names in around.items():
         if name := next((name for name in names if name in called), ""):
-            one = called[name]
-            made[home] = Scene(name, network.module.get_submodule(name), tuple(one.calls), torch.cat(one.answers))
+            one, module = called[name], network.module.get_submodule(name)
+            own = tuple(_within(network.resizes, name))
+            made[home] = Scene(name, module, tuple(one.calls), torch.cat(one.answers), resizes=own)
     return made
+
+
+def _within(resizes: Sequence[Resize], name: str) -> Iterator[Resize]:
+    """Those of the module `name`, with names as they are in it."""
+    for one in resizes:
+        if f"{one.module}.".startswith(f"{name}.") and one.tensor.startswith(f"{name}."):
+            tensor, module = one.tensor.removeprefix(f"{name}."), one.module[len(name) + 1 :]
+            yield dataclasses.replace(one, tensor=tensor, module=module)
 
 
 def looks(scene: Scene, cuts: Sequence[Slice]) -> object:
@@ -220,7 +232,7 @@ def _ignoring(probe: nn.Module, cuts: Cuts, units: Sequence[Index]) -> Iterator[
     known = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
     saved: list[tuple[Tensor, Tensor]] = []
     for group, stay in zip(cuts, units, strict=True):
-        for one in (c for c in group if c.role == "in"):
+        for one in (c for c in group if c.role == "in" or c.tied):
             tensor = known[one.tensor].data
             saved.append((tensor, tensor.clone()))
             gone = np.setdiff1d(np.arange(len(one.index)), stay)

@@ -21,13 +21,14 @@ from autoprune import inputs
 from autoprune.copies import copied
 from autoprune.errors import ConfigError, ModelError, first_line
 from autoprune.inputs import Inputs
-from autoprune.structure import accounts, clusters, products, recurrent, sizes, training
+from autoprune.structure import accounts, attention, clusters, products, recurrent, sizes, training
 from autoprune.structure.declared import Declared, Operator
-from autoprune.structure.edits import Edit, Frozen, Slice, sliced
+from autoprune.structure.edits import Edit, Frozen, Resize, Slice, sliced
 from autoprune.structure.labels import Flow, plain
 from autoprune.structure.liveness import footprint
 from autoprune.structure.proof import prove
 from autoprune.structure.skips import Skips
+from autoprune.values import people
 from autoprune.values.space import Choice, levels_of
 from autoprune.values.terms import Op
 from autoprune.wrappers import bare
@@ -53,6 +54,7 @@ class Trace:
         blocks: the memory that a forward pass of one example holds; empty where declared layers hide it.
         frozen: what may not be pruned; a layer with parameters that is in no choice is here, with its reason.
         idle: for a block, by position, the operators of a forward pass that do not run where it is left out.
+        resizes: the numbers that modules keep and that count units of choices.
         routed: modules, for people, whose MACs depend on the input's values; `ops` has those of the example.
         proofs: one a choice: "exact", or "shapes" where a normalisation over channels allows no more.
     """
@@ -67,6 +69,7 @@ class Trace:
     blocks: tuple[sizes.Block, ...] = ()
     idle: tuple[tuple[int, frozenset[int]], ...] = ()
     routed: tuple[str, ...] = ()
+    resizes: tuple[Resize, ...] = ()
 
     @property
     def slices(self) -> tuple[tuple[Slice, ...], ...]:
@@ -77,6 +80,13 @@ class Trace:
     def unpriced(self) -> tuple[str, ...]:
         """The operators whose MACs are not known, for people."""
         return tuple(op.name for op in self.ops if not op.known)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        free = [(c.name, c.kind, c.dense, f"free; proof {p}") for c, p in zip(self.choices, self.proofs, strict=True)]
+        kept = [(f.name, "", f.units, f"frozen: it {f.reason}") for f in self.frozen]
+        title = f"Trace: {people.counted(len(free), 'choice')}, {len(kept)} frozen"
+        return people.table(title, ("layer", "kind", "units", "may it be pruned"), [*free, *kept], " ".join(self.notes))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,10 +111,11 @@ def trace(
     flow.pin_outputs(outputs)
     routed = tuple(dict.fromkeys(flow.routed.words))
     learning = training.followed(probe, example, flow, known)
-    found = clusters.cluster(flow, recurrent.least(probe))
+    found = clusters.cluster(flow, probe, recurrent.least(probe))
     least = [group.levels[0] for group in found.groups]
+    resizes = tuple(one for group in found.resizes for one in group)
     if "channel" in kinds:
-        refuted = prove(probe, example, found.cuts, found.weak, least, learning)
+        refuted = prove(probe, example, found.cuts, found.weak, least, learning, resizes)
     else:
         refuted = dict.fromkeys(range(len(found.groups)), NOT_ASKED)
     kept = [i for i in range(len(found.groups)) if i not in refuted]
@@ -127,6 +138,7 @@ def trace(
         blocks=tuple(skips.memory(sizes.blocks(flow, held, unit_of, channels), held, first)),
         idle=tuple((first + at, block.gone) for at, block in enumerate(skips.blocks)),
         routed=routed,
+        resizes=tuple(one for i in kept for one in found.resizes[i]),
     )
 
 
@@ -146,6 +158,7 @@ def _probe(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"the network cannot be copied ({first_line(wrong)}); keep computed tensors out of its attributes"
         ) from None
+    attention.prunable(probe)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in probe.parameters():

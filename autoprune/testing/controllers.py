@@ -12,15 +12,16 @@ import contextlib
 import dataclasses
 import random
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import pytest
 import torch
 
+from autoprune.controllers.random import Random
 from autoprune.errors import Exhausted
 from autoprune.protocols import Controller
-from autoprune.testing.surrogate import half, judge, toy_space
+from autoprune.testing.surrogate import Landscape, Surrogate, half, judge, toy_space
 from autoprune.values.budget import Budget
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Failure, Trial
@@ -42,17 +43,30 @@ def new(make: Make, space: SearchSpace | None = None, seed: int = 0) -> Controll
 
 def asked(controller: Controller, space: SearchSpace, start: int = 0) -> Iterator[Trial]:
     """Search the surrogate without end, from trial `start` on: ask, judge, tell."""
-    number = start
-    while True:
-        trial = judge(space, number, controller.ask())
+    return searched(controller, Surrogate(space), start)
+
+
+def searched(controller: Controller, landscape: Landscape, start: int = 0) -> Iterator[Trial]:
+    """The same on any landscape."""
+    for number in count(start):
+        trial = landscape.judge(number, controller.ask())
         controller.tell(trial)
         yield trial
-        number += 1
 
 
 def drive(controller: Controller, trials: int, start: int = 0, space: SearchSpace | None = None) -> list[Trial]:
     """Search the surrogate for `trials` trials."""
     return list(islice(asked(controller, space or toy_space(), start), trials))
+
+
+def late(make: Make, landscape: Landscape, trials: int) -> float:
+    """The mean reward of the last fifth of a search of `trials`, over three seeds."""
+    found = []
+    for seed in range(3):
+        controller = make(space=landscape.space, budget=landscape.budget, seed=seed)
+        rewards = [t.reward or 0.0 for t in islice(searched(controller, landscape), trials)]
+        found += rewards[-trials // 5 :]
+    return float(np.mean(found))
 
 
 def raisable(space: SearchSpace, budget: Budget, policy: Policy) -> list[str]:
@@ -206,6 +220,22 @@ class ControllerContract(ProposalContract):
         for number, policy in enumerate((other, one)):
             controller.tell(judge(toy_space(), number, policy))
 
+    def test_goes_on_from_asks_that_ran_ahead(self, make: Make, asks: int) -> None:
+        """With several under way: a new controller that is asked and told in the same order goes on as the old one."""
+        old, resumed = new(make), new(make)
+        past = _ahead(old, asks, 4)
+        assert _ahead(resumed, asks, 4) == past
+        assert resumed.ask() == old.ask()
+
+    def test_knows_what_is_under_way(self, make: Make, asks: int) -> None:
+        """What is asked for ahead of being told differs from it no less than what is asked for one by one."""
+        controller = new(make)
+        drive(controller, asks)
+        ahead = [controller.ask() for _ in range(8)]
+        assert len(set(ahead)) == len(ahead)
+        one_by_one = [trial.policy for trial in drive(_past(make, asks), 8, asks)]
+        assert _apart(ahead) > 0.5 * _apart(one_by_one)
+
     def test_takes_a_policy_that_it_did_not_ask(self, make: Make, asks: int) -> None:
         """Another controller's trials are welcome."""
         space, controller = toy_space(), new(make)
@@ -239,15 +269,31 @@ class LearnerContract(ControllerContract):
 
     def test_beats_random(self, make: Make, trials: int) -> None:
         """The mean reward of the last fifth of a search, over three seeds, beats random's clearly."""
-        from autoprune.controllers.random import Random
+        space = toy_space()
+        assert late(make, Surrogate(space), trials) > late(Random, Surrogate(space), trials) + 0.01
 
-        def late(factory: Make) -> float:
-            rewards = [
-                [t.reward or 0.0 for t in drive(new(factory, seed=seed), trials)][-trials // 5 :] for seed in range(3)
-            ]
-            return float(np.mean(rewards))
 
-        assert late(make) > late(Random) + 0.01
+class LandscapeContract:
+    """For the same claim on a landscape that was fitted to real scores, or on one of your own."""
+
+    @pytest.fixture
+    def make(self) -> Make:
+        """The class under test, or anything else that is called like it."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def landscape(self) -> Landscape:
+        """What is searched, such as `autoprune.testing.fitted.read(table)`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def trials(self) -> int:
+        """How many trials it may learn from."""
+        return 60
+
+    def test_beats_random_there(self, make: Make, landscape: Landscape, trials: int) -> None:
+        """The mean reward of the last fifth of a search, over three seeds, beats random's clearly."""
+        assert late(make, landscape, trials) > late(Random, landscape, trials) + 0.01
 
 
 def _until_exhausted(controller: Controller, asks: int, space: SearchSpace) -> list[Trial]:
@@ -267,6 +313,30 @@ def _few() -> tuple[SearchSpace, list[Policy]]:
     assert every is not None
     assert len(every) == 8
     return space, every
+
+
+def _ahead(controller: Controller, asks: int, window: int) -> list[Policy]:
+    """What is asked for where ask k is made after tell k - `window`."""
+    space, found = toy_space(), list[Policy]()
+    for number in range(asks):
+        if number >= window:
+            controller.tell(judge(space, number - window, found[number - window]))
+        found.append(controller.ask())
+    return found
+
+
+def _past(make: Make, asks: int) -> Controller:
+    """A controller that has searched for a while."""
+    controller = new(make)
+    drive(controller, asks)
+    return controller
+
+
+def _apart(policies: list[Policy]) -> float:
+    """How far the nearest of the others is, on average, in the cube."""
+    points = np.array([toy_space().cube.point(policy) for policy in policies])
+    far = np.abs(points[:, None] - points[None]).sum(2) + np.diag(np.full(len(points), np.inf))
+    return float(far.min(1).mean())
 
 
 def _fail(trial: Trial) -> Trial:

@@ -7,6 +7,8 @@ sensitivity, hidden in the last fact of its role, and two thin layers in a row h
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -64,6 +66,44 @@ def metric(space: SearchSpace, policy: Policy, rough: float = 0.0) -> float:
 
 def judge(space: SearchSpace, number: int, policy: Policy, rough: float = 0.0) -> Trial:
     """The trial that evaluating `policy` on the surrogate makes; the reward is the metric."""
-    quality = metric(space, policy, rough)
+    return priced(space, number, policy, metric(space, policy, rough))
+
+
+class Landscape(Protocol):
+    """What controllers can be compared on without a network."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """What is searched."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """What every policy meets."""
+        ...
+
+    def judge(self, number: int, policy: Policy) -> Trial:
+        """The trial that evaluating `policy` makes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The closed form as a landscape, under half of the MACs."""
+
+    space: SearchSpace
+
+    @property
+    def budget(self) -> Budget:
+        """What every policy meets."""
+        return half(self.space)
+
+    def judge(self, number: int, policy: Policy) -> Trial:
+        """As `judge`."""
+        return judge(self.space, number, policy)
+
+
+def priced(space: SearchSpace, number: int, policy: Policy, quality: float) -> Trial:
+    """A trial of that quality, which is its reward, with MACs and parameters."""
     costs = {"macs": Macs(space).predict(policy), "params": Params(space).predict(policy)}
     return Trial(number, policy, Outcome(quality, (quality,), costs))

@@ -114,6 +114,7 @@ SomeSamples = Annotated[int, Range(2, 10**9)]  # statistics of one are none
 Batch = Annotated[int, Range(1, 65_536)]
 Trials = Annotated[int, Range(1, 1_000_000)]
 Steps = Annotated[int, Range(0, 10_000_000)]
+SomeSteps = Annotated[int, Range(1, 10_000_000)]
 Epochs = Annotated[float, Range(0, 10_000)]
 LearningRate = Annotated[float, Range(0, 100, above=True)]
 Decay = Annotated[float, Range(0, 1)]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import ConfigError, PolicyError
+from autoprune.values import people
 from autoprune.values.terms import Floats, Op, Rows
 
 Places = NDArray[np.int64]  # (policies, axes): which of its levels each axis of the cube has
@@ -136,6 +137,12 @@ class SearchSpace:
         """The operators whose MACs are not known, for people."""
         return tuple(op.name for op in self.ops if not op.known)
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        rows = [(c.name, c.kind, c.dense, c.levels[0], len(c.levels), ", ".join(c.layers)) for c in self.choices]
+        head = ("choice", "kind", "units", "lowest", "levels", "layers")
+        return people.table(f"Search space {self.name}: {people.counted(len(self), 'choice')}", head, rows)
+
     def __len__(self) -> int:
         return len(self.choices)
 
@@ -160,6 +167,23 @@ class SearchSpace:
             return False
         allowed = all(level in c.levels for c, level in zip(self.choices, policy.levels, strict=True))
         return allowed and self.cube.settled(self.cube.places(policy)) == policy
+
+    def contains_rows(self, rows: Rows) -> NDArray[np.bool_]:
+        """As `contains`, of many policies at once: (policies, choices) -> (policies,)."""
+        right = np.ones(len(rows), dtype=np.bool_)
+        places = np.zeros(rows.shape, dtype=np.int64)
+        moot = np.zeros(rows.shape, dtype=np.bool_)
+        for place, block in self.gates:
+            moot[:, place] |= rows[:, block] == 0
+        for at, choice in enumerate(self.choices):
+            levels = np.array(choice.levels)
+            places[:, at] = np.minimum(np.searchsorted(levels, rows[:, at]), len(levels) - 1)
+            right &= levels[places[:, at]] == rows[:, at]
+            right &= ~moot[:, at] | (rows[:, at] == levels[-1])
+        for tie in self.ties:
+            told = np.ma.masked_array(places[:, tie], moot[:, tie])
+            right &= (told.max(axis=1) == told.min(axis=1)).filled(True)
+        return right
 
     def require(self, policy: Policy) -> None:
         """Raise PolicyError naming the first choice of which `policy` asks what the network cannot have."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoprune import config
+from autoprune import api, config
 from autoprune.command import cli
 from autoprune.errors import ConfigError, PolicyError, RunError
 from autoprune.runs import deliver, journal, lifecycle, study
@@ -444,7 +444,7 @@ class TestFromEndToEnd:
 
     def test_python_gets_policy_model_and_report(self, space: Path, tmp_path: Path) -> None:
         task = study.build(config.read(space)).task
-        result = lifecycle.search(
+        result = api.search(
             task,
             budget={"macs": 0.5},
             controller={"use": "random"},

@@ -224,7 +224,7 @@ def test_asks_for_the_policies_that_it_asked_for_before(name):
     """Recorded from the version whose policies were sparsities: the same seed leads the same way.
 
     That version asked some policies twice; from the first such ask on, bayes, nsga2 and random at step 8 are recorded
-    anew.
+    anew. So are evolution, since its brood is 3, and cmaes, since it has a margin.
     """
     for run in RECORDED[name]["runs"]:
         space = toy_space(depth=6, step=run["step"], width=32)

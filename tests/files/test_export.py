@@ -191,6 +191,11 @@ def test_a_policy_file_comes_back_in_the_order_of_the_space(model: nn.Module, tm
     assert json.loads((tmp_path / policy_file.NAME).read_text())["schema_version"] == 2
 
 
+def test_a_policy_may_call_heads_channels_as_policies_did(model: nn.Module) -> None:
+    heads = Choice("b", tuple(range(1, 65)), "head")
+    assert _policy_file(model).policy((group("a", 16), heads)) == Policy((16, 24))
+
+
 def test_a_policy_file_of_version_1_is_read_for_ever(model: nn.Module, tmp_path: Path) -> None:
     """Its choices were called groups and had no kind."""
     written = _policy_file(model)
@@ -209,7 +214,7 @@ def test_a_policy_file_of_version_1_is_read_for_ever(model: nn.Module, tmp_path:
             (group("a", 16), group("b", 32)),
             "'b' has 64 channel units in the policy and 32 channel units in the network",
         ),
-        ((group("a", 16), Choice("b", (1, 64), "head")), "64 channel units in the policy and 64 head units"),
+        ((group("a", 16), Choice("b", (1, 64), "block")), "64 channel units in the policy and 64 block units"),
     ],
 )
 def test_a_policy_for_other_choices_names_what_differs(

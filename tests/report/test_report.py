@@ -24,6 +24,7 @@ from autoprune.report import facts as report, page as pages, plots, words
 from autoprune.report.facts import Agreement, ChoiceFacts, FrozenFacts, Limit, Network, Report, Role, TrialFacts
 from autoprune.runs import compare, lifecycle, loop, study
 from autoprune.runs.apply import apply_policy
+from autoprune.runs.baselines import Baselines
 from autoprune.runs.deliver import finish
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
@@ -45,6 +46,7 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         "dense": Network(0.94, 0.94, 0.9364, dense, 1_090_000, (16, 64)),
         "ours": Network(0.91, 0.936, 0.9312, costs, 640_000, (8, 60)),
         "uniform": Network(0.84, 0.929, 0.9268, costs, 560_000, (11, 45)),
+        "rule": Network(0.85, 0.930, 0.9270, costs, 590_000, (12, 44)),
         "random": Network(0.86, 0.931, 0.9279, costs, 600_000, (14, 40)),
     }
     ceiling = Limit("macs", "MAC", "50%", 15_510_976, 31_021_952, 15.4e6, 15.4e6)
@@ -65,6 +67,8 @@ def facts(trials: int = 12, *, limits: bool = True, metric_name: str = "top-1", 
         frozen=(FrozenFacts("stem", 16, "a padded shortcut & more"),),
         trials=tried,
         random_trials=tried[:4],
+        rules={"deep": tried[0], "taylor <b>": tried[-1]},
+        rule="taylor <b>",
         best=trials - 1,
         seconds={"search: score": 61.0, "search: journal": 1.0, "search: ask": 3.0, "finetune": 120.0},
         exports=(Exported("model.onnx", 2**20, 3e-7, 32),),
@@ -111,9 +115,45 @@ def test_the_sentence_and_the_table_say_the_result() -> None:
     assert said.startswith("49.6% of the MACs (15.40 M of 31.02 M): test top-1 93.12 %, dense 93.64 %")
     assert "uniform pruning at equal finetuning 92.68 %" in said
     head, *rows = words.table(facts())
-    assert [row[0] for row in rows] == ["dense", "found by evolution", "uniform", "best of 4 random"]
+    assert [row[0] for row in rows] == [
+        "dense",
+        "found by evolution",
+        "uniform",
+        "best of 2 rules, taylor <b>",
+        "best of 4 random",
+    ]
     assert {len(row) for row in rows} == {len(head)}
     assert "269.7 k (100.0%)" in rows[0]
+    gains = [row[head.index("over uniform, searched → test")] for row in rows]
+    assert gains == [
+        "-",
+        "+7.00 points → +0.44 points",
+        "-",
+        "+1.00 points → +0.02 points",
+        "+2.00 points → +0.11 points",
+    ]
+
+
+def test_what_is_delivered_is_what_is_spoken_of() -> None:
+    made = dataclasses.replace(facts(), delivered="rule")
+    assert "test top-1 92.70 %" in words.sentence(made)
+    assert words.remarks(made)[0] == (
+        "Delivered is the network of a baseline, best of 2 rules, taylor <b>: after the finetune it was the best on "
+        "the holdout, 93.00 % against 93.60 % for the policy that was found by evolution."
+    )
+    page = pages.render(made)
+    assert "Delivered is the network of a baseline" in page
+    assert page.count("delivered: the best on the holdout") == 1
+    assert "<b>576 KiB</b>" in page  # in the tiles
+    assert "against uniform" not in pages.render(dataclasses.replace(facts(), delivered="uniform"))
+    assert "uniform pruning" not in words.sentence(dataclasses.replace(facts(), delivered="uniform"))
+
+
+def test_rules_that_were_scored_are_listed_by_name() -> None:
+    page = pages.render(facts())
+    assert "Rules of thumb, scored as the search scores" in page
+    assert "<tr><td>taylor &lt;b&gt;</td><td>91.00 %</td></tr>" in page
+    assert "Rules of thumb" not in pages.render(dataclasses.replace(facts(), rules={}))
 
 
 def test_the_summary_says_how_true_the_score_is_and_where_the_time_went() -> None:
@@ -185,7 +225,7 @@ def test_numbers_are_written_for_people(shown: str, wanted: str) -> None:
 )
 def test_the_page_is_one_file_without_references(made: Report) -> None:
     page = pages.render(made)
-    assert page.count("<svg ") == 3
+    assert page.count("<svg ") == 2
     assert "demo &lt;space&gt;" in page
     assert "<space>" not in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
@@ -209,7 +249,7 @@ def test_the_page_shows_what_it_must() -> None:
     assert ">exceeded<" in pages.render(dataclasses.replace(facts(), limits=(over,)))
 
 
-@pytest.mark.parametrize("draw", [plots.progress, plots.tradeoff, plots.choices])
+@pytest.mark.parametrize("draw", [plots.progress, plots.tradeoff])
 def test_pictures_are_svg_in_the_colours_of_the_page(draw: object) -> None:
     svg = draw(facts())  # type: ignore[operator]
     ET.fromstring(svg)
@@ -255,7 +295,7 @@ def test_the_advice_under_a_front_names_the_cost_of_the_run_and_a_ceiling_that_a
 
 def of_latency() -> Report:
     """The report as of a run whose budget is a latency."""
-    costs = {"dense": 0.0612, "ours": 0.0436, "uniform": 0.0475, "random": 0.0455}
+    costs = {"dense": 0.0612, "ours": 0.0436, "uniform": 0.0475, "rule": 0.0465, "random": 0.0455}
     rows = {role: dataclasses.replace(n, costs={"latency": costs[role]}) for role, n in facts().networks.items()}
     ceiling = Limit("latency", "ms", "75%", 0.0459, 0.0612, 0.0446, 0.0436, 0.011, "on ort 1, x2: predicted within 2%")
     trials = tuple(dataclasses.replace(t, costs={"latency": 0.04 + 0.001 * t.number}) for t in facts(30).trials)
@@ -292,7 +332,7 @@ def test_the_table_of_a_front_has_all_its_points_and_the_winner() -> None:
     """It had 10 of 17, and not the winner."""
     made = of_latency()
     table = pages.render(made).partition("<th>trial</th>")[2].partition("</table>")[0]
-    numbers = [int(n) for n in re.findall(r"<tr(?: class=\"ours\")?><td>(\d+)", table)]
+    numbers = [int(n) for n in re.findall(r"<tr(?: class=\"taken\")?><td>(\d+)", table)]
     assert set(numbers) == {t.number for t in made.front("latency")} | {made.best}
     assert f"<td>{made.best}, the winner</td>" in table
     many = dataclasses.replace(made, best=2)
@@ -406,10 +446,14 @@ def test_the_test_split_is_read_once_for_each_network(finished: tuple[Study, Run
 
 def test_the_comparison_holds_what_it_promises(finished: tuple[Study, Run, Report, list[str]]) -> None:
     built, run, made, stages = finished
-    assert list(made.networks) == ["dense", "ours", "uniform", "random"]
+    assert list(made.networks) == ["dense", "ours", "uniform", "rule", "random"]
+    assert {"shallow", "deep", "l2 by its maximum"} & set(made.rules)
+    assert max(t.metric or 0 for t in made.rules.values()) == made.rules[made.rule].metric
+    found = [n.holdout for role, n in made.networks.items() if role != "dense"]
+    assert made.final.holdout == max(n or 0 for n in found)
     assert made.ours.kept == run.best().policy.levels
     assert made.ours.searched == run.best().metric
-    assert made.limits[0].predicted == made.limits[0].counted == made.ours.costs["macs"]
+    assert made.limits[0].predicted == made.limits[0].counted == made.final.costs["macs"]
     assert all(n.costs["macs"] <= made.limits[0].most for role, n in made.networks.items() if role != "dense")
     params = built.costs["params"]
     assert all(n.costs["params"] == params.predict(Policy.of(n.kept)) for n in made.networks.values())
@@ -424,8 +468,8 @@ def test_the_files_are_the_network_of_the_report(finished: tuple[Study, Run, Rep
     assert {policy_file.NAME, export.WEIGHTS, programs.PROGRAM, programs.ONNX, report.FACTS, pages.PAGE} <= names
     assert [e.file for e in made.exports] == [export.WEIGHTS, programs.PROGRAM, programs.ONNX]
     back = export.load(run.directory, built.task.model)
-    assert built.costs["macs"].measure(back, built.task.example) == made.ours.costs["macs"]
-    assert top1(back, split(48, 3)) == made.ours.test
+    assert built.costs["macs"].measure(back, built.task.example) == made.final.costs["macs"]
+    assert top1(back, split(48, 3)) == made.final.test
     assert report.read(run.directory) == made
 
 
@@ -436,10 +480,10 @@ def test_finishing_leaves_the_dense_network_alone(finished: tuple[Study, Run, Re
 
 
 def test_a_policy_is_applied_again_from_its_file(finished: tuple[Study, Run, Report, list[str]]) -> None:
-    built, run, _, _ = finished
+    built, run, made, _ = finished
     again = apply_policy(run.directory, small_task(), finetune=False)
     careful = built.evaluator.careful()  # type: ignore[attr-defined]
-    wanted = careful.recover(careful.realise(run.best().policy)).model
+    wanted = careful.recover(careful.realise(Policy.of(made.final.kept))).model
     found = again.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.state_dict().items())
     other = apply_policy(run.directory / policy_file.NAME, small_task(seed=5), finetune=False)
@@ -484,7 +528,7 @@ def test_uniform_is_taken_at_the_winners_cost_where_no_budget_is_used_up(reward:
     task = dataclasses.replace(small_task(), percent=True)
     built = study.build(config.parse(tables, "test"), task=task, found={"precision": "fp32"})
     best, notes = done(0, built.space.snap([0.5, 0.25])), list[str]()
-    found = compare._chosen(built, best, [], notes)["uniform"]
+    found = Baselines([], {}).chosen(built, best.policy, notes)["uniform"]
     price = built.costs[cost].predict
     assert price(found) <= price(best.policy) < built.dense[cost]
     assert price(found) > 0.8 * price(best.policy)
@@ -497,12 +541,57 @@ def test_as_many_random_policies_are_scored_as_were_searched_and_none_twice(tmp_
     built, run = searched(small_task(), tmp_path, controller="evolution", trials=7)
     usual = dataclasses.replace(built, config=built.config.model_copy(update={"report": config.Report()}))
     stages = list[str]()
-    found = compare._sampled(usual, run, lambda what, done, of: stages.append(f"{what} {done}/{of}"))
+    found = Baselines.scored(usual, run, lambda what, done, of: stages.append(f"{what} {done}/{of}")).random
     assert len(found) == 7
-    assert stages[-1] == "scoring random policies, to compare with 7/7"
+    assert "scoring random policies, to compare with 7/7" in stages
     assert len({t.policy for t in found if t.repeats is None} & {t.policy for t in run}) == 0
     built, run = searched(small_task(), tmp_path, controller="random", trials=4)
-    assert [t.repeats for t in compare._sampled(built, run, silent)] == [0, 1, 2]
+    assert [t.repeats for t in Baselines.scored(built, run, silent).random] == [0, 1, 2]
+
+
+def rows(**holdout: float | None) -> dict[Role, Network]:
+    """Networks that differ in their holdout metric, in what they keep, and rise in cost in the order given."""
+    return {  # type: ignore[return-value]
+        role: Network(0.5, metric, 0.5, {"macs": 10.0 + at, "params": 1.0}, 1, (at,))
+        for at, (role, metric) in enumerate(holdout.items())
+    }
+
+
+class Confirms:
+    """A verifier that says of a policy what it is told to, and notes what it was asked."""
+
+    def __init__(self, *missed: int) -> None:
+        self.missed, self.asked = missed, list[int]()
+
+    def confirms(self, policy: Policy) -> bool:
+        self.asked += policy.levels
+        return policy.levels[0] not in self.missed
+
+
+def taken(networks: dict[Role, Network], verifier: Confirms, **tables: object) -> str:
+    given = {"task": {"use": study.GIVEN}, "budget": {"macs": "50%"}, **tables}
+    built = study.build(config.parse(given, "test"), task=small_task(), found={"precision": "fp32"})
+    return compare._delivered(built, networks, verifier)  # type: ignore[arg-type]
+
+
+def test_the_best_on_the_holdout_is_delivered_whoever_found_it() -> None:
+    assert taken(rows(dense=0.99, ours=0.9, uniform=0.91, random=0.89), Confirms()) == "uniform"
+    assert taken(rows(dense=0.99, uniform=0.9, random=0.9, ours=0.9), Confirms()) == "ours"
+    assert taken(rows(dense=0.99, ours=0.9, rule=None, random=0.95), Confirms()) == "random"
+    assert taken(rows(dense=0.99, ours=None, uniform=0.2), Confirms()) == "uniform"
+    assert taken(rows(dense=0.99, ours=None, uniform=None), Confirms()) == "ours"
+
+
+def test_a_baseline_that_misses_the_budget_when_measured_is_not_delivered() -> None:
+    asks = Confirms(2)
+    assert taken(rows(dense=0.99, ours=0.9, uniform=0.95, rule=0.92), asks) == "rule"
+    assert asks.asked == [2, 3]
+
+
+def test_where_cost_is_traded_a_dearer_network_is_not_delivered() -> None:
+    networks = rows(dense=0.99, uniform=0.91, ours=0.9, random=0.95)
+    assert taken(networks, Confirms(), budget={}, reward={"use": "r_flops"}) == "uniform"
+    assert taken(networks, Confirms()) == "random"
 
 
 # how true the score of the search is

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import Task, config
+from autoprune import Task, api, config
 from autoprune.command import cli
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
 from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.panel import Panel
 from autoprune.evaluators.shared import resumable_training as course
 from autoprune.protocols import Trains
-from autoprune.runs import compare, journal as run, lifecycle, study
+from autoprune.runs import compare, journal as run, study
 from autoprune.runs.apply import apply_point, apply_policy
 from autoprune.runs.lines import head
 from autoprune.runs.rules import Rules
@@ -193,7 +193,7 @@ def test_a_network_that_cannot_be_trained_anew_is_refused_before_there_is_a_run(
     task = study.build(config.read(space)).task
     scaled = dataclasses.replace(task, model=Scaled(task.model))
     with pytest.raises(ModelError, match="cannot be trained from scratch: it has parameters and no reset_parameters"):
-        lifecycle.search(scaled, {"macs": 0.5}, "random", 2, finetune={"start": "scratch", "epochs": 1})
+        api.search(scaled, {"macs": 0.5}, "random", 2, finetune={"start": "scratch", "epochs": 1})
     assert not Path("runs").exists()
 
 
@@ -306,9 +306,7 @@ class TestPoints:
 
     def test_another_network_is_refused(self, space: Path) -> None:
         task = study.build(config.read(space)).task
-        result = lifecycle.search(
-            task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1}
-        )
+        result = api.search(task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1})
         other = dataclasses.replace(
             task,
             model=torch.nn.Sequential(
@@ -360,7 +358,7 @@ class TestPoints:
 
     def test_points_of_a_run_on_a_task_from_python(self, space: Path) -> None:
         task = study.build(config.read(space)).task
-        result = lifecycle.search(
+        result = api.search(
             task, {"macs": 0.5}, "random", 3, out="runs", finetune={"epochs": 0.1}, report={"random_trials": 1}
         )
         point = apply_point(result.directory, {"macs": "50%"}, task)
@@ -370,9 +368,7 @@ class TestPoints:
         task = study.build(config.read(space)).task
         task = dataclasses.replace(task, holdout=toy_images(1000, 2), metric=top1)
         monkeypatch.setattr(study, "PAYS", 2)
-        result = lifecycle.search(
-            task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1}
-        )
+        result = api.search(task, {"macs": 0.5}, "random", 2, finetune={"epochs": 0.1}, report={"random_trials": 1})
         assert any("Trials look at 500 of 1,000" in note for note in result.report.notes)
         monkeypatch.setattr(Panel, "of", lambda *given: pytest.fail("a panel was made"))
         apply_policy(result.directory, task)

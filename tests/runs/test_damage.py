@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ WHOLE = lines.head(HASH) + b"".join(map(lines.line, TRIALS))
 
 
 def read(whole: bytes, rules: Rules = RULES) -> lines.Held:
-    return lines.read(Path("trials.jsonl"), whole, rules)
+    return lines.read(Path("trials.jsonl"), io.BytesIO(whole), rules)
 
 
 def changed(number: int, **fields: object) -> bytes:
@@ -71,7 +72,7 @@ class TestFlippedBits:
     """Of 4,000 flips 867 were accepted once: 48 changed a policy, 23 a metric, and one lost a trial."""
 
     def test_every_one_is_found_and_its_line_named(self) -> None:
-        assert read(WHOLE) == (HASH, TRIALS, len(WHOLE))
+        assert read(WHOLE)[:3] == (HASH, TRIALS, len(WHOLE))
         for bit in some_bits(WHOLE, 4000):
             line = min(WHOLE[: bit // 8].count(b"\n") + 1, len(TRIALS) + 1)
             said = refusal(flipped(WHOLE, bit))
@@ -136,7 +137,7 @@ class TestTornLines:
 
     @pytest.mark.parametrize("tail", [b"\x00" * 300, b'{"number": 8, "pol', b"\xff\xfe"])
     def test_what_a_crash_left_behind_the_last_break_is_no_trial(self, tail: bytes) -> None:
-        assert read(WHOLE + tail) == (HASH, TRIALS, len(WHOLE))
+        assert read(WHOLE + tail)[:3] == (HASH, TRIALS, len(WHOLE))
 
     def test_a_last_line_whose_break_was_changed_is_not_lost(self) -> None:
         with pytest.raises(RunError, match=r"line 9 is damaged \(its line break was changed\)"):

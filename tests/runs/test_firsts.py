@@ -35,53 +35,74 @@ def built(controller: str = "evolution", trials: int = 25, task: Task | None = N
     return study.build(autoprune.config.parse(asked, "a test"), task=task or make())
 
 
+def asked_first(of: Study) -> list[Policy]:
+    return firsts.known(firsts.found(of))
+
+
 def test_a_learner_begins_with_uniform_and_rankings_that_meet_the_budget():
     of = built()
-    found = firsts.found(of)
+    found = asked_first(of)
     assert found[0] == uniform(of.space, of.budget)
     assert 3 <= len(found) == len(set(found)) <= 6
     assert all(of.budget.admits(policy) for policy in found)
 
 
 def test_a_short_search_begins_with_fewer():
-    assert len(firsts.found(built(trials=10))) <= 3
-    assert len(firsts.found(built(trials=3))) == 1
+    assert len(asked_first(built(trials=10))) <= 3
+    assert len(asked_first(built(trials=3))) == 1
 
 
 @pytest.mark.parametrize("controller", ["random", "qmc", "uniform", "deep", "genetic", "ddpg"])
 def test_a_rule_chance_and_published_methods_begin_by_themselves(controller):
-    assert firsts.found(built(controller)) == []
+    assert asked_first(built(controller)) == []
 
 
 def test_a_search_without_a_trial_to_spare_ranks_nothing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(firsts, "scores", lambda *given, **named: pytest.fail("gradients for nothing"))
-    of = built(trials=3)
-    assert firsts.found(of) == [uniform(of.space, of.budget)]
+    of = built(trials=3, report={"rules": False})
+    assert asked_first(of) == [uniform(of.space, of.budget)]
 
 
 def test_a_controller_that_says_it_takes_advice_gets_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Evolution, "unadvised", False, raising=False)
-    assert len(firsts.found(built())) > 1
+    assert len(asked_first(built())) > 1
 
 
 def test_whoever_writes_so_has_rankings_or_none():
-    assert firsts.found(built(search={"trials": 25, "first": "none"})) == []
-    assert len(firsts.found(built("random", search={"trials": 25, "first": "rankings"}))) > 2
+    assert asked_first(built(search={"trials": 25, "first": "none"})) == []
+    assert len(asked_first(built("random", search={"trials": 25, "first": "rankings"}))) > 2
 
 
 def test_without_a_budget_there_is_nothing_to_rank_for():
-    assert firsts.found(built("nsga2", budget={}, reward={"use": "r_flops"})) == []
+    assert asked_first(built("nsga2", budget={}, reward={"use": "r_flops"})) == []
+
+
+@pytest.mark.parametrize("controller", ["evolution", "random"])
+def test_rules_and_rankings_are_kept_to_compare_with_whoever_searches(controller: str):
+    of = built(controller)
+    found = firsts.rules(firsts.found(of))
+    assert {
+        "shallow",
+        "deep",
+        "erk",
+        "smart-ratio",
+        "l2 by LAMP",
+        "group_norm by its maximum",
+        "taylor by its norm",
+    } <= set(found)
+    assert all(of.budget.admits(policy) for policy in found.values())
+    assert firsts.rules(firsts.found(built(controller, report={"rules": False}))) == {}
 
 
 def test_a_task_without_a_training_split_has_rankings_that_need_no_loss():
     task = dataclasses.replace(make(), train=Nothing("train"))
-    found = firsts.found(built(task=task))
+    found = asked_first(built(task=task))
     assert 2 <= len(found) <= 4
 
 
 def test_a_resumed_run_asks_the_same_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     of = built(trials=6)
-    wanted = firsts.found(of)
+    wanted = asked_first(of)
     with lifecycle.begin(of, tmp_path) as begun:
         directory = begun.directory
         loop.search(of.controller(), of.attempt, begun, trials=1, first=firsts.known(begun.machine))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from functools import cache
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_a_journal_is_read_in_as_much_work_a_line_however_long_it_is(old: bool) 
         whole = b"".join(written if old else [lines.head("facts"), *written])
         counter = Calls()
         counter.start()
-        held = lines.read(Path("trials.jsonl"), whole, Rules(SPACE))
+        held = lines.read(Path("trials.jsonl"), io.BytesIO(whole), Rules(SPACE))
         found = counter.stop()
         assert [trial.policy for trial in held.trials] == [trial.policy for trial in past(trials)]
         return found

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from autoprune import plugins
+from autoprune.controllers.random import Random
 from autoprune.errors import ConfigError, Exhausted, SearchFailed, TrialFailed
 from autoprune.protocols import Score
 from autoprune.runs import journal, loop
@@ -308,7 +309,7 @@ class TestManyAtOnce:
 
         judge = Judge(interrupted)
         with open_run(tmp_path) as run, pytest.raises(KeyboardInterrupt):
-            search(Countdown(), attempt(judge), run, trials=12, window=3)
+            search(Random(SPACE, BUDGET), attempt(judge), run, trials=12, window=3)
         assert journal.count(tmp_path) == 5
 
     def test_are_written_and_told_in_the_order_of_their_asks(self, tmp_path: Path) -> None:

@@ -352,6 +352,16 @@ class TestOperators:
 
 
 # name -> how the network is made, on what, a layer that is frozen, a word of the reason
+class Attending(nn.MultiheadAttention):
+    """Attention of a user's own, whose code is not known."""
+
+    def __init__(self) -> None:
+        super().__init__(12, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
 FROZEN: dict[str, tuple[Callable[[], nn.Module], Tensor, str, str]] = {
     "channels put in an order": (
         lambda: Wired(lambda m, x: m.c(m.b(m.a(x).sort(1)[0])), a=conv(3, 6), b=conv(6, 4), c=conv(4, 2)),
@@ -376,11 +386,22 @@ FROZEN: dict[str, tuple[Callable[[], nn.Module], Tensor, str, str]] = {
         "a",
         "reduced over by _softmax",
     ),
-    "the heads of torch's own attention": (
-        lambda: nn.Sequential(nn.Linear(8, 12), nn.TransformerEncoderLayer(12, 2, 16, batch_first=True)),
+    "the heads of attention whose weights are averaged and read": (
+        lambda: Wired(
+            lambda m, x: m.c(m.b(m.a(x, x, x)[1] @ x)),
+            a=nn.MultiheadAttention(8, 2, batch_first=True),
+            b=nn.Linear(8, 5),
+            c=nn.Linear(5, 2),
+        ),
         torch.randn(2, 5, 8),
-        "1.self_attn",
-        "the MultiheadAttention `1.self_attn` has a size that is written down: 2 heads of 6",
+        "a",
+        "is reduced over by mean in the MultiheadAttention `a`",
+    ),
+    "the heads of a user's own kind of torch's attention": (
+        lambda: nn.Sequential(nn.Linear(8, 12), Attending(), nn.Linear(12, 3), nn.Linear(3, 2)),
+        torch.randn(2, 5, 8),
+        "1",
+        "has a size that is written down: 2 heads of 6",
     ),
     "channels that roll": (
         lambda: Wired(lambda m, x: m.c(m.b(m.a(x).roll(1, 1))), a=conv(3, 6), b=conv(6, 4), c=conv(4, 2)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -32,7 +33,7 @@ GROUPS = {  # of networks of `tests.zoo`, how many groups each has
     "torchvision/efficientnet_b0": 40,
     "torchvision/resnext50_32x4d": 21,
     "torchvision/shufflenet_v2_x1_0": 19,
-    "torchvision/vit_b_16": 12,
+    "torchvision/vit_b_16": 25,
 }
 LIGHT = [name for name in GROUPS if NETWORKS[name].light]  # the others take minutes: -m slow
 NAMES = [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in GROUPS]
@@ -48,7 +49,8 @@ class TestZoo:
     def test_finds_the_groups(self, name: str) -> None:
         assert len(case(name).trace.choices) == GROUPS[name]
         assert all(f.reason and f.name for f in case(name).trace.frozen)
-        assert set(case(name).trace.proofs) == {"exact"}
+        hidden = name == "torchvision/vit_b_16"  # a LayerNorm mixes the channels of its residual stream
+        assert Counter(case(name).trace.proofs)["shapes"] == hidden
 
     def test_accounts_for_every_layer_and_operator(self, name: str) -> None:
         one = case(name)

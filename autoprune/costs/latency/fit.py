@@ -221,11 +221,14 @@ class Fit:
         found: Floats = spent.sum(axis=1) + self.coefficients[0]
         return found
 
-    def by_layer(self) -> dict[str, float]:
-        """The share that each layer of the dense network takes, in order; what no pruning changes is under ""."""
+    def by_layer(self, row: Rows) -> dict[str, float]:
+        """What each layer takes in the network of `row`, (1, choices), as a share of the dense network's time.
+
+        What no pruning changes is under "".
+        """
         whole = float(self(self.work.whole)[0])
         found = {"": float(self.coefficients[0]) / whole}
-        spent = self.work.products(self.work.whole)[0] * self._rates / whole
+        spent = self.work.products(row)[0] * self._rates / whole
         for (op, _), share in zip(self.work._names, spent.tolist(), strict=True):
             found[op.name] = found.get(op.name, 0.0) + share
         return found

@@ -182,6 +182,11 @@ class Latency(FromMany):
         whole = (rows == self.space.dense().levels).all(axis=1)
         return self.dense * np.where(whole, 1.0, self.fit(rows))
 
+    def by_layer(self, policy: Policy) -> dict[str, float]:
+        """As `protocols.ByLayer`, as it is fitted."""
+        row = np.array([policy.levels], dtype=np.int64)
+        return {name: self.dense * share for name, share in self.fit.by_layer(row).items()}
+
     def step(self) -> int:
         """The largest multiple of channels to which widths can be rounded up at no cost.
 

@@ -70,7 +70,7 @@ class Subnets:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
         units = keep_first(self.weights.ranked, widths)
         stay, without = staying(self.weights.net, self.trace.edits, units), skips(self.trace.edits, units)
-        skeleton = slices(self.weights.net, stay, without=without).train()
+        skeleton = slices(self.weights.net, stay, self.trace.resizes, without=without).train()
         own = dict(skeleton.named_parameters())
         full = {name: value for name, value in self._full(widths).items() if name in own}
         values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in full.items()}

@@ -79,6 +79,7 @@ NETWORKS = (
     _free("efficientvit_b0"),
     _fixed("vit_tiny_patch16_224"),
     _fixed("deit_tiny_patch16_224"),
+    _fixed("swin_tiny_patch4_window7_224", window_size=4),
     _fixed("cait_xxs24_224"),
     _fixed("mixer_s32_224"),
     _fixed("resmlp_12_224"),
