@@ -37,6 +37,8 @@ from autoprune.trust import named, remember, restored
 from autoprune.values import people
 from autoprune.values.space import Policy
 
+_THEN: Mapping[str, Mapping[str, Any]] = {"evolution": {"brood": 12}}  # of controllers, what other defaults were
+
 
 @dataclass(frozen=True)
 class Result:
@@ -112,11 +114,12 @@ def reopen(
     over: dict[str, Any] = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
     if staff is not None:
         over |= {"workers.local": 0, "workers.cluster": "", **{f"workers.{key}": who for key, who in staff.items()}}
-    asked = restored(written, source, over, trust=trust)
     found = machine.read(directory)
+    begun = written if firsts.RULES in found else _with_defaults_of_then(written)
+    asked = restored(begun, source, over, trust=trust)
     if "threads" in found:
         torch.set_num_threads(found["threads"])
-    rated = restored(written, source, {**over, "finetune.lr": lr}, trust=trust) if lr else asked
+    rated = restored(begun, source, {**over, "finetune.lr": lr}, trust=trust) if lr else asked
     built = study.build(rated, task=task, found=found, watch=watch)
     now = asked.plain()
     compared, limits = _as_written(written, now), built.budget.limits
@@ -176,6 +179,12 @@ def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage
         finished=terms.finished,
     )
     return asking[-1]
+
+
+def _with_defaults_of_then(written: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run that was begun before rules were kept, with the defaults of settings that it did not say."""
+    controller = written.get("controller", {})
+    return {**written, "controller": {**_THEN.get(str(controller.get("use")), {}), **controller}}
 
 
 def _as_written(before: Any, now: Any) -> Any:
