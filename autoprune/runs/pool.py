@@ -122,32 +122,33 @@ class Pool(Executor):
         while True:
             try:
                 event = self._events.get(timeout=BEAT)
-                if event is None:
-                    return
-                event()
             except queue.Empty:
-                pass
-            if not self._lost and time.monotonic() - self._looked >= BEAT:
-                self._look()
-            self._send()
+                event = _nothing
+            if event is None:
+                return
+            try:
+                event()
+                if not self._lost and time.monotonic() - self._looked >= BEAT:
+                    self._look()
+                self._send()
+            except BaseException as wrong:  # whatever it is, nobody is to wait for this thread
+                self._give_up(f"workers cannot be reached ({type(wrong).__name__}: {one_line(wrong)})")
 
     def _take(self, job: Job) -> None:
         self._backlog.append(job)
         if self._lost:
-            self._give_up()
+            self._give_up(self._lost)
 
     def _look(self) -> None:
         """Who is there now: the new ones are to get ready, and what the lost ones worked at is sent again."""
+        self._looked = time.monotonic()
         try:
             if self._client.status != "running":
                 raise OSError(f"the client is {self._client.status}")
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
+            found = remote.everybody(self._client)
         except Exception as wrong:
-            self._lost = one_line(wrong)
-            self._give_up()
+            self._give_up(f"the cluster's scheduler is gone ({one_line(wrong)})")
             return
-        finally:
-            self._looked = time.monotonic()
         there = {str(address) for address, facts in found.items() if facts.get("status", "running") in _RUNNING}
         for address in self._desks.keys() - there:
             desk = self._desks.pop(address)
@@ -155,6 +156,8 @@ class Pool(Executor):
                 self._died(desk.job, address)
         for address in sorted(there - self._desks.keys() - self._refused.keys()):
             self._greet(address)
+        if there and not self._desks:
+            self._give_up(f"no worker can evaluate: {next(iter(self._refused.values()))}")
 
     def _greet(self, address: str) -> None:
         desk = self._desks[address] = Desk()
@@ -242,10 +245,15 @@ class Pool(Executor):
         failure = Failure(said, self._priced(job.policy))
         job.future.set_result(Trial(job.number, job.policy, failure, rung=job.rung, worker=address))
 
-    def _give_up(self) -> None:
-        wrong = ClusterLost(f"the cluster's scheduler is gone ({self._lost})")
+    def _give_up(self, why: str) -> None:
+        """Nothing can be sent any more: whoever waits is told."""
+        self._lost = why
         for job in [*self._distant, *self._backlog]:
             if not job.future.done():
-                job.future.set_exception(wrong)
+                job.future.set_exception(ClusterLost(why))
         for held in (self._desks, self._distant, self._backlog):
             held.clear()
+
+
+def _nothing() -> None:
+    """An event that is none."""

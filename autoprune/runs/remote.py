@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
     from autoprune.runs.flight import Attempt
     from autoprune.runs.study import Study
 
+PATIENCE = 60  # seconds
 ALIKE = ("autoprune", "torch", "numpy")  # whose versions decide what a score is
 
 
 def versions() -> dict[str, str]:
     """Of what decides scores, here."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in ALIKE}}
+
+
+def everybody(client: Any) -> dict[str, dict[str, Any]]:
+    """What a client's scheduler says of every worker, by address; `client.scheduler_info` may say it of five alone."""
+    found: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    return found
 
 
 class Evaluates(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
@@ -92,7 +100,11 @@ def attempted(name: str, text: str) -> str:
 
 
 def _plugin(name: str) -> Evaluates:
-    found = get_worker().plugins[name]
+    """The study called `name`, which a worker that has just begun may be about to get."""
+    worker, until = get_worker(), time.monotonic() + PATIENCE
+    while name not in worker.plugins and time.monotonic() < until:
+        time.sleep(0.05)
+    found = worker.plugins[name]
     assert isinstance(found, Evaluates)
     return found
 

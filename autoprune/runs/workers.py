@@ -280,7 +280,9 @@ def _require_memory(count: int) -> None:
 
 
 def _addresses(client: Client) -> list[str]:
-    return sorted(map(str, client.scheduler_info(n_workers=-1)["workers"]))
+    from autoprune.runs import remote
+
+    return sorted(map(str, remote.everybody(client)))
 
 
 def _weights(study: Study, folder: Path | None) -> dict[str, str]:

@@ -64,9 +64,18 @@ class Cluster:
     """Plays a client and the workers behind it."""
 
     def __init__(self, count: int) -> None:
+        self.greeting = json.dumps({"pid": 1})
         self.status, self.there, self.sent = "running", {f"tcp://w{n}" for n in range(count)}, list[Task]()
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+    def sync(self, what: Callable[..., Any], **given: int) -> Any:
+        return what(**given)
+
+    @property
+    def scheduler(self) -> Cluster:
+        return self
+
+    def identity(self, n_workers: int) -> dict[str, Any]:
+        assert n_workers == -1, "of all, not of the first five"
         return {"workers": {address: {"status": "running"} for address in self.there}}
 
     def submit(self, work: Callable[..., str], *given: str, workers: list[str], **how: object) -> Task:
@@ -75,7 +84,7 @@ class Cluster:
         task = Task(work, given, workers[0])
         self.sent.append(task)
         if work is remote.ready:
-            task.end(json.dumps({"pid": 1}))
+            task.end(self.greeting)
         return task
 
     def attempts(self) -> list[Task]:
@@ -179,6 +188,24 @@ def test_a_lost_scheduler_ends_all_that_waits(made: Pool, cluster: Cluster) -> N
             trial.result(10)
     with pytest.raises(ClusterLost):
         made.submit(judge, 3, SPACE.dense()).result(10)
+
+
+def test_where_no_worker_can_evaluate_nobody_waits(cluster: Cluster, made: Pool) -> None:
+    """Workers that were started again were asked before they had the study, and refused for ever: the search hung."""
+    (trial,) = ask(made, 1)
+    wait_for(cluster.under_way)
+    cluster.greeting = json.dumps({"error": "it has no data"})
+    cluster.there = {"tcp://w7"}
+    with pytest.raises(ClusterLost, match="no worker can evaluate: it has no data"):
+        trial.result(10)
+
+
+def test_a_fault_of_the_pool_itself_lets_nobody_wait(
+    cluster: Cluster, made: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made, "_send", lambda: 1 // 0)
+    with pytest.raises(ClusterLost, match=r"workers cannot be reached \(ZeroDivisionError"):
+        ask(made, 1)[0].result(10)
 
 
 def test_a_mistake_of_ours_at_a_worker_stops_the_search(made: Pool, cluster: Cluster) -> None:
