@@ -51,7 +51,6 @@ class PerSample(Protocol):
 
     def each(self, model: nn.Module, split: Split) -> Tensor:
         """(n,), in the order of the split; their mean is the metric."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,7 @@ class Judge:
         return self.known(measured(f"the metric {self.name!r}", found))
 
     def each(self, model: nn.Module, split: Split) -> Tensor | None:
-        """How good `model` is on every sample, (n,), higher is better; None where the metric is no mean over samples.
-
-        Raises TrialFailed where the metric raises, or gives anything but a finite number a sample.
-        """
+        """How good `model` is on each sample, (n,), or None. Raises TrialFailed for all but finite numbers."""
         if not isinstance(self.metric, PerSample):
             return None
         what = f"the metric {self.name!r}, each sample alone,"
@@ -109,8 +105,7 @@ def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
     Raises ConfigError where outputs are not (n, classes) floating-point numbers, at least two a sample, with whole
     numbers (n,) as targets: then top-1 means nothing.
     """
-    found = right(model, batches)
-    return int(found.sum()) / len(found)
+    return float(right(model, batches).double().mean())
 
 
 def right(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
@@ -155,11 +150,7 @@ def seen(value: Any) -> str:
     return f"list of {len(value)}" if isinstance(value, list) else type(value).__name__
 
 
-def _each(model: nn.Module, split: Split) -> Tensor:
-    return right(model, split.batches(_BATCH))
-
-
-top1.each = _each  # type: ignore[attr-defined]  # `PerSample`
+top1.each = lambda model, split: right(model, split.batches(_BATCH))  # type: ignore[attr-defined]  # `PerSample`
 top1.title, top1.lower_is_better, top1.percent = "top-1", False, True  # type: ignore[attr-defined]  # `Described`
 
 
