@@ -259,7 +259,8 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_documented_table_is_read_as_it_is_explained() -> None:
-    (text,) = blocks("toml")
+    text, kinds = blocks("toml")
+    assert asked(**tomllib.loads(kinds)["space"]).kinds == ("channel", "block")
     space = config.parse({"task": {"use": "x"}, **tomllib.loads(text)}, "docs/space.md").space
     stages = [f"layer{stage}.0.conv1" for stage in (2, 3, 4)]
     names = ("conv1", "layer1.0.conv1", "layer1.1.conv1", *stages, "head.fc1", "a", "b")
