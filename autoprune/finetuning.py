@@ -15,11 +15,19 @@ from typing import Any
 from torch import nn
 
 from autoprune.addresses import blamed
-from autoprune.copies import copied
 from autoprune.errors import ConfigError
 from autoprune.inputs import device_of
 from autoprune.task import Task
-from autoprune.train import Recipe, forked, optimizer_of, own, require_finite, schedule_of, train
+from autoprune.train import (
+    Recipe,
+    forked,
+    optimizer_of,
+    own,
+    require_finite,
+    schedule_of,
+    teacher_of as copy_of,
+    train,
+)
 
 Told = Callable[[int, float], None]  # the steps that are done, the loss
 
@@ -31,7 +39,7 @@ def finetune(model: nn.Module, task: Task, recipe: Recipe, *, seed: int, watch: 
     fails, and ConfigError for a loop, an optimizer, a schedule or a teacher that is none.
     """
     if not recipe.use:
-        teacher = teacher_of(task, recipe)
+        teacher = teacher_of(task, recipe) if recipe.distill else None
         train(model, task.train, task.loss, recipe, seed=seed, teacher=teacher, watch=watch)
         return
     device, before = device_of(model), _shapes(model)
@@ -71,7 +79,7 @@ def takes_data(recipe: Recipe) -> bool:
 def teacher_of(task: Task, recipe: Recipe) -> nn.Module:
     """The network to learn from: the user's, else a copy of the dense one."""
     if not recipe.teacher:
-        return copied(task.model).eval()
+        return copy_of(task.model)
     with blamed(f"the teacher {recipe.teacher!r}"):
         made = own("teacher", recipe.teacher)()
     if not isinstance(made, nn.Module):

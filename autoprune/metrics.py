@@ -1,20 +1,18 @@
 """Metrics: how good a network is on a split, which way is better, and how the number is shown.
 
 The house reckons with what is *better when higher*. A metric where lower is better is turned once, in `Judge`, and
-turned back where people read it. `top1` and `perplexity` need labels; `kl`, `KL(top=k)` and `agreement` compare with
-the dense network and need none.
+turned back where people read it. `top1` needs labels, as does `autoprune.perplexity`; `kl`, `KL(top=k)` and
+`agreement` compare with the dense network and need none.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from autoprune.addresses import blamed
 from autoprune.copies import copied
@@ -27,7 +25,6 @@ Metric = Callable[[nn.Module, Split], float]
 GIVE = "give Task(metric=..., metric_name=..., lower_is_better=...)"
 _BATCH = 250  # samples at once
 _HELD = 2**28  # bytes of the dense network's outputs that are remembered
-NO_WORD = -100  # the target of a position that does not count, as in torch's cross-entropy
 
 
 @runtime_checkable
@@ -166,52 +163,8 @@ top1.each = _each  # type: ignore[attr-defined]  # `PerSample`
 top1.title, top1.lower_is_better, top1.percent = "top-1", False, True  # type: ignore[attr-defined]  # `Described`
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """The exponential of the mean cross-entropy, in nats, of the words that follow; lower is better, 1 the least.
-
-    Outputs are logits (n, length, words), targets the word behind each position, (n, length), or -100 for none.
-    """
-
-    title: str = field(default="perplexity", init=False)
-    lower_is_better: bool = field(default=True, init=False)
-    percent: bool = field(default=False, init=False)
-
-    def __call__(self, model: nn.Module, split: Split) -> float:
-        """The perplexity of `model` on `split`, infinite where it overflows; leaves the model in eval mode."""
-        model.eval()
-        device, total, count = device_of(model), 0.0, 0
-        with torch.inference_mode():
-            for inputs, targets in split.batches(_together(split)):
-                found = logits(call(model, moved(inputs, device)))
-                _require_words(found, targets)
-                words = targets.to(device).flatten()
-                total += float(cross_entropy(found.float().flatten(0, 1), words, reduction="sum"))
-                count += int((words != NO_WORD).sum())
-        return math.exp(min(total / max(count, 1), 700.0)) if math.isfinite(total) else math.nan
-
-
-perplexity = Perplexity()
-
-
-def next_word(outputs: Any, targets: Any) -> Tensor:
-    """The mean cross-entropy of the words that follow, a loss; outputs and targets as of `Perplexity`."""
-    found = logits(outputs)
-    _require_words(found, targets)
-    return cross_entropy(found.float().flatten(0, 1), targets.flatten())
-
-
-def _require_words(found: Any, targets: Any) -> None:
-    words = isinstance(found, Tensor) and found.is_floating_point() and found.dim() == 3
-    whole = isinstance(targets, Tensor) and not targets.is_floating_point()
-    if not (words and whole and targets.shape == found.shape[:2]):
-        given = "no targets" if targets is None else f"targets {seen(targets)}"
-        wanted = "logits (n, length, words) and the words that follow, whole numbers (n, length)"
-        raise ConfigError(f"perplexity is of {wanted}; here are outputs {seen(found)} and {given}")
-
-
-def _together(split: Split) -> int:
-    """Samples at once."""
+def samples_at_once(split: Split) -> int:
+    """Samples of `split` at once: of text few, since each token has a number for every word of the vocabulary."""
     inputs, _ = next(split.head(1).batches(1))
     return at_once(inputs, _BATCH)
 
@@ -306,7 +259,7 @@ class _Compared:
         model.eval()
         device, total, count = device_of(model), 0.0, 0.0
         with torch.inference_mode():
-            for (inputs, _), kept in zip(split.batches(_together(split)), self._of_dense(split), strict=True):
+            for (inputs, _), kept in zip(split.batches(samples_at_once(split)), self._of_dense(split), strict=True):
                 found = self._logits(model, moved(inputs, device))
                 each = self.differs(found, *(tensor.to(device) for tensor in kept)).double()
                 weights = _counted(inputs, each.shape).to(each)
@@ -323,7 +276,7 @@ class _Compared:
             return
         held, size, twin = list[tuple[Tensor, ...]](), 0, copied(self.dense).eval()
         device = device_of(twin)
-        for inputs, _ in split.batches(_together(split)):
+        for inputs, _ in split.batches(samples_at_once(split)):
             with torch.autocast(device.type, enabled=False):
                 kept = self.keep(self._logits(twin, moved(inputs, device)))
             size += sum(tensor.nbytes for tensor in kept)

@@ -62,8 +62,8 @@ class Task:
         train, holdout, test: splits; or data sets of samples, map-style or iterable with a length; or DataLoaders of
             such, of which the data set, the collation and, for training, the sampler are taken. `train` may be None:
             then nothing is trained, and what needs inputs alone looks at the holdout's.
-        metric: (model, split) -> quality; the default is top-1 accuracy in [0, 1]. `autoprune.metrics` has perplexity
-            and those that need no labels: kl, KL(top=k) and agreement.
+        metric: (model, split) -> quality; the default is top-1 accuracy in [0, 1]. `autoprune.metrics` has those that
+            need no labels: kl, KL(top=k) and agreement; `autoprune.perplexity` that of text.
         loss: (outputs, targets) -> scalar, for finetuning and gradients. For a network that makes its own of labels
             among its inputs: lambda outputs, targets: outputs.loss.
         name: for run directories and reports; empty: the network's class.

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from autoprune import config, plugins
 from autoprune.inputs import call
-from autoprune.metrics import perplexity
+from autoprune.perplexity import perplexity
 from autoprune.runs import study
 from autoprune.runs.study import Study
 from autoprune.values.budget import Budget, limits

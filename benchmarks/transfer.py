@@ -56,9 +56,9 @@ R20, R56, FASHION = "cifar10_resnet20", "cifar10_resnet56", "fashion_resnet20"
 ROWS: Mapping[str, tuple[Place, Place]] = {  # source and target
     "deeper": ((R20, "50%"), (R56, "50%")),
     "shallower": ((R56, "50%"), (R20, "50%")),
-    "data": ((FASHION, "50%"), (R20, "50%")),
+    "data": ((FASHION, "25%"), (R20, "50%")),
     "budget": ((R56, "50%"), (R56, "30%")),
-    "prior": ((FASHION, "50%"), (R56, "50%")),  # and R20 at 50%
+    "prior": ((FASHION, "25%"), (R56, "50%")),  # and R20 at 50%
     "agent": ((R20, "50%"), (R56, "50%")),
 }
 

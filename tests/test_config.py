@@ -82,7 +82,8 @@ class TestFaults:
             (TASK + "[space]\nstpe = 1", "[space] has no key 'stpe'; did you mean 'step'?"),
             (
                 TASK + "[space]\nzzz = 1",
-                "[space] has no key 'zzz'; there are max_sparsity, step, granularity, exclude, ties, group",
+                "[space] has no key 'zzz'; there are max_sparsity, step, granularity, kinds, exclude, ties, uniform, "
+                "group",
             ),
             (
                 TASK + "[[space.group]]\nmatch = 'a'\nstpe = 1",

@@ -65,7 +65,7 @@ def _add_search(commands: Any) -> None:
         action="extend",
         default=[],
         metavar="FROM",
-        help="begin with what others have found: policy files, directories of runs, files of `learn`",
+        help="begin with what others have found: policy files, directories of runs, what `learn` wrote, agents",
     )
     _end_arguments(command)
 
@@ -234,7 +234,12 @@ def _add_policy(commands: Any) -> None:
 
 def _add_transfer(commands: Any) -> None:
     command = _command(commands, "transfer", "map a policy to another network, finetune, export, report")
-    command.add_argument("policy", type=Path, metavar="POLICY", help="a policy.json or the directory of a run")
+    command.add_argument(
+        "policy",
+        type=Path,
+        metavar="POLICY",
+        help="a policy.json, the directory of a run, what `learn` wrote, or an agent.safetensors",
+    )
     _space_arguments(command, "--to")
     _end_arguments(command)
 

@@ -18,8 +18,8 @@ from functools import cached_property
 
 import numpy as np
 
+from autoprune.controllers import rules
 from autoprune.controllers.ridge import promise
-from autoprune.controllers.rules import uniform
 from autoprune.values.asks import Asks
 from autoprune.values.budget import Budget
 from autoprune.values.ranges import Few, Share, Trials, require
@@ -31,6 +31,7 @@ Told = tuple[float, Floats]  # a reward, and where its policy lies in the cube
 
 _SCATTER = 0.25  # standard deviation of the first policies about the uniform one
 _SMALLEST_STEP = 0.02
+_MANY = 28  # choices; of more a smaller share changes at once, so that about as many do
 _RISE, _SUCCESS = 0.15, 0.25  # how fast the step adapts, and the share of successes at which it stays
 _REMEMBERED = 200  # best trials that the regression looks at
 _TRIES = 4  # policies bred for each one wanted, at most
@@ -45,8 +46,8 @@ class Evolution:
         parents: how many of the best trials breed.
         brood: children bred for an ask, of which one is evaluated; 1 is evolution without a model.
         step: first standard deviation of a mutation, in sparsity.
-        mutate: chance that a choice takes a step, in [0, 1].
-        renew: chance that a choice is drawn anew, in [0, 1].
+        mutate: chance that a choice takes a step, in [0, 1]; less where there are more than 28.
+        renew: chance that a choice is drawn anew, in [0, 1]; likewise.
     """
 
     space: SearchSpace
@@ -108,21 +109,26 @@ class Evolution:
 
     def _first(self, number: int, rng: np.random.Generator) -> Policy:
         """About the uniform policy and anywhere, in turns."""
-        cube = self.space.cube
+        cube, uniform = self.space.cube, self.space.cube.point(self._uniform)
         if number % 2:
-            return self._fit(cube.point(self._uniform) + rng.normal(0.0, _SCATTER, len(cube)) / cube.reach)
-        return self._fit(rng.random(len(cube)))
+            return self._fit(uniform + self._share * rng.normal(0.0, _SCATTER, len(cube)) / cube.reach)
+        anywhere = rng.random(len(cube))
+        return self._fit(np.where(rng.random(len(cube)) < self._share, anywhere, uniform))
 
     def _child(self, elite: list[Told], rng: np.random.Generator) -> Policy:
         axes, reach = len(self.space.cube), self.space.cube.reach
         chance = np.arange(len(elite), 0, -1.0)
         one, other = (elite[i][1] for i in rng.choice(len(elite), 2, p=chance / chance.sum()))
         child = np.where(rng.random(axes) < 0.5, one, other)
-        stepping = rng.random(axes) < self.mutate
+        stepping = rng.random(axes) < self.mutate * self._share
         stepping |= np.arange(axes) == (rng.integers(axes) if axes else 0)  # at least one
         child = child + stepping * rng.normal(0.0, self.step * self._factor, axes) / reach
-        renewed = rng.random(axes) < self.renew
+        renewed = rng.random(axes) < self.renew * self._share
         return self._fit(np.where(renewed, rng.random(axes), child))
+
+    @property
+    def _share(self) -> float:
+        return min(1.0, _MANY / max(len(self.space.cube), 1))
 
     @property
     def _elite(self) -> list[Told]:
@@ -134,4 +140,4 @@ class Evolution:
 
     @cached_property
     def _uniform(self) -> Policy:
-        return uniform(self.space, self.budget)
+        return rules.uniform(self.space, self.budget)

@@ -48,7 +48,7 @@ def quality(found: Several) -> str:
                 )
         axes.set_xlabel(f"{words.label(cost)}, % of dense")
         axes.set_ylabel(f"test {words.metric(r)}{', %' if r.in_percent else ''}")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=_columns(found))
         return plots.svg(figure, "Test metric against cost, run by run")
 
 
@@ -67,7 +67,7 @@ def progress(found: Several) -> str:
         axes.set_xlabel("trial")
         axes.set_ylabel("best reward so far")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=_columns(found))
         return plots.svg(figure, "Best reward so far, by group")
 
 
@@ -83,6 +83,12 @@ def _so_far(reports: Sequence[Report]) -> list[list[float]]:
     return [[value if fine else np.nan for value, fine in zip(row, whole, strict=True)] for row in rows]
 
 
+def _columns(found: Several) -> int:
+    """Of a legend: long names stand below one another."""
+    return 2 if max(len(group.name) for group in found.groups) <= _SHORT else 1
+
+
+_SHORT = 45  # signs of a name that may stand beside another
 _COLOURS = ("ours", "uniform", "random", "muted", "bad", "good")
 
 

@@ -25,6 +25,7 @@ from autoprune.runs import journal, machine, study
 from autoprune.runs.compare import taught
 from autoprune.runs.rules import Rules
 from autoprune.runs.study import Study
+from autoprune.structure.trace import BLOCKS, CHANNELS
 from autoprune.task import Task
 from autoprune.train import Recipe
 from autoprune.trust import restored
@@ -265,7 +266,7 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
         "criterion": file.criterion,
         "evaluator": file.evaluator,
         "operator": file.operator,
-        "space": {"kinds": list(dict.fromkeys(choice.kind for choice in file.choices))},
+        "space": {"kinds": list(dict.fromkeys(c.kind if c.kind in BLOCKS else CHANNELS[0] for c in file.choices))},
         "search": {"seed": file.seed},
         "finetune": file.finetune,
     }

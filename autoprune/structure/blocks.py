@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -63,17 +64,17 @@ def unflattened(call: Call, block: Nodes, dims: list[int]) -> tuple[int, Nodes] 
     """Of one dimension that a view has split into `dims`: which of them has the units, and a node of each.
 
     `block` holds the nodes along these. What belongs to one index of that dimension is a unit. That is, of an image
-    (n, c, h, w) the channels; else the first dimension that can shrink, since it is written -1 or is a number that a
-    module keeps, such as its heads; the last only if it is the only one; or the largest. Whether that is right, the
-    proof says. None where it cannot be.
+    (n, c, h, w) the channels; else the first dimension that is a module's number of heads; or that is written -1; or
+    that is another number of a module, but for pixels; or the largest. Whether that is right, the proof says. None
+    where it cannot be.
     """
     if (block == PAD).any():
         return None
     out = call.outputs[0]
     asked = heads.written(call, out) or (call.args[1] if len(call.args) > 1 else ())
     whole = len(dims) >= 3 and len(dims) == out.dim() - 1
-    free = [place for place, dim in enumerate(dims) if asked[dim : dim + 1] and _can_shrink(asked[dim])]
-    chosen = 0 if whole else (free or [int(np.argmax(block.shape))])[0]
+    said = [asked[dim] if len(asked) > dim else 0 for dim in dims]
+    chosen = 0 if whole else _shrinking(said, block.shape, last=dims[-1] == out.dim() - 1)
     nodes = _joined(call.flow, np.moveaxis(block, chosen, 0).reshape(block.shape[chosen], -1))
     if nodes is None:
         return None
@@ -82,8 +83,13 @@ def unflattened(call: Call, block: Nodes, dims: list[int]) -> tuple[int, Nodes] 
     return dims[chosen], nodes
 
 
-def _can_shrink(size: int) -> bool:
-    return size == -1 or isinstance(size, Counted)
+def _shrinking(said: Sequence[int], sizes: Sequence[int], *, last: bool) -> int:
+    """Which of several dimensions can shrink, as the code says them; `last`, whether they are the last of all."""
+    counted = {place: size for place, size in enumerate(said) if isinstance(size, Counted)}
+    of_heads = [place for place, size in counted.items() if heads.says_heads(size.attribute)]
+    others = list(counted) if last else []
+    free = [place for place, size in enumerate(said) if size == -1]
+    return [*of_heads, *free, *others, int(np.argmax(sizes))][0]
 
 
 def tied(flow: Flow, nodes: Nodes | None, size: int) -> Nodes | None:

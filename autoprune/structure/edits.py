@@ -1,7 +1,7 @@
 """What the level of a choice does to a network. Plain values, found by the trace and carried out by `structure.prune`.
 
-A level takes positions of tensors away, or leaves modules out; a resize brings a number that a module keeps, such as
-its heads, in line with that. Whatever else a level may do (mask weights, round them) has its place here.
+A slice takes units from a tensor; a resize brings a number that a module keeps, such as its heads, in line with that; a
+skip leaves a module out. Whatever else a level may do (mask weights, round them) has its place here.
 """
 
 from __future__ import annotations

@@ -98,18 +98,19 @@ def _telling(module: nn.Module, heads: int, width: int) -> Iterator[tuple[str, i
     They may not be read where the heads are counted, but should be right; those of its config, too, as "config.heads".
     """
     for word, value in vars(module).items():
-        if type(value) is int and value == heads and _says_heads(word):
+        if type(value) is int and value == heads and says_heads(word):
             yield word, 1
         elif type(value) is int and value == heads * width and word in _WIDTHS:
             yield word, width
     yield from ((f"{CONFIG}.{word}", 1) for word, value in of_config(module).items() if value == heads)
 
 
-def _says_heads(word: str) -> bool:
+def says_heads(word: str) -> bool:
+    """Whether an attribute of this name is a number of heads."""
     return "head" in word.lower() and not any(other in word.lower() for other in _NOT_HEADS)
 
 
 def of_config(module: nn.Module) -> dict[str, int]:
     """Numbers of heads that the config of `module` says, by name; none where it has no config of its library's."""
     told = getattr(vars(module).get(CONFIG), "__dict__", {})
-    return {word: value for word, value in told.items() if type(value) is int and _says_heads(word)}
+    return {word: value for word, value in told.items() if type(value) is int and says_heads(word)}

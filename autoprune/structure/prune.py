@@ -93,19 +93,8 @@ def made(
 
 def prune(model: nn.Module, trace: Traced, units: Sequence[Units]) -> nn.Module:
     """A new network in which choice i has `units[i]` left, ascending indices; it shares no tensor with `model`."""
-    return cut(model, trace.edits, units, trace.resizes)
-
-
-def cut(
-    model: nn.Module,
-    edits: Sequence[Sequence[Edit]],
-    units: Sequence[Units],
-    resizes: Sequence[Resize] = (),
-    *,
-    share: bool = False,
-) -> nn.Module:
-    """As `prune`, from the edits alone. With `share`, parameters that stay whole are the dense network's own."""
-    return slices(model, staying(model, edits, units), resizes, share=share, without=skips(edits, units))
+    stay, without = staying(model, trace.edits, units), skips(trace.edits, units)
+    return slices(model, stay, trace.resizes, without=without)
 
 
 def slices(
@@ -117,9 +106,10 @@ def slices(
     values: Mapping[str, Tensor] = MappingProxyType({}),
     without: Mapping[str, Answer] = MappingProxyType({}),
 ) -> nn.Module:
-    """As `cut`, where it is known what stays of each tensor; `values` stand in for tensors of `model`.
+    """As `prune`, where it is known what stays of each tensor; `values` stand in for tensors of `model`.
 
-    `without` are the modules that are left out, with what answers in their place.
+    With `share`, parameters that stay whole are the dense network's own. `without` are the modules that are left out,
+    with what answers in their place.
     """
     tensors, modules = _tensors(model), dict(model.named_modules(remove_duplicate=False))
     memo = computed(model) | ({id(t): t for t in model.parameters()} if share else {})

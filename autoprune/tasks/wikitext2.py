@@ -17,8 +17,9 @@ from torch import Tensor
 from autoprune import bounded
 from autoprune.data import place
 from autoprune.errors import ConfigError, DataError, reason
-from autoprune.metrics import KL, NO_WORD, agreement, next_word, perplexity
+from autoprune.metrics import KL, agreement
 from autoprune.models.language_model import language_model
+from autoprune.perplexity import NO_WORD, next_word, perplexity
 from autoprune.splits import mixed
 from autoprune.task import Batch, Task
 from autoprune.values.ranges import Range

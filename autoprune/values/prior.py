@@ -16,7 +16,7 @@ import numpy as np
 from autoprune.values.roles import Placed
 from autoprune.values.terms import Floats
 
-FEATURES = ("one", "stage", "stage squared", "depth", "depth squared", "first", "position", "width", "shared",
+FEATURES = ("constant", "stage", "stage squared", "depth", "depth squared", "first", "position", "width", "shared",
             "kernel", "stride", "depthwise", "linear", "other layer")  # fmt: skip
 _LEAST = 0.02  # of what stays: a block that leaves has no logarithm
 _RIDGE = 0.05  # penalty on each weight but the first, a row

@@ -70,3 +70,21 @@ def test_drops_weights_in_training_as_torchs_does() -> None:
         torch.manual_seed(1)
         found.append(net(*sources(made))[0])
     assert torch.allclose(*found, atol=1e-6)
+
+
+def test_an_encoder_of_torchs_takes_no_path_on_which_its_heads_must_all_be_there() -> None:
+    """Fused layers and nested tensors read weights of attention by themselves."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 4, 16, batch_first=True)
+    made = nn.TransformerEncoder(layer, 2).eval()
+    prunable(twin := copy.deepcopy(made))
+    tokens, padding = torch.randn(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        ours, theirs = (net(tokens, src_key_padding_mask=padding) for net in (twin, made))
+        assert torch.allclose(ours[~padding], theirs[~padding], atol=1e-5)
+        for one in twin.layers:
+            one.self_attn.num_heads = 1
+            one.self_attn.in_proj_weight = nn.Parameter(torch.randn(6, 8))
+            one.self_attn.in_proj_bias = nn.Parameter(torch.randn(6))
+            one.self_attn.out_proj.weight = nn.Parameter(torch.randn(8, 2))
+        assert twin(tokens, src_key_padding_mask=padding).shape == (2, 5, 8)

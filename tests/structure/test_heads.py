@@ -135,6 +135,19 @@ class Torchs(nn.Module):
         return self.out(x, x, x)[0]
 
 
+class Nameless(Attention):
+    """The numbers of its heads, and of their channels, are called as in the paper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h, self.d_k = HEADS, OF
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).view(len(x), -1, self.h, self.d_k).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.out(mixed.contiguous().view(len(x), -1, self.h * self.d_k))
+
+
 WAYS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # how many heads leave at once
     "separate": (Separate, 3),
     "named": (Named, 3),
@@ -145,6 +158,7 @@ WAYS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # how many heads leave
     "grouped": (Grouped, 3),
     "biased": (Biased, 3),
     "torch's": (Torchs, 3),
+    "nameless": (Nameless, 3),
 }
 
 
@@ -237,6 +251,24 @@ def llama() -> tuple[nn.Module, Trace]:
     pytest.importorskip("transformers")
     one = Case(NETWORKS["transformers/LlamaForCausalLM"])
     return one.model, one.trace
+
+
+def test_of_numbers_of_paths_and_channels_the_channels_are_units() -> None:
+    """As selective kernels are written, whose softmax runs over the paths."""
+
+    class Paths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_paths, self.num_channels = 2, 5
+            self.a, self.b = nn.Conv2d(3, 10, 1), nn.Conv2d(5, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            two = self.a(x.mean((2, 3), keepdim=True)).view(len(x), self.num_paths, self.num_channels, 1, 1)
+            return self.b(two.softmax(1).select(1, 0) * 2)
+
+    found = trace(Paths().eval(), torch.randn(2, 3, 4, 4))
+    assert [(c.name, c.dense, c.width) for c in found.choices] == [("a", 5, 2)]
+    assert [(r.attribute, r.each) for r in found.resizes] == [("num_channels", 1)]
 
 
 class TestConfig:

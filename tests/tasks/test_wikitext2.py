@@ -16,7 +16,7 @@ import autoprune
 from autoprune import config
 from autoprune.errors import ConfigError, DataError, ModelError
 from autoprune.files.pretrained import save_pretrained
-from autoprune.metrics import next_word, perplexity
+from autoprune.perplexity import next_word, perplexity
 from autoprune.runs import study
 from autoprune.structure.prune import prune
 from autoprune.structure.skipped import Skipped
