@@ -136,7 +136,7 @@ def whole_journal(folder: Path) -> list[dict[str, Any]]:
     with Run(folder, CONFIG, SPACE, {"precision": "fp32"}) as opened:
         opened.append(done(0, Policy.of((4, 8)), 0.5, {"macs": 1.0}, seconds={"ask": 0.1}))
         opened.append(failed(1, Policy.of((8, 16)), "out of memory", {"macs": 2.0}))
-    return [lines.unsealed(line) for line in (folder / "trials.jsonl").read_bytes().splitlines()]
+    return [disk.unsealed(line) for line in (folder / "trials.jsonl").read_bytes().splitlines()]
 
 
 def sealed(entries: Any) -> bytes:

@@ -260,13 +260,14 @@ def _tables(file: PolicyFile, task: Task | None, data: str) -> Mapping[str, Any]
     settings = file.task if task is None else {"use": study.GIVEN}
     if data and task is None:
         settings = {**settings, "data": data}
+    kinds = list(dict.fromkeys(c.kind if c.kind in BLOCKS else CHANNELS[0] for c in file.choices))
     return {
         "name": file.space,
         "task": settings,
         "criterion": file.criterion,
         "evaluator": file.evaluator,
         "operator": file.operator,
-        "space": {"kinds": list(dict.fromkeys(c.kind if c.kind in BLOCKS else CHANNELS[0] for c in file.choices))},
+        "space": {"kinds": kinds or list(CHANNELS)},
         "search": {"seed": file.seed},
         "finetune": file.finetune,
     }

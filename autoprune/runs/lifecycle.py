@@ -183,8 +183,10 @@ def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage
 
 def _with_defaults_of_then(written: dict[str, Any]) -> dict[str, Any]:
     """The config of a run that was begun before rules were kept, with the defaults of settings that it did not say."""
-    controller = written.get("controller", {})
-    return {**written, "controller": {**_THEN.get(str(controller.get("use")), {}), **controller}}
+    controller = written.get("controller")
+    if not isinstance(controller, dict) or controller.get("use") not in _THEN:
+        return written
+    return {**written, "controller": {**_THEN[controller["use"]], **controller}}
 
 
 def _as_written(before: Any, now: Any) -> Any:

@@ -111,6 +111,6 @@ def test_comes_with_its_traceback_under_verbose(
 def test_a_mistake_of_ours_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
     exec(compile("def broken(asked):\n    return {}['x']", cli.__file__, "exec"), names)  # noqa: S102 - a text of ours
-    monkeypatch.setattr(cli, "_COMMANDS", {"search": names["broken"]})
+    monkeypatch.setattr(cli, "_search", names["broken"])
     with pytest.raises(KeyError):
         cli.main(["search", "x"])

@@ -17,12 +17,11 @@ import autoprune
 from autoprune import Task, api, config
 from autoprune.command import cli
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
-from autoprune.evaluators import taught
 from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.panel import Panel
 from autoprune.evaluators.shared import resumable_training as course
 from autoprune.protocols import Trains
-from autoprune.runs import journal as run, study
+from autoprune.runs import compare, journal as run, study
 from autoprune.runs.apply import apply_point, apply_policy
 from autoprune.runs.lines import head
 from autoprune.runs.rules import Rules
@@ -220,8 +219,8 @@ def test_a_finished_run_trains_nothing_again(space: Path, monkeypatch: pytest.Mo
 
 def test_training_from_scratch_forgets_what_was_searched(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restarted = list[int]()
-    restart = taught.restart
-    monkeypatch.setattr(taught, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
+    restart = compare.restart
+    monkeypatch.setattr(compare, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
     searched(space)
     assert restarted  # once for each different policy
     assert set(restarted) == {0}

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from autoprune.engine.memory import laid_out
 from autoprune.inputs import Inputs, call
-from autoprune.structure.prune import Candidate, Units, keep_first, made, narrowed, skips, slices, staying
+from autoprune.structure.prune import Candidate, Stay, Units, keep_first, made, narrowed, skips, slices, staying
 from autoprune.structure.trace import Trace
 from autoprune.values.space import Policy, SearchSpace
 
@@ -68,13 +68,16 @@ class Subnets:
 
     def outputs(self, widths: Sequence[int], inputs: Inputs) -> Any:
         """What the network of those widths gives for `inputs`, in training mode, with gradients to the weights."""
-        units = keep_first(self.weights.ranked, widths)
-        stay, without = staying(self.weights.net, self.trace.edits, units), skips(self.trace.edits, units)
+        stay, without = self.stay(widths), skips(self.trace.edits, keep_first(self.weights.ranked, widths))
         skeleton = slices(self.weights.net, stay, self.trace.resizes, without=without).train()
         own = dict(skeleton.named_parameters())
         full = {name: value for name, value in self._full(widths).items() if name in own}
         values = {name: laid_out(narrowed(value, stay.get(name, {}))) for name, value in full.items()}
         return call(lambda *args, **named: functional_call(skeleton, values, args, named), inputs)
+
+    def stay(self, widths: Sequence[int]) -> Stay:
+        """Which positions of each tensor stay in the network of those widths."""
+        return staying(self.weights.net, self.trace.edits, keep_first(self.weights.ranked, widths))
 
     def network(self, policy: Policy) -> Candidate:
         """The network of those widths as an ordinary one; it shares no tensor."""
