@@ -53,7 +53,8 @@ def gains(r: Report, role: Role) -> str:
     uniform, network = r.networks.get("uniform"), r.networks[role]
     if uniform is None or role in ("dense", "uniform"):
         return "-"
-    return " → ".join(gap(r, less(getattr(network, at), getattr(uniform, at))) for at in ("searched", "test"))
+    first, last = (gap(r, less(getattr(network, at), getattr(uniform, at))) for at in ("searched", "test"))
+    return f"{first.removesuffix(' points') if last.endswith(' points') else first} → {last}"
 
 
 def table(r: Report) -> list[list[str]]:

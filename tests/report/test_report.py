@@ -127,10 +127,10 @@ def test_the_sentence_and_the_table_say_the_result() -> None:
     gains = [row[head.index("over uniform, searched → test")] for row in rows]
     assert gains == [
         "-",
-        "+7.00 points → +0.44 points",
+        "+7.00 → +0.44 points",
         "-",
-        "+1.00 points → +0.02 points",
-        "+2.00 points → +0.11 points",
+        "+1.00 → +0.02 points",
+        "+2.00 → +0.11 points",
     ]
 
 
