@@ -35,7 +35,8 @@ GROUPS = {  # of networks of `tests.zoo`, how many groups each has
     "torchvision/shufflenet_v2_x1_0": 19,
     "torchvision/vit_b_16": 25,
 }
-LIGHT = [name for name in GROUPS if NETWORKS[name].light]  # the others take minutes: -m slow
+LONG = ("torchvision/mobilenet_v2", "torchvision/shufflenet_v2_x1_0")  # whose policies take half a minute each
+LIGHT = [name for name in GROUPS if NETWORKS[name].light and name not in LONG]  # the others take minutes: -m slow
 NAMES = [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in GROUPS]
 
 
