@@ -17,6 +17,7 @@ from autoprune.inputs import Inputs
 from autoprune.runs import lifecycle, study, warm
 from autoprune.runs.lifecycle import Result
 from autoprune.runs.workers import hired
+from autoprune.search_config import MOST_TRIALS
 from autoprune.structure import prune as cutting
 from autoprune.structure.trace import trace
 from autoprune.task import Task
@@ -25,6 +26,7 @@ from autoprune.values.space import Policy, SearchSpace
 from autoprune.wrappers import bare
 
 RUNS = Path("runs")
+_NAMED = ("criterion", "evaluator", "reward", "target")  # tables for which a name may stand
 _OF_TASK = ("metric", "loss", "example", "metric_name", "lower_is_better", "percent", "batch", "holdout_seen")
 
 
@@ -59,8 +61,8 @@ def search(
             wrote, and agents.
         progress: whether bars are shown, in a terminal or a notebook; elsewhere none are. The logger `autoprune` is
             told in any case.
-        tables: further tables of a search space, such as finetune={"epochs": 2}; of a network, also what a Task takes,
-            such as metric, loss, example and lower_is_better.
+        tables: further tables of a search space, such as finetune={"epochs": 2} or criterion="taylor"; of a network,
+            also what a Task takes, such as metric, loss, example and lower_is_better.
 
     Raises ConfigError, ModelError and others of `autoprune.AutopruneError`, before anything is written, for what cannot
     work.
@@ -71,11 +73,12 @@ def search(
     elif data is not None:
         raise ConfigError("data = ... is for a network; a Task, a search space and a file have their own")
     over: dict[str, Any] = dict(tables)
+    over |= {key: {"use": tables[key]} for key in _NAMED if isinstance(tables.get(key), str)}
     if budget is not None:
         over["budget"] = dict(budget)
     if controller:
         over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    said = {"trials": trials, "seed": seed, "time": time}
+    said = {"trials": MOST_TRIALS if time and trials is None else trials, "seed": seed, "time": time}
     over |= {f"search.{key}": value for key, value in said.items() if value is not None}
     given = task if isinstance(task, Task) else None
     asked = lifecycle.asked_of(task, over)

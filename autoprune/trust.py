@@ -122,6 +122,9 @@ def _allowed() -> dict[str, str]:
 def _require(wanted: Iterable[Code], source: str) -> None:
     allowed = _allowed()
     refused = {code: why for code in wanted if (why := _unlike(code, allowed.get(code.address)))}
+    if gone := [code for code in refused if not code.digest()]:
+        said = f"the {gone[0].kind} {gone[0].address!r}, and {file_of(gone[0].address)} is not there"
+        raise Untrusted(f"{source} names {said}; go to its folder, or hand over another (apply has --task)")
     if refused:
         what = ", ".join(f"the {code.kind} {code.address!r}{why}" for code, why in refused.items())
         add = " ".join(f"--trust {shlex.quote(code.address)}" for code in refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -177,3 +178,14 @@ def test_notebooks_are_watched(shell: str, watched: bool, monkeypatch: pytest.Mo
 def test_a_network_is_no_search_space() -> None:
     with pytest.raises(ConfigError, match="data is a NoneType"):
         autoprune.search(nn.Linear(2, 2), {"macs": 0.5})
+
+
+def test_a_name_stands_for_a_table_and_a_time_for_trials(tmp_path: Path) -> None:
+    """A criterion by its name was "no object", where a controller's was one."""
+    quick: dict[str, Any] = {"finetune": {"epochs": 0}, "report": {"random_trials": 1, "fidelity": 0, "rules": False}}
+    found = autoprune.search(
+        mine.make(), {"macs": 0.5}, "random", time="4s", out=tmp_path, criterion="l1", progress=False, **quick
+    )
+    assert found.report.plugins["criterion"] == "l1"
+    asked = json.loads((found.directory / "config.json").read_text())["search"]
+    assert (asked["time"], asked["trials"]) == (4.0, 1_000_000)

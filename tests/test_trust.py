@@ -106,6 +106,18 @@ class TestFilesFromElsewhere:
             reopen(run_of(tables("target", ours), tmp_path))
         assert not mark.exists()
 
+    def test_a_file_that_is_not_there_is_said_to_be_missing_and_not_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`changed since you allowed it: 643dd253bcf1, now ` of a policy that was applied in another folder."""
+        (tmp_path / "mine.py").write_text("def make(): ...")
+        monkeypatch.chdir(tmp_path)
+        trust.remember([trust.Code("task", "mine.py:make")])
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pytest.raises(Untrusted, match=r"names the task 'mine\.py:make', and .*mine\.py is not there; go to"):
+            trust.restored({"task": {"use": "mine.py:make"}}, "a policy")
+
     def test_a_relative_address_is_no_way_round(self, mark: Path, code: str, tmp_path: Path) -> None:
         with pytest.raises(Untrusted):
             reopen(run_of(tables("task", {"use": "evil.py:make"}), tmp_path))

@@ -60,11 +60,15 @@ def study_of(
 
 def _said(asked: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of a search space, as `config.find` takes it."""
+    from autoprune.search_config import MOST_TRIALS
+
     over: dict[str, Any] = {
         key: {"use": value} if word == "target" else value
         for word, key in _OVER.items()
         if (value := getattr(asked, word, None)) is not None
     }
+    if over.get("search.time") and "search.trials" not in over:
+        over["search.trials"] = MOST_TRIALS  # in place of the file's
     if getattr(asked, "no_finetune", False):
         refuse_both(asked, "epochs")
         over["finetune.epochs"] = 0

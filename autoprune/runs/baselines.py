@@ -89,6 +89,7 @@ def _rules(study: Study, run: Run, attempt: loop.Attempt, watch: Watch) -> dict[
     for number, (policy, name) in enumerate(reversed(named.items())):
         watch(RULES, number, len(named))
         found[name] = attempt(number, policy)
+    watch(RULES, len(named), max(len(named), 1))
     return found
 
 

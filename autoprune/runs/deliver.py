@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune import config
 from autoprune.copies import copied
 from autoprune.errors import ModelError
 from autoprune.files import export, policy_file, programs
@@ -38,12 +36,12 @@ from autoprune.report.facts import (
 from autoprune.report.staff import Staff
 from autoprune.report.thin import thinned
 from autoprune.report.warnings import warned
-from autoprune.runs import firsts, policies, rungs, warm
+from autoprune.runs import firsts, policies, repeating, rungs, warm
 from autoprune.runs.baselines import Baselines
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.details import gathered
 from autoprune.runs.journal import Run, stored
-from autoprune.runs.study import GIVEN, Study
+from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.runs.workers import Terms
 from autoprune.splits import draw
@@ -172,7 +170,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         seed=study.seed,
         versions=policies.versions(),
         machine=_machine(run.machine),
-        command=_command(study),
+        command=repeating.command(study),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         notes=tuple(_notes(study, run, done, refused)),
         policies_per_second=policies_per_second(run) * (staff.workers if staff else 1),
@@ -325,17 +323,3 @@ def _machine(of_run: Mapping[str, object]) -> dict[str, str]:
         **of_run,
     }
     return {word: str(value) for word, value in facts.items() if word not in (*policies.versions(), *_FOUND)}
-
-
-def _command(study: Study) -> str:
-    """The command line that makes a like run, where one can."""
-    asked = study.config
-    task, seed, trials = asked.task.use, study.seed, asked.search.trials
-    if task == GIVEN:
-        return "autoprune.search(task, ...) in Python"
-    over = {"budget": dict(asked.budget), "controller": {"use": asked.controller.use}, "search.trials": trials}
-    usual = config.find(task, {**over, "search.seed": seed}).plain() == asked.plain()  # nothing else was asked for
-    words = ["autoprune", "search", task if usual else f"{study.name}.toml", "--controller", asked.controller.use]
-    for name, ceiling in asked.budget.items():
-        words += ["--budget", f"{name}={ceiling}"]
-    return shlex.join([*words, "--trials", str(trials), "--seed", str(seed)])
