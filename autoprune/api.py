@@ -17,7 +17,7 @@ from autoprune.inputs import Inputs
 from autoprune.runs import lifecycle, study, warm
 from autoprune.runs.lifecycle import Result
 from autoprune.runs.workers import hired
-from autoprune.search_config import MOST_TRIALS
+from autoprune.search_config import in_place_of_trials
 from autoprune.structure import prune as cutting
 from autoprune.structure.trace import trace
 from autoprune.task import Task
@@ -78,10 +78,10 @@ def search(
         over["budget"] = dict(budget)
     if controller:
         over["controller"] = {"use": controller} if isinstance(controller, str) else dict(controller)
-    said = {"trials": MOST_TRIALS if time and trials is None else trials, "seed": seed, "time": time}
+    said = {"trials": trials, "seed": seed, "time": time}
     over |= {f"search.{key}": value for key, value in said.items() if value is not None}
     given = task if isinstance(task, Task) else None
-    asked = lifecycle.asked_of(task, over)
+    asked = lifecycle.asked_of(task, in_place_of_trials(over))
     with _bars(progress) as bars:
         built = study.build(asked, task=given, watch=bars.stage)
         known = warm.start(built, warm_start)

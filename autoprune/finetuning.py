@@ -24,6 +24,7 @@ from autoprune.train import (
     optimizer_of,
     own,
     require_finite,
+    restart,
     schedule_of,
     teacher_of as copy_of,
     train,
@@ -32,12 +33,22 @@ from autoprune.train import (
 Told = Callable[[int, float], None]  # the steps that are done, the loss
 
 
-def finetune(model: nn.Module, task: Task, recipe: Recipe, *, seed: int, watch: Told = lambda done, loss: None) -> None:
-    """Train `model` in place; leaves it in eval mode.
+def finetune(
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    *,
+    seed: int,
+    anew: bool = False,
+    watch: Told = lambda done, loss: None,
+) -> None:
+    """Train `model` in place, from the weights that it has or `anew`; leaves it in eval mode.
 
     `watch` hears of every step; of a loop of the user's own, of what that tells it. Raises TrialFailed where training
     fails, and ConfigError for a loop, an optimizer, a schedule or a teacher that is none.
     """
+    if anew:
+        restart(model, seed)
     if not recipe.use:
         teacher = teacher_of(task, recipe) if recipe.distill else None
         train(model, task.train, task.loss, recipe, seed=seed, teacher=teacher, watch=watch)

@@ -32,6 +32,12 @@ def _seconds(written: object) -> object:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def in_place_of_trials(over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings laid over a file's, where a time stands in place of its trials unless both were asked for."""
+    timed = over.get("search.time") and "search.trials" not in over
+    return {**over, "search.trials": MOST_TRIALS} if timed else dict(over)
+
+
 class Search(Table):
     """How long is searched, and from which seed.
 

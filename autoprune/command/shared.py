@@ -60,15 +60,13 @@ def study_of(
 
 def _said(asked: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of a search space, as `config.find` takes it."""
-    from autoprune.search_config import MOST_TRIALS
+    from autoprune.search_config import in_place_of_trials
 
     over: dict[str, Any] = {
         key: {"use": value} if word == "target" else value
         for word, key in _OVER.items()
         if (value := getattr(asked, word, None)) is not None
     }
-    if over.get("search.time") and "search.trials" not in over:
-        over["search.trials"] = MOST_TRIALS  # in place of the file's
     if getattr(asked, "no_finetune", False):
         refuse_both(asked, "epochs")
         over["finetune.epochs"] = 0
@@ -77,7 +75,7 @@ def _said(asked: argparse.Namespace) -> dict[str, Any]:
         over["task.data"] = str(Path(asked.data).absolute())  # a resumed run may be started from elsewhere
     if asked.budget:
         over["budget"] = ceilings(asked.budget)
-    return over
+    return in_place_of_trials(over)
 
 
 def refuse_both(asked: argparse.Namespace, *words: str) -> None:

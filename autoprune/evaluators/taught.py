@@ -10,7 +10,7 @@ from autoprune.evaluators.recovery.sampling import counting
 from autoprune.finetuning import finetune
 from autoprune.protocols import Evaluator, Score
 from autoprune.structure.prune import Candidate
-from autoprune.train import Recipe, restart
+from autoprune.train import Recipe
 from autoprune.values.space import Policy
 
 
@@ -37,9 +37,7 @@ class Taught(Rebuilt):
     def recover(self, candidate: Candidate) -> Candidate:
         """The same after the other evaluator's recovery and training."""
         made = self.inner.recover(candidate)
-        if self.anew:
-            restart(made.model, self.bench.seed)
-        finetune(made.model, self.bench.task, self.recipe, seed=self.bench.seed)
+        finetune(made.model, self.bench.task, self.recipe, seed=self.bench.seed, anew=self.anew)
         return self._fast.recover(Candidate(made.policy, made.model, made.stay))
 
     def score(self, candidate: Candidate) -> Score:

@@ -30,7 +30,6 @@ from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.task import Task
-from autoprune.train import restart
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
@@ -261,13 +260,11 @@ def taught(study: Study, model: nn.Module, name: str, watch: Watch, losses: list
     `watch` hears how far what is called `name` has come; each step's loss is added to `losses`.
     Raises TrialFailed where the loss is not finite.
     """
-    recipe = study.finetune
-    if study.config.finetune.start == "scratch":
-        restart(model, study.seed)
+    recipe, anew = study.finetune, study.config.finetune.start == "scratch"
 
     def step(done: int, loss: float) -> None:
         watch(name, done, recipe.steps)
         if losses is not None:
             losses.append(loss)
 
-    finetune(model, study.task, recipe, seed=study.seed, watch=step)
+    finetune(model, study.task, recipe, seed=study.seed, anew=anew, watch=step)

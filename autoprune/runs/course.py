@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from scipy import stats
-
 from autoprune.protocols import Controller, Watch, silent
 from autoprune.report.words import counted
+from autoprune.runs import kendall
 from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
@@ -122,12 +121,10 @@ class Ladder:
         if trial.reward is not None:
             self._scored[trial.rung].setdefault(trial.policy, trial.reward)
         self._hear(trial)
-        if self._says_nothing(self.base):
-            self._climb()
-
-    def tau(self, rung: int) -> tuple[float | None, int]:
-        """How far `rung` puts policies in the order of the one above, and over how many, as `agreement`."""
-        return agreement(self._scored[rung], self._scored[rung + 1])
+        if self.base + 1 < len(self.rungs):
+            tau, policies = agreement(*self._scored[self.base : self.base + 2])
+            if policies >= _ENOUGH and (tau is None or tau <= _CHANCE):
+                self._climb(tau, policies)
 
     def _promoted(self, rung: int) -> Policy | None:
         """The best policy that may go up from `rung` and has not."""
@@ -139,14 +136,7 @@ class Ladder:
         best = sorted(scored, key=lambda policy: -scored[policy])[: len(scored) // self.rungs[rung].keep]
         return next((policy for policy in best if policy not in above), None)
 
-    def _says_nothing(self, rung: int) -> bool:
-        if rung + 1 >= len(self.rungs):
-            return False
-        tau, policies = self.tau(rung)
-        return policies >= _ENOUGH and (tau is None or tau <= _CHANCE)
-
-    def _climb(self) -> None:
-        tau, policies = self.tau(self.base)
+    def _climb(self, tau: float | None, policies: int) -> None:
         said = "is not defined" if tau is None else f"is {tau:.2f}"
         low, high = self.rungs[self.base].said(), self.rungs[self.base + 1].said()
         self.watch(f"tau of {low} with {high} {said} over {policies} policies: they begin with the latter now", 1, 1)
@@ -165,6 +155,4 @@ def agreement(low: dict[Policy, float], high: dict[Policy, float]) -> tuple[floa
     """Kendall's tau-b over the policies that have both rewards, None where that is not defined; how many those are."""
     both = [policy for policy in high if policy in low]
     x, y = [low[policy] for policy in both], [high[policy] for policy in both]
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return None, len(both)
-    return float(stats.kendalltau(x, y).statistic), len(both)
+    return kendall.tau(x, y), len(both)

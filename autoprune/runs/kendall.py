@@ -21,11 +21,18 @@ LEVEL = 0.9  # of the bootstrap interval
 def measure(score: Sequence[float], truth: Sequence[float], seed: int, failed: int = 0) -> Agreement:
     """How far `score` puts policies in the order of `truth`; `failed` policies were left out."""
     x, y = np.asarray(score, float), np.asarray(truth, float)
-    found = Agreement(None, None, None, recall(score, truth), len(x), failed)
-    if not (np.ptp(x) and np.ptp(y)):
+    found = Agreement(tau(x, y), None, None, recall(score, truth), len(x), failed)
+    if found.tau is None:
         return found
     low, high = np.quantile(_resampled(x, y, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return dataclasses.replace(found, tau=float(stats.kendalltau(x, y).statistic), low=float(low), high=float(high))
+    return dataclasses.replace(found, low=float(low), high=float(high))
+
+
+def tau(score: Sequence[float] | Floats, truth: Sequence[float] | Floats) -> float | None:
+    """Kendall's tau-b; None where it is not defined, since one of the two is the same for all or there are none."""
+    if not (len(score) and np.ptp(score) and np.ptp(truth)):
+        return None
+    return float(stats.kendalltau(score, truth).statistic)
 
 
 def recall(score: Sequence[float], truth: Sequence[float]) -> float:

@@ -142,7 +142,7 @@ def complete(
     """
     spoken.begins(built, opened)
     watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
-    if again or finished(opened) is None:
+    if again or len(opened) < built.config.search.trials or finished(opened) is None:
         built.prepare(opened.directory, stage)
     with crew.searching(built, opened) if crew else alone(Terms.of(opened.machine)) as executor:
         controller = _search(built, opened, executor, watch, stage)

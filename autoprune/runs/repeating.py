@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any
 
 from autoprune import config
 from autoprune.runs.differences import differences
 from autoprune.runs.study import GIVEN, Study
+
+_SAID = re.compile(r"(controller|search|ladder|finetune|report)\.[^.]+$")  # what is written beside a task
 
 
 def command(study: Study) -> str:
@@ -20,8 +23,8 @@ def command(study: Study) -> str:
     over = {"budget": dict(asked.budget), "controller": {"use": asked.controller.use}, "search.trials": trials}
     usual, plain = config.find(task, {**over, "search.seed": seed}).plain(), asked.plain()
     others = {place: _at(plain, place) for place in differences(usual, plain)}
-    short = all(place.count(".") == 1 and isinstance(value, str | int | float) for place, value in others.items())
-    by_itself = study.name == usual["name"] and short  # else a file says so much that it is named instead
+    short = all(_SAID.match(place) and isinstance(value, str | int | float) for place, value in others.items())
+    by_itself = study.name == usual["name"] and short  # else a file says what is looked for, and is named
     words = ["autoprune", "search", task if by_itself else f"{study.name}.toml", "--controller", asked.controller.use]
     for name, ceiling in asked.budget.items():
         words += ["--budget", f"{name}={ceiling}"]

@@ -41,12 +41,10 @@ def planned(study: Study) -> dict[str, Any]:
     keep = asked.keep
     _require(study)
     low = [Rung(images=images, keep=keep) for images in asked.images] + [Rung(keep=keep)]
-    if not study.config.search.time:
-        found = low + [Rung(steps=steps, keep=keep) for steps in asked.fixed]
-        return {KEY: [dataclasses.asdict(rung) for rung in found]} if found[1:] else {}
-    found = _timed(study, low, begun)
+    timed = study.config.search.time > 0
+    found = _timed(study, low, begun) if timed else low + [Rung(steps=steps, keep=keep) for steps in asked.fixed]
     rungs = {KEY: [dataclasses.asdict(rung) for rung in found]} if found[1:] else {}
-    return {**rungs, SPENT: time.perf_counter() - begun}
+    return {**rungs, SPENT: time.perf_counter() - begun} if timed else rungs
 
 
 def known(facts: Facts) -> list[Rung]:
@@ -61,9 +59,8 @@ def attempts(study: Study, rungs: Sequence[Rung]) -> list[loop.Attempt]:
 
 def became(run: Run) -> Iterator[RungFacts]:
     """What became of each rung, where there are several."""
-    steps = known(run.machine)
+    steps, scored = known(run.machine), [trial for trial in run if trial.reward is not None]
     for rung, step in enumerate(steps if steps[1:] else ()):
-        scored = [trial for trial in run if trial.reward is not None]
         here, above = ({t.policy: t.reward or 0.0 for t in scored if t.rung == at} for at in (rung, rung + 1))
         seconds = [sum(t.seconds.values()) for t in run if t.rung == rung]
         yield RungFacts(step.said(), len(seconds), median(seconds or [0.0]), *agreement(here, above))

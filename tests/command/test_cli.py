@@ -17,7 +17,7 @@ import torch
 from autoprune import api, config
 from autoprune.command import cli
 from autoprune.errors import ConfigError, PolicyError, RunError
-from autoprune.runs import deliver, journal, lifecycle, study
+from autoprune.runs import journal, lifecycle, repeating, study
 from autoprune.runs.journal import Run
 from autoprune.runs.loop import search
 from autoprune.values.trial import Trial
@@ -185,10 +185,10 @@ class TestWhatIsSaid:
         """A file called as its task was taken for the task with its defaults."""
         built = study.build(config.read(space))
         wanted = "--controller random --budget macs=50% --trials 4 --seed 0"
-        assert deliver._command(built) == f"autoprune search mine.toml {wanted}"
+        assert repeating.command(built) == f"autoprune search mine.toml {wanted}"
         over = {"budget": {"macs": "50%"}, "controller": {"use": "random"}, "search.trials": 4}
         usual = dataclasses.replace(built, config=config.find(f"{MINE}:make", over))
-        assert deliver._command(usual) == f"autoprune search {MINE}:make {wanted}"
+        assert repeating.command(usual) == f"autoprune search {MINE}:make {wanted}"
 
     def test_of_a_task_without_a_name_is_its_networks_class(self, space: Path) -> None:
         """Runs from Python lay in runs/task."""

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import Task, api, config
+from autoprune import Task, api, config, finetuning
 from autoprune.command import cli
 from autoprune.errors import ConfigError, ModelError, PolicyError, RunError
 from autoprune.evaluators.recovery.careful import Careful
 from autoprune.evaluators.recovery.panel import Panel
 from autoprune.evaluators.shared import resumable_training as course
 from autoprune.protocols import Trains
-from autoprune.runs import compare, journal as run, study
+from autoprune.runs import journal as run, study
 from autoprune.runs.apply import apply_point, apply_policy
 from autoprune.runs.lines import head
 from autoprune.runs.rules import Rules
@@ -217,10 +217,20 @@ def test_a_finished_run_trains_nothing_again(space: Path, monkeypatch: pytest.Mo
     assert cli.main(["resume", str(directory)]) == 0
 
 
+def test_more_trials_of_a_finished_run_take_up_what_was_trained(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = searched(space)
+    prepared = list[Path]()
+    prepare = study.Study.prepare
+    told = lambda self, folder, watch: (prepared.append(folder), prepare(self, folder, watch))[1]  # noqa: E731
+    monkeypatch.setattr(study.Study, "prepare", told)
+    assert cli.main(["resume", str(directory), "--trials", "8"]) == 0
+    assert prepared == [directory]
+
+
 def test_training_from_scratch_forgets_what_was_searched(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restarted = list[int]()
-    restart = compare.restart
-    monkeypatch.setattr(compare, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
+    restart = finetuning.restart
+    monkeypatch.setattr(finetuning, "restart", lambda model, seed: (restarted.append(seed), restart(model, seed))[1])
     searched(space)
     assert restarted  # once for each different policy
     assert set(restarted) == {0}

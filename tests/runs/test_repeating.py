@@ -21,7 +21,7 @@ MINE = ASSETS / "mine.py"
     [
         {},
         {"finetune.epochs": 0.1, "report.random_trials": 3},
-        {"criterion": {"use": "l1"}, "controller": {"use": "evolution", "brood": 5}, "search.first": "none"},
+        {"controller": {"use": "evolution", "brood": 5}, "search.first": "none"},
     ],
 )
 def test_what_it_says_is_the_same_config(over: dict[str, Any]) -> None:
