@@ -55,6 +55,8 @@ _FOUND = (
     "costs",
     firsts.KEY,
     firsts.RULES,
+    rungs.KEY,
+    rungs.SPENT,
     warm.KEY,
 )  # of machine.json, what the page shows elsewhere or not at all
 COMPARED = 32  # holdout samples on which every written file is compared

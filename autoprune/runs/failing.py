@@ -16,7 +16,8 @@ def watching(study: Study, watch: loop.Watch) -> loop.Watch:
 
     def told(trial: Trial) -> None:
         nonlocal best
-        best = max(best, float("-inf") if trial.metric is None else trial.metric)
+        if trial.metric is not None and not trial.rung:  # what was finetuned on a ladder is no guess
+            best = max(best, trial.metric)
         if guess is not None and trial.number + 1 == FIRST and best > float("-inf"):
             for line in warnings.near_chance(study.task.judge.name, best, 1.0, guess):
                 spoken.warn(line)

@@ -21,7 +21,10 @@ NAME = "autoprune"
 def begins(study: Study, run: Run) -> None:
     """A run is begun, or goes on."""
     said = "; ".join(limit.sentence() for limit in study.budget.limits) or "no budget"
-    _log().info("%s: %d of %d trials, %s", run.directory, len(run), study.config.search.trials, said)
+    asked = study.config.search
+    span = f"{len(run)} trials of {words.duration(asked.time)}"
+    wanted = span if asked.time else f"{len(run)} of {asked.trials} trials"
+    _log().info("%s: %s, %s", run.directory, wanted, said)
 
 
 def trials(study: Study, watch: loop.Watch) -> loop.Watch:

@@ -144,6 +144,16 @@ class TestWarnings:
         assert said.levelno == logging.WARNING
         assert said.getMessage().startswith("Near chance: the best network has 11.0% top-1")
 
+    def test_come_of_the_score_on_a_ladder_too_where_some_were_finetuned(
+        self, built: Study, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        watch = failing.watching(built, lambda trial: None)
+        for number in range(FIRST):
+            rung = number % 2
+            watch(dataclasses.replace(done(number, Policy((4, 6)), 0.8 if rung else 0.11), rung=rung))
+        (said,) = caplog.records
+        assert said.getMessage().startswith("Near chance: the best network has 11.0% top-1")
+
     def test_come_before_a_policy_that_collapses_is_finetuned(
         self, caplog: pytest.LogCaptureFixture, built: Study
     ) -> None:

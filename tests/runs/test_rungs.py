@@ -44,6 +44,7 @@ def test_a_search_up_a_ladder_says_what_each_rung_cost_and_foretold(tmp_path: Pa
     assert found.report.rungs[0].tau is not None or not found.report.rungs[1].tau
     assert found.report.trials[found.report.best].rung == 2
     assert {trial.rung for trial in found.report.alike} == {0}
+    assert not {"rungs", "planning", "first", "rules"} & set(found.report.machine)  # shown elsewhere
     page = (found.directory / "report.html").read_text()
     assert "The better policies were judged more thoroughly" in page
     assert "3 steps of finetuning" in page
