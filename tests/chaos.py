@@ -25,8 +25,15 @@ import torch
 from tqdm import tqdm
 
 from autoprune.command.cli import main
+from autoprune.plugins import OURS
 
-CONTROLLERS = ("evolution", "random", "genetic", "nsga2", "cmaes", "qmc", "bayes", "switch", "knapsack")
+_SMALL = "hidden = [8]\nwarmup = 3\ngradient_steps = 2\nbatch = 4"
+_LADDER = "[ladder]\nsteps = [1, 3]\nkeep = 2"
+RUNS: dict[str, tuple[str, str]] = {  # the controller of each, and what stands below it: its settings, or a ladder
+    **{name: (name, _SMALL if name in ("ddpg", "td3", "sac") else "") for name in OURS["controller"]},
+    "ladder": ("evolution", _LADDER),
+    "ladder of images": ("random", _LADDER + "\nimages = [32]"),
+}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 MEANT = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}  # the exit status that says so
 FILES = {
@@ -47,6 +54,7 @@ use = "recalibrate"
 images = 100
 [controller]
 use = "{controller}"
+{more}
 [search]
 trials = 8
 [finetune]
@@ -186,15 +194,21 @@ def _timeless(value: Any) -> Any:
     return {key: _timeless(of) for key, of in value.items() if key not in clocked}
 
 
-def chaos(root: Path, kills: int, seed: int = 0, controllers: Sequence[str] = CONTROLLERS) -> Counter[str]:
+def space_of(controller: str, more: str = "") -> str:
+    """The TOML of a search by `controller`, with what stands below its name."""
+    return SPACE.format(task=TASK, controller=controller, more=more)
+
+
+def chaos(root: Path, kills: int, seed: int = 0) -> Counter[str]:
     """Kill until there were so many kills; gives how many, by command and signal. Raises AssertionError."""
-    told = Chaos(root, seed)
+    told, names = Chaos(root, seed), list(RUNS)
+    random.Random(seed).shuffle(names)  # few kills see few of them, and not always the same
     for number in range(1_000_000):
-        controller = controllers[number % len(controllers)]
-        space, here = root / f"{controller}.toml", root / f"{number}"
-        never = root / f"never-{controller}"
+        name = names[number % len(names)]
+        space, here = root / f"{name}.toml", root / f"{number}"
+        never = root / f"never-{name}"
         if not space.exists():
-            space.write_text(SPACE.format(task=TASK, controller=controller))
+            space.write_text(space_of(*RUNS[name]))
             told.whole("search", space, "--out", never)
             told.seconds["resume"] = told.seconds["search"]
         (first,) = never.glob("mine/*")
@@ -243,7 +257,7 @@ def warmed(root: Path) -> None:
     tqdm.monitor_interval = 0  # no thread: it would not be copied
     torch.set_num_threads(1)
     space = root / "warm.toml"
-    space.write_text(SPACE.format(task=TASK, controller="bayes"))
+    space.write_text(space_of("bayes"))
     with open(root / "warm.txt", "w") as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         assert main(["search", str(space), "--out", str(root / "warm")]) == 0
         (run,) = (root / "warm").glob("mine/*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,10 +20,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_clock() -> Iterator[None]:
+    """No test, and nothing that tests share, takes another precision since the machine was busy: none is faster."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("autoprune.runs.calibration.speedup", lambda *ways: 1.0)
+        yield
+
+
+def _kept_in(folder: Path, patched: pytest.MonkeyPatch) -> Path:
+    """No test reads or leaves timings of this machine, or what its user has allowed: both lie in `folder`."""
+    patched.setenv("AUTOPRUNE_CACHE", str(folder))
+    patched.setenv("AUTOPRUNE_ALLOWED", str(folder / "allowed.txt"))
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where what tests share, made before the cache of any one of them, finds and leaves it."""
+    with pytest.MonkeyPatch.context() as patched:
+        _kept_in(tmp_path_factory.mktemp("cache"), patched)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or leaves timings of this machine, or what its user has allowed."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("AUTOPRUNE_CACHE", str(folder))
-    monkeypatch.setenv("AUTOPRUNE_ALLOWED", str(folder / "allowed.txt"))
-    return folder
+    return _kept_in(tmp_path_factory.mktemp("cache"), monkeypatch)

@@ -37,7 +37,7 @@ def test_a_run_that_was_killed_again_and_again_is_the_run_that_never_was(request
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_process_as_users_start_it_is_killed_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     space = tmp_path / "mine.toml"
-    space.write_text(chaos.SPACE.format(task=chaos.TASK, controller="evolution"))
+    space.write_text(chaos.space_of("evolution"))
     program = [sys.executable, "-m", "autoprune"]
     for out in ("never", "killed"):
         words = [*program, "search", str(space), "--out", str(tmp_path / out)]
