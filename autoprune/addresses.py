@@ -93,16 +93,26 @@ def blamed(what: str) -> Iterator[None]:
 def failing() -> Iterator[None]:
     """Inside, where code runs that is ours and calls other, what the other raises is a TrialFailed.
 
-    A mistake of ours stays what it is.
+    A mistake of ours stays what it is, and so does Ctrl-C, whatever it was turned into on its way.
     """
     try:
         yield
-    except AutopruneError:
-        raise
     except (Exception, SystemExit) as wrong:
-        if not is_theirs(wrong):
+        if stop := _stop(wrong):
+            raise stop from wrong
+        if isinstance(wrong, AutopruneError) or not is_theirs(wrong):
             raise
         raise TrialFailed(told(wrong)) from wrong
+
+
+def _stop(wrong: BaseException) -> KeyboardInterrupt | None:
+    """The KeyboardInterrupt that `wrong` was raised from, or while it was handled; None where there is none."""
+    seen: BaseException | None = wrong
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _is_users(file: str) -> bool:

@@ -146,7 +146,7 @@ def _complete(
     if not asked.quiet:
         print("\n".join([str(opened.directory), *limits]), file=sys.stderr)
     try:
-        with Progress(built, opened, bars(asked), crew) as shown:
+        with asked.stops.heard(), Progress(built, opened, bars(asked), crew) as shown:
             watch, stage = asked.stops.between(shown.trial), asked.stops.between(shown.stage)
             lifecycle.complete(built, opened, crew, watch=watch, stage=stage, again=again)
     except KeyboardInterrupt as stopped:

@@ -26,7 +26,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stops:
-    """Turns signals into `Stopped`, and remembers it: exporters of PyTorch catch whatever is raised in them."""
+    """Turns signals into `Stopped`, and remembers it.
+
+    PyTorch's exporters catch whatever is raised in them, and a library in Rust turns it into an error of its own.
+    """
 
     def __init__(self) -> None:
         self._asked = 0
@@ -40,6 +43,16 @@ class Stops:
         """Raise Stopped once more where it was asked for, and something caught it."""
         if self._asked:
             raise Stopped(self._asked)
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Inside, whatever error follows a signal is Stopped."""
+        try:
+            yield
+        except Exception as wrong:
+            if self._asked:
+                raise Stopped(self._asked) from wrong
+            raise
 
     def between(self, watch: Callable[P, None]) -> Callable[P, None]:
         """`watch`, which ends the work where that was asked for and went unheard."""
@@ -61,7 +74,8 @@ def stoppable() -> Iterator[Stops]:
     for one in before:
         signal.signal(one, stops)
     try:
-        yield stops
+        with stops.heard():
+            yield stops
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

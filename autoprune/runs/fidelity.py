@@ -36,7 +36,7 @@ Scoring = Callable[[Policy], Scored]
 FAST, SLOW, AGAIN, FINETUNED = "fast", "slow", "slow again", "finetuned"
 _PAIRS = ((FAST, SLOW), (SLOW, AGAIN), (FAST, FINETUNED), (SLOW, FINETUNED))
 FEWEST = 5  # policies, below which an order says nothing
-_TRIES = 10  # asks for each different policy, in a space that has few of them
+_REPEATS = 10  # asks for what was drawn before, after which a space has no more
 
 
 @dataclass(frozen=True)
@@ -218,10 +218,11 @@ def _different(study: Study, count: int) -> list[Policy]:
     """Up to `count` different random policies."""
     controller, found = study.controller("random"), dict[Policy, None]()
     with contextlib.suppress(Exhausted):
-        for _ in range(_TRIES * count):
-            found[controller.ask()] = None
-            if len(found) == count:
-                break
+        repeats = 0
+        while len(found) < count and repeats < _REPEATS:
+            policy = controller.ask()
+            repeats += policy in found
+            found[policy] = None
     if len(found) < FEWEST:
         raise ConfigError(f"the space holds {len(found)} different policies at random; at least {FEWEST} are needed")
     return list(found)

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoprune.addresses import failing
 from autoprune.command import arguments, ending
 from autoprune.command.cli import main
+from autoprune.errors import TrialFailed
 from autoprune.runs.journal import Run
 from tests import ASSETS
 from tests.making import SMALL_SEARCH
@@ -71,6 +73,44 @@ def test_a_stop_that_an_exporter_catches_is_heard_at_the_next_stage(
     (directory,) = tmp_path.glob("*/*")
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"go on with: autoprune resume {directory}")
     assert not (directory / "report.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_stop_that_was_turned_into_an_error_is_a_stop(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGHUP while pydantic's Rust built a schema came out of it as a SchemaError, with a traceback."""
+
+    def turned(directory: Path) -> None:
+        if tmp_path not in directory.parents:  # when all is tried once, small
+            return
+        stop = ""
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt as caught:
+            stop = type(caught).__name__
+        raise ValueError(f"Error building a validator: {stop}:")
+
+    monkeypatch.setattr("autoprune.report.page.write_html", turned)
+    config = tmp_path / "mine.toml"
+    config.write_text(SMALL_SEARCH)
+    assert main(["search", str(config), "--out", str(tmp_path)]) == 128 + number
+    (directory,) = tmp_path.glob("*/*")
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == f"autoprune: stopped; go on with: autoprune resume {directory}"
+    assert "Traceback" not in said
+
+
+def test_a_stop_that_a_users_code_turned_into_an_error_fails_no_trial() -> None:
+    def theirs(error: type[Exception]) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise error("a worker was interrupted")  # noqa: B904
+
+    for error in (RuntimeError, TrialFailed):
+        with pytest.raises(KeyboardInterrupt), failing():
+            theirs(error)
 
 
 def test_signals_are_as_they_were_afterwards_and_ignored_ones_stay_so() -> None:

@@ -372,8 +372,8 @@ def test_beats_statistics_alone_on_a_trained_resnet() -> None:
     cost = Macs(space)
     policies = (space.snap([percent / 100] * len(space)) for percent in range(100))
     policy = next(p for p in policies if cost.predict(p) <= 0.5 * cost.predict(space.dense()))
-    settings = {"holdout": 1000, "batch": 128}
-    plain = Recalibrate(Bench(task, traced, space, group_norm), images=256, **settings)
-    solved = Reconstruct(Bench(task, traced, space, group_norm), images=256, recalibrate=256, **settings)
+    bench = Bench(task, traced, space, group_norm, shortcuts=False)
+    plain = Recalibrate(bench, images=128, holdout=500, batch=128)
+    solved = Reconstruct(bench, images=128, recalibrate=128, holdout=500, batch=128)
     found = [metric(made, policy) for made in (plain, solved)]
     assert found[1] > found[0] + 0.02
