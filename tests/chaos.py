@@ -188,6 +188,8 @@ def facts_of(run: Path) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     """Without what a clock said."""
+    if isinstance(value, list):
+        return [_timeless(of) for of in value]
     if not isinstance(value, dict):
         return value
     clocked = ("seconds", "crc", "made", "policies_per_second", "exports")

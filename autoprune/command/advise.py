@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Iterator
 
 from autoprune.command.shared import bars, print_json, study_of
@@ -26,8 +27,8 @@ def show(asked: argparse.Namespace) -> None:
         return
     print(f"{built.name}: what to take, and why\n")
     print("\n".join(f"{x.about}: {x.take}\n    {x.why} ({x.source})" for x in lines))
-    print("\n" + "\n".join(_measured(built, found)))
-    print("\n" + "\n".join(_file(lines)))
+    print("\n" + "\n".join(_measured(built, found, asked.within)))
+    print("\nIn a search space:\n\n" + "\n".join(_file(lines)))
 
 
 def _print_json(built: Study, found: Measured, points: float, given: list[dict[str, str]]) -> None:
@@ -45,7 +46,7 @@ def _print_json(built: Study, found: Measured, points: float, given: list[dict[s
     )
 
 
-def _measured(built: Study, found: Measured) -> Iterator[str]:
+def _measured(built: Study, found: Measured, points: float) -> Iterator[str]:
     """How far the network goes, and what each choice costs."""
     judge = built.task.judge
     shown = [
@@ -55,6 +56,9 @@ def _measured(built: Study, found: Measured) -> Iterator[str]:
     yield f"Uniform pruning, untrained, {judge.name} by share of the {words.label(built.traded)}: dense {dense}, " + (
         ", ".join(shown) or "nothing less can be reached"
     )
+    reach = advice.within(built, found, points)
+    least = "none of these" if reach is None else f"{reach:.0%} of the {words.label(built.traded)}"
+    yield f"The smallest budget at which that loses at most {points:g} points: {least}"
     ranked = sorted(
         ((one.lost, choice.name) for one, choice in zip(found.alone, built.space) if one.lost is not None), reverse=True
     )
@@ -65,8 +69,10 @@ def _measured(built: Study, found: Measured) -> Iterator[str]:
 
 def _file(lines: list[Line]) -> Iterator[str]:
     """The advice as a search space has it."""
-    take = {line.about: line.take for line in lines}
-    yield f'[budget]\n{take["cost"]} = "{take["budget"]}"'
-    yield f'[controller]\nuse = "{take["controller"]}"'
-    yield f'[evaluator]\nuse = "{take["evaluator"]}"'
-    yield f"[search]\ntrials = {take['trials']}"
+    tables: dict[str, list[str]] = {}
+    for line in lines:
+        if line.table:
+            written = (f"{key} = {json.dumps(value)}" for key, value in line.settings.items())
+            tables.setdefault(line.table, []).extend(written)
+    for table in sorted(tables, key="[[space.group]]".__eq__):  # below [space], which a table of it would end
+        yield "\n".join((table, *tables[table]))

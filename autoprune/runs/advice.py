@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -29,17 +29,29 @@ SURVEY = "Cheng et al. 2023, arXiv:2308.06767"
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the dense cost, at which headroom is looked for
 _HALF, _ROOM = 0.5, 0.4  # the usual share; the largest reachable one that leaves room for it
 _MANY = 30  # choices from which on a search is hard
+_VAIN = 0.9  # of the time, above which half of the MACs is not worth a budget of latency
 _FOLLOWS = 0.6  # of what MACs fall by, by how much latency should for MACs to stand for it
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One piece of advice: what it is about, what to take, why, and where that is from."""
+    """One piece of advice.
+
+    Attributes:
+        about: what it is about.
+        take: what to take.
+        why: the reason.
+        source: where the reason is from.
+        table: the table of a search space that says it, "[search]" for one; empty where none does.
+        settings: what stands in that table.
+    """
 
     about: str
     take: str
     why: str
     source: str
+    table: str = ""
+    settings: Mapping[str, str | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,14 +92,14 @@ def evaluator(built: Study) -> tuple[str, str]:
 def controller(built: Study) -> tuple[str, str]:
     """Who should propose policies."""
     if len(built.space) > _MANY:
-        return "knapsack", f"{len(built.space)} choices are many: what each loses is learnt apart (docs/controllers.md)"
-    return "evolution", 'looks further round than "switch", needs no settings (docs/controllers.md)'
+        return "knapsack", f"{len(built.space)} choices are many: what each loses is learnt apart"
+    return "evolution", 'looks further round than "switch", needs no settings'
 
 
 def trials(built: Study) -> tuple[int, str]:
     """How many policies should be evaluated."""
     if len(built.space) > _MANY:
-        return 150, "from 120 on, what makes fast scores faster is prepared and pays (docs/decisions/0008)"
+        return 150, "from 120 on, what makes fast scores faster is prepared and pays"
     return 60, f"{len(built.space)} choices; more are better, 400 with many"
 
 
@@ -135,52 +147,62 @@ def given(built: Study, found: Measured, points: float) -> Iterator[Line]:
     )
     yield from _of_budget(built, found, points)
     name, why = controller(built)
-    yield Line("controller", name, why, "docs/controllers.md")
+    yield Line("controller", name, why, "docs/controllers.md", "[controller]", {"use": name})
     name, why = evaluator(built)
-    yield Line("evaluator", name, why, "docs/evaluators.md")
+    yield Line("evaluator", name, why, "docs/evaluators.md", "[evaluator]", {"use": name})
     count, why = trials(built)
-    yield Line("trials", str(count), why, "docs/decisions/0008")
+    yield Line("trials", str(count), why, "docs/decisions/0008", "[search]", {"trials": count})
     yield from _of_training(built)
     yield from _of_choices(built, found)
 
 
 def _of_budget(built: Study, found: Measured, points: float) -> Iterator[Line]:
-    follows = bool(found.latency) and 1 - found.latency[0] >= _FOLLOWS * (1 - _HALF)
-    share, why = budget(built, built.traded)
+    vain = bool(found.latency) and min(found.latency) > _VAIN
+    slow = bool(found.latency) and not vain and 1 - found.latency[0] < _FOLLOWS * (1 - _HALF)
+    cost = "latency" if slow else built.traded
     target = built.config.target.use
-    if found.latency and not follows:
+    on_target = ("[target]", {"use": target}) if slow else ("", {})
+    if found.latency:
         said = f"half of the MACs takes {found.latency[0]:.0%} of the time on {target}"
-        yield Line("cost", "latency", f"{said}: MACs do not stand for it", "measured; docs/latency.md")
-        if found.latency[1] < 0.9 * found.latency[0]:
-            aligned = f"{found.latency[1]:.0%} with channels in multiples of 8"
-            yield Line("step", '"auto"', f"{said}, {aligned}", "measured; docs/latency.md")
-    elif found.latency:
-        said = f"half of the MACs takes {found.latency[0]:.0%} of the time on {target}"
-        yield Line("cost", built.traded, f"{said}: they stand for it", "measured")
+        stands = "MACs do not stand for it" if slow else "they stand for it"
+        stands = "pruning makes this network smaller, and hardly faster there" if vain else stands
+        yield Line("cost", cost, f"{said}: {stands}", "measured; docs/latency.md", *on_target)
+        if slow and found.latency[1] < 0.9 * found.latency[0]:
+            aligned = f"{said}, {found.latency[1]:.0%} with channels in multiples of 8"
+            yield Line("step", '"auto"', aligned, "measured; docs/latency.md", "[space]", {"step": "auto"})
     else:
-        yield Line("cost", built.traded, f"latency could not be timed: {found.untimed}", "-")
+        yield Line("cost", cost, f"latency could not be timed: {found.untimed}", "-")
+    share, why = _share(built, found, points, slow)
+    yield Line("budget", f"{share:.0%}", why, "measured", "[budget]", {cost: f"{share:.0%}"})
+
+
+def _share(built: Study, found: Measured, points: float, slow: bool) -> tuple[float, str]:
+    """The budget, and why; `slow` if it is one of latency."""
+    if slow:
+        return math.ceil(20 * min(found.latency)) / 20, f"what half of the MACs can take on {built.config.target.use}"
+    share, why = budget(built, built.traded)
     reach = within(built, found, points)
-    if found.latency and not follows:
-        least = math.ceil(20 * min(found.latency)) / 20
-        yield Line("budget", f"{least:.0%}", f"what half of the MACs can take on {target}", "measured")
-    elif reach is None:
+    if reach is None:
         lost = f"uniform pruning to {SHARES[0]:.0%} already loses more than {points:g} points untrained"
-        yield Line("budget", f"{share:.0%}", f"{lost}: a finetune must bring it back; {why}", "measured")
-    else:
-        far = f"uniform pruning, untrained, stays within {points:g} points down to {reach:.0%}"
-        yield Line("budget", f"{min(share, reach):.0%}", f"{far}; a search and a finetune go further", "measured")
+        return share, f"{lost}: a finetune must bring it back; {why}"
+    far = f"uniform pruning, untrained, stays within {points:g} points down to {reach:.0%}"
+    return min(share, reach), f"{far}; a search and a finetune go further"
 
 
 def _of_training(built: Study) -> Iterator[Line]:
+    def finetune(key: str, value: float, why: str, source: str = SURVEY) -> Line:
+        return Line("finetune", f"{key} = {value:g}", why, source, "[finetune]", {key: value})
+
     if not built.task.trains:
-        yield Line("finetune", "epochs = 0", "there is no training split", "-")
+        yield finetune("epochs", 0, "there is no training split", "-")
         return
-    shared = any(len(choice.producers) > 2 for choice in built.space)
-    rate = ("lr = 0.01", "with shortcuts, retrain") if shared else ("lr = 0.05", "without shortcuts, retrain")
-    yield Line("finetune", rate[0], f"{rate[1]} at a {'small' if shared else 'larger'} learning rate", SURVEY)
+    if any(len(choice.producers) > 2 for choice in built.space):
+        yield finetune("lr", 0.01, "with shortcuts, retrain at a small learning rate")
+    else:
+        yield finetune("lr", 0.05, "without shortcuts, retrain at a larger learning rate")
     if len(built.task.train) < 10_000:
         small = f"{len(built.task.train):,} training samples are few: learn from the dense network, too"
-        yield Line("finetune", "distill = 0.9", small, SURVEY)
+        yield finetune("distill", 0.9, small)
     steps = built.finetune.steps
     yield Line("schedule", "one-shot", f"one cut, then {steps:,} steps; iterate only with compute to spare", SURVEY)
 
@@ -194,8 +216,9 @@ def _of_choices(built: Study, found: Measured) -> Iterator[Line]:
     lost = words.number(max(losses), percent=built.task.judge.percent)
     name, half = built.space.choices[worst].name, found.alone[worst].kept
     if max(losses) > 0.5 * sum(max(0.0, loss) for loss in losses):
-        rule = f"[[space.group]] match = {name!r}, floor = {half}"
-        yield Line("space", rule, f"{name} alone at half loses {lost}, more than all others together", "measured")
+        why = f"{name} alone at half loses {lost}, more than all others together"
+        rule: dict[str, str | float] = {"match": name, "floor": half}
+        yield Line("space", f"at least {half} of {name}", why, "measured", "[[space.group]]", rule)
     else:
         yield Line("space", "as it is", f"no choice stands out; {name} loses most when it is cut, {lost}", "measured")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 from autoprune import config
+from autoprune.command import advise
 from autoprune.command.cli import main
 from autoprune.protocols import silent
 from autoprune.report.detail import Alone
@@ -46,14 +48,26 @@ def test_mac_budgets_are_for_targets_whose_time_follows_them(built: Study) -> No
     assert "step" not in taken(built, FOUND)
     slow = taken(built, dataclasses.replace(FOUND, latency=(0.95, 0.62)))
     assert (slow["cost"], slow["step"], slow["budget"]) == ("latency", '"auto"', "65%")
+    vain = taken(built, dataclasses.replace(FOUND, latency=(0.99, 0.97)))
+    assert (vain["cost"], vain["budget"]) == ("macs", "50%"), "a latency of 100% is no budget"
     untimed = list(given(built, dataclasses.replace(FOUND, latency=(), untimed="no such runtime"), 2.0))
     assert any("latency could not be timed: no such runtime" in line.why for line in untimed)
 
 
 def test_a_choice_that_costs_more_than_all_others_is_spared(built: Study) -> None:
-    assert taken(built, FOUND)["space"] == "[[space.group]] match = '0', floor = 4"
+    assert taken(built, FOUND)["space"] == "at least 4 of 0"
     assert taken(built, dataclasses.replace(FOUND, alone=(Alone(4, 0.02), Alone(6, 0.02))))["space"] == "as it is"
     assert "space" not in taken(built, dataclasses.replace(FOUND, alone=()))
+
+
+def test_all_of_it_is_in_the_file_that_is_shown(built: Study) -> None:
+    """The file left out the step, the floor, the rate and the target that the lines above it advised."""
+    slow = dataclasses.replace(FOUND, latency=(0.95, 0.62))
+    file = tomllib.loads("\n".join(advise._file(list(given(built, slow, 2.0)))))
+    assert file["budget"] == {"latency": "65%"}
+    assert file["target"] == {"use": "torch"}
+    assert file["space"] == {"step": "auto", "group": [{"match": "0", "floor": 4}]}
+    assert file["finetune"] == {"lr": 0.05, "distill": 0.9}
 
 
 def test_the_evaluator_and_the_controller_follow_from_the_network(built: Study) -> None:
@@ -80,7 +94,13 @@ def test_the_command_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(asked) == 0
     said = capsys.readouterr().out
     assert "mine: what to take, and why\n\nkind: channel\n    whole channels leave" in said
-    assert '[controller]\nuse = "evolution"' in said
+    file = tomllib.loads(said.partition("In a search space:\n")[2])
+    assert {"budget", "controller", "evaluator", "search", "finetune"} <= set(file)
+    assert file["finetune"] == {"lr": 0.05, "distill": 0.9}
+    space = tmp_path / "advised.toml"
+    space.write_text(f'[task]\nuse = "{ASSETS / "mine.py"}:make"\n{said.partition("In a search space:")[2]}')
+    assert main(["check", str(space), "--quiet"]) == 0
+    capsys.readouterr()
     assert main([*asked, "--within", "100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["within"] == {"points": 100.0, "share": min(map(float, found["headroom"]))}
