@@ -23,7 +23,7 @@ from typing import Any
 from autoprune import config, plugins
 from autoprune.addresses import file_of, is_address
 from autoprune.config import Config, Use
-from autoprune.errors import Untrusted
+from autoprune.errors import ConfigError, Untrusted
 from autoprune.files import disk
 
 _RUNS = plugins.OURS["target"]["command"]
@@ -80,10 +80,14 @@ def restored(
 ) -> Config:
     """As `config.parse`, of tables that lay in a file that autoprune wrote; `trust` are addresses allowed from now on.
 
-    Raises Untrusted for what was not allowed, or was changed since.
+    Raises Untrusted for what was not allowed, or was changed since, and ConfigError for an address that is not there.
     """
     asked = config.parse(tables, source, over)
     wanted = tuple(dict.fromkeys(named(asked)))
+    for address in trust:
+        if address not in (names := [code.address for code in wanted]):
+            known = ", ".join(names) or "only what autoprune has"
+            raise ConfigError(f"--trust {shlex.quote(address)}: {source} does not name that; it names {known}")
     remember(code for code in wanted if code.address in set(trust))
     _require(wanted, source)
     return asked

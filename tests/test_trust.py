@@ -80,6 +80,15 @@ class TestFilesFromElsewhere:
             apply_point(run, {"macs": "50%"})
         assert not mark.exists()
 
+    def test_what_is_allowed_must_be_named_there(self, code: str, mark: Path, tmp_path: Path) -> None:
+        """A slip of the pen in --trust was taken without a word, and the file refused all the same, or not at all."""
+        plain = {"name": "ours", "task": {"use": "fashion_mnist"}}
+        for given, known in ((tables("reward", {"use": code}), code), (plain, "only what autoprune has")):
+            with pytest.raises(ConfigError, match="--trust nonsense: ") as caught:
+                reopen(run_of(given, tmp_path), trust=["nonsense"])
+            assert str(caught.value).endswith(f"does not name that; it names {known}")
+        assert not mark.exists()
+
     @pytest.mark.parametrize("kind", ["task", "criterion", "evaluator", "operator"])
     def test_a_policy_that_names_code_does_not_run_it(self, kind: str, code: str, mark: Path, tmp_path: Path) -> None:
         with pytest.raises(Untrusted):

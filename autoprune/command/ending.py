@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import ParamSpec
 
+from autoprune.stops import STOPS
+
 P = ParamSpec("P")
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -28,7 +29,7 @@ class Stopped(KeyboardInterrupt):
 class Stops:
     """Turns signals into `Stopped`, and remembers it.
 
-    PyTorch's exporters catch whatever is raised in them, and a library in Rust turns it into an error of its own.
+    A user's code may catch whatever is raised in it, and a library in Rust turns it into an error of its own.
     """
 
     def __init__(self) -> None:

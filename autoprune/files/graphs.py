@@ -17,6 +17,7 @@ import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
+from autoprune import stops
 from autoprune.copies import copied
 from autoprune.inputs import Inputs, arguments, by_name, call, mapped, tensors
 from autoprune.wrappers import bare
@@ -59,11 +60,12 @@ def _graph(model: nn.Module, inputs: Inputs, frees: Frees, *, optimize: bool) ->
         names = list(outputs_by_name(call(network, inputs), given))
     _flatten(network, inputs)
     frozen = tuple(dict(frees(tensor)) for tensor in given.values())
-    program = torch.export.export(network, tuple(given.values()), dynamic_shapes=(frozen,))
-    found = torch.onnx.export(
-        program, (), dynamo=True, optimize=optimize, input_names=list(given), output_names=names,
-        external_data=False, verbose=False,
-    )  # fmt: skip
+    with stops.later():
+        program = torch.export.export(network, tuple(given.values()), dynamic_shapes=(frozen,))
+        found = torch.onnx.export(
+            program, (), dynamo=True, optimize=optimize, input_names=list(given), output_names=names,
+            external_data=False, verbose=False,
+        )  # fmt: skip
     assert found is not None
     graph: onnx.ModelProto = found.model_proto
     _name_sizes(graph.graph)

@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from autoprune import stops
 from autoprune.errors import ModelError, first_line
 from autoprune.files import disk
 from autoprune.files.compared import Exported, Run, compare
@@ -44,7 +45,8 @@ def export_program(model: nn.Module, path: Path, images: Inputs) -> Exported:
         network.forward = functools.wraps(nested)(lambda *placed, **named: plain(nested(*placed, **named)))
         placed, named = arguments(inputs)
         bound = inspect.signature(nested).bind(*placed, **named).arguments
-        program = torch.export.export(network, placed, named, dynamic_shapes=_shapes(dict(bound), frees))
+        with stops.later():
+            program = torch.export.export(network, placed, named, dynamic_shapes=_shapes(dict(bound), frees))
         program.example_inputs = None  # they would be written, too: samples of the user's
         held = io.BytesIO()
         torch.export.save(program, held)

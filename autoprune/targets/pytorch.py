@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
+from autoprune import stops
 from autoprune.copies import copied
 from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
@@ -104,7 +105,7 @@ class TorchCompile(Torch):
         """As `Target.ready`."""
         twin, inputs = self._prepared(model, example)
         try:
-            with torch.inference_mode(), _with(threads_of(self.threads)):
+            with stops.later(), torch.inference_mode(), _with(threads_of(self.threads)):
                 program = torch.export.export(
                     twin, *arguments(inputs)
                 ).module()  # its own code: compiled networks live together

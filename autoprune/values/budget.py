@@ -102,6 +102,8 @@ class Limit:
     def sentence(self) -> str:
         """The ceiling and, where there is a margin, what may be predicted, for people."""
         unit, share = self.cost.unit, f", {self.most / self.dense:.1%} of dense" if self.dense else ""
+        if 0 < self.dense < self.most:
+            share = f", which is no limit: the dense network has {_amount(self.dense)} {unit}"
         said = f"{self.name} at most {_amount(self.most)} {unit}{share}"
         if self.margin < _SHOWN:
             return said
@@ -117,11 +119,22 @@ class Limit:
         if least <= self.allowed:
             return ""
         share = least / self.cost.predict(space.dense())
-        asked = f"a budget of {self.most:.12g} {unit} ({self.name}={self.asked or self.most})"
+        asked = f"a budget of {_amount(self.most)} {unit} ({self.name}={self.asked or self.most})"
         kept = (
-            f", of which {self.allowed:.12g} may be predicted (a margin of {self.margin:.1%})," if self.margin else ""
+            f", of which {_amount(self.allowed)} may be predicted (a margin of {self.margin:.1%}),"
+            if self.margin
+            else ""
         )
-        return f"{asked}{kept} cannot be met: the smallest reachable is {least:.12g} {unit}, {share:.1%} of dense"
+        said = f"{asked}{kept} cannot be met: the smallest reachable is {_amount(least)} {unit}, {share:.1%} of dense"
+        return f"{said} ({self.name}={self.asked}% is a share)" if _as_percent(self.asked) else said
+
+
+def _as_percent(asked: str) -> bool:
+    """Whether a ceiling that cannot be met was written as people write a share, but for the sign."""
+    try:
+        return 1 < float(asked) <= 100
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

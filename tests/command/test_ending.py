@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from autoprune.command import arguments, ending
 from autoprune.command.cli import main
 from autoprune.errors import TrialFailed
 from autoprune.runs.journal import Run
+from autoprune.stops import later
 from tests import ASSETS
 from tests.making import SMALL_SEARCH
 
@@ -54,25 +56,52 @@ def test_a_stopped_search_says_how_to_go_on_and_ends_with_the_signals_number(
     assert "Traceback" not in said
 
 
-def test_a_stop_that_an_exporter_catches_is_heard_at_the_next_stage(
+def test_a_stop_inside_an_exporter_is_heard_when_that_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch's exporter goes on after whatever is raised in it: SIGTERM was lost, and the command ended with 0."""
-    export = torch.export.export
+    """PyTorch's exporter went on after what a handler raised in it, and ended with 0; or it ended with SIGABRT."""
+    export, done = torch.export.export, list[object]()
 
-    def deaf(*given: object, **named: object) -> object:
-        try:
+    def stopped(*given: object, **named: object) -> object:
+        if [path for path in tmp_path.glob("*/*") if (path / "trials.jsonl").exists()]:  # not when all is tried small
             os.kill(os.getpid(), signal.SIGTERM)
-        except BaseException:
-            return export(*given, **named)  # type: ignore[arg-type]
+        done.append(export(*given, **named))  # type: ignore[arg-type]
+        return done[-1]
 
-    monkeypatch.setattr(torch.export, "export", deaf)
+    monkeypatch.setattr(torch.export, "export", stopped)
     config = tmp_path / "mine.toml"
     config.write_text(SMALL_SEARCH)
     assert main(["search", str(config), "--out", str(tmp_path)]) == 143
     (directory,) = tmp_path.glob("*/*")
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"go on with: autoprune resume {directory}")
     assert not (directory / "report.json").exists()
+    assert done
+
+
+def test_a_stop_that_a_users_code_swallows_is_heard_at_the_next_stage() -> None:
+    seen = list[int]()
+    with ending.stoppable() as stops:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            stops.between(seen.append)(1)
+    assert not seen
+
+
+def test_a_second_stop_does_not_wait() -> None:
+    heard = list[str]()
+
+    def twice() -> None:
+        with later():
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.append("the first waits")
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.append("the second does not")
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert heard == ["the first waits"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from autoprune.costs.arithmetic import Flops, Macs, Params
 from autoprune.errors import BudgetError, ConfigError
-from autoprune.values.budget import Budget, ceiling, limits
+from autoprune.values.budget import Budget, Limit, ceiling, limits
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.terms import Extent, Op
 from tests.making import group
@@ -73,7 +73,7 @@ def test_a_ceiling_alone_leaves_what_fits_and_never_adds(wanted: list[float]) ->
 def test_an_impossible_budget_is_refused_with_the_smallest_reachable() -> None:
     space = SPACES[8]
     least = Macs(space).predict(space.thinnest())
-    with pytest.raises(BudgetError, match=f"smallest reachable is {least:.12g} MAC"):
+    with pytest.raises(BudgetError, match=f"smallest reachable is {least:,.0f} MAC"):
         budget(space, macs="1%")
 
 
@@ -108,3 +108,18 @@ def test_what_is_no_ceiling(written: str) -> None:
 def test_a_budget_on_an_unknown_cost() -> None:
     with pytest.raises(ConfigError, match="'watts'"):
         budget(SPACES[1], watts="50%")
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"), [("50", True), ("100", True), ("0.5", False), ("1e3", False), ("5%", False)]
+)
+def test_a_share_without_its_sign_is_guessed(asked: str, hint: bool) -> None:
+    space = SPACES[8]
+    limit = Limit("macs", Macs(space), 1.0, asked)
+    assert (f"(macs={asked}% is a share)" in limit.unmet(space)) is hint
+
+
+def test_a_ceiling_above_the_dense_network_says_that_it_is_none() -> None:
+    assert Limit("macs", Macs(SPACES[8]), 2e9, dense=3e4).sentence() == (
+        "macs at most 2,000,000,000 MAC, which is no limit: the dense network has 30,000 MAC"
+    )
