@@ -264,9 +264,6 @@ class Progress:
             shown = f", rung {trial.rung}{shown}"
         judge = self._study.task.judge
         share = trial.costs[self._cost] / self._study.dense[self._cost]
-        metric = f"{judge.name} {words.number(judge.known(trial.metric), percent=judge.percent)}"
-        direct = judge.lower_is_better and self._study.config.reward.use == "metric"  # a reward of -3.2 is no news
-        reached = (
-            f"best {words.number(judge.known(best), percent=judge.percent)}" if direct else f"best reward {best:.4f}"
-        )
-        return f"{reached}, {metric}, {self._cost} {share:.1%}{shown}"
+        metric, most = (words.number(judge.known(value), percent=judge.percent) for value in (trial.metric, best))
+        reached = f"best {most}" if self._study.config.reward.use == "metric" else f"best reward {best:.4f}"
+        return f"{reached}, this one {metric} {judge.name}, {self._cost} {share:.1%}{shown}"

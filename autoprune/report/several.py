@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from autoprune.errors import ConfigError
 from autoprune.report import words
 from autoprune.report.facts import Report, Role, read
 
+_BEGUN = re.compile("The search began with what .* had found")  # a note of a report
 LEVEL = 0.95  # of the intervals over runs, by Student's t
 
 
@@ -119,7 +121,8 @@ ROLES: tuple[Role, ...] = ("dense", "ours", "uniform", "rule", "random")
 def gathered(directories: Sequence[Path]) -> Several:
     """The reports of runs, in groups by what was asked of them.
 
-    Raises RunError for what is no finished run, and ConfigError for a run that is named twice, or of another task.
+    Raises RunError for what is no finished run, and ConfigError for a run that is named twice, the same search with the
+    same seed, or a run of another task.
     """
     found = dict[Path, Report]()
     for path in directories:
@@ -133,6 +136,8 @@ def gathered(directories: Sequence[Path]) -> Several:
     groups: dict[tuple[str, ...], list[tuple[Path, Report]]] = {}
     for path, r in found.items():
         groups.setdefault(_asked(r), []).append((path, r))
+    for runs in groups.values():
+        _require_different(runs)
     apart = _telling(list(groups))
     return Several(
         tuple(
@@ -142,12 +147,22 @@ def gathered(directories: Sequence[Path]) -> Several:
     )
 
 
+def _require_different(runs: Sequence[tuple[Path, Report]]) -> None:
+    """Raises ConfigError where one seed would count twice: a spread over seeds would be less than it is."""
+    seen = dict[int, Path]()
+    for path, r in runs:
+        if r.seed in seen:
+            raise ConfigError(f"{seen[r.seed]} and {path} are one search with one seed, {r.seed}; one of them is right")
+        seen[r.seed] = path
+
+
 def _asked(r: Report) -> tuple[str, ...]:
     """All that was asked of a run but its seed, in words."""
     budget = " and ".join(f"{words.label(limit.cost)} {limit.asked}" for limit in r.limits) or "no budget"
     steps = f"{r.taught} of {r.finetune.get('steps', '?')} steps at {r.finetune.get('lr', '?')}"
     used = tuple(words.used(r, kind) for kind in ("controller", "evaluator", "criterion", "reward"))
-    return used[0], budget, *used[1:], words.counted(r.tried, "trial"), steps, r.name
+    begun = "begun with what others found" if any(map(_BEGUN.match, r.notes)) else "begun anew"
+    return used[0], budget, *used[1:], words.counted(r.tried, "trial"), steps, begun, r.name
 
 
 def _telling(keys: Sequence[tuple[str, ...]]) -> list[int]:

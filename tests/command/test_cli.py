@@ -76,7 +76,7 @@ class TestRefusals:
             ("[search]", "[saerch]", "there is no table 'saerch'; did you mean 'search'?"),
             ("trials = 4", "trials = ", "is no TOML: "),
             ("50%", "500%", "a budget of '500%' is not in (0%, 100%]"),
-            ("50%", "1%", "the smallest reachable is 4638 MAC, 7.7% of dense"),
+            ("50%", "1%", "the smallest reachable is 4,638 MAC, 7.7% of dense"),
             ("macs", "mcas", "no cost is called 'mcas'; did you mean 'macs'?"),
             ('"random"', '"rnadom"', "no controller is called 'rnadom'; did you mean 'random'?"),
             ('"random"', '"random"\nspeed = 3', "controller 'random' has no setting 'speed'"),

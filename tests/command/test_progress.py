@@ -69,7 +69,7 @@ class TestProgress:
                     shown.trial(one)
         said = capsys.readouterr().err
         assert "trial 4/9" in said
-        assert "best reward 0.5000, top-1 25.00 %, macs 25.0%, 3.2 policies/s" in said
+        assert "best 50.00 %, this one 25.00 % top-1, macs 25.0%, 3.2 policies/s" in said
 
     def test_does_not_look_through_all_trials_for_one_more(
         self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -104,7 +104,7 @@ class TestProgress:
         with Run(tmp_path / "run", built.config.plain(), built.space) as run, Progress(lower, run) as shown:
             run.append(one := done(0, POLICY, -3.25, {"macs": 15_006.0}))
             shown.trial(one)
-        assert "best 3.250, RMSE 3.250, macs" in capsys.readouterr().err
+        assert "best 3.250, this one 3.250 RMSE, macs" in capsys.readouterr().err
 
     def test_shows_no_pace_before_there_is_one(
         self, built: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]

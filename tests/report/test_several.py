@@ -53,6 +53,18 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(directories: list[Pa
     assert found.groups[1].test("ours") == Spread(0.929, None, 1)
 
 
+def test_one_seed_counts_once(directories: list[Path], tmp_path: Path) -> None:
+    """Two runs of one seed made the spread over seeds smaller than it is."""
+    twin = written(run(1, 0.933), tmp_path / "twin")
+    with pytest.raises(ConfigError, match=f"{directories[3]} and {twin} are one search with one seed, 1; one of them"):
+        gathered([*directories, twin])
+    note = "The search began with what runs/a had found: the best of 1, trial 0, has 91.00 %."
+    warm = written(dataclasses.replace(run(1, 0.933), notes=(note,)), tmp_path / "warm")
+    names = [group.name for group in gathered([*directories, warm]).groups]
+    assert names[0].endswith(", begun anew")
+    assert names[2].endswith(", begun with what others found")
+
+
 def test_the_interval_is_students() -> None:
     """Of 1, 2 and 3: 4.303 x 1 / sqrt(3), the quantile for two degrees of freedom."""
     assert Spread(2.0, 1.0, 3).half == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
