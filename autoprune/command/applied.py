@@ -17,10 +17,16 @@ from autoprune.runs import apply, rebudget
 from autoprune.runs.apply import Applied
 from autoprune.task import Task
 
+_DEFAULT = Path("pruned.safetensors")
+
 
 def command(asked: argparse.Namespace) -> None:
     """Make the network, write it and show it."""
     recipe = _recipe(asked)
+    if asked.out is None:
+        asked.out = _DEFAULT
+        if _DEFAULT.exists():
+            raise ConfigError(f"{_DEFAULT} is there already, and is not written over; --out FILE names another")
     refuse_unwritable(asked.out)
     data = str(Path(asked.data).absolute()) if asked.data else ""
     task = plugins.build("task", {"use": asked.task, **({"data": data} if data else {})}) if asked.task else None

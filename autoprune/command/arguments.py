@@ -198,9 +198,8 @@ def _add_apply(commands: Any) -> None:
     command.add_argument(
         "--out",
         type=Path,
-        default=Path("pruned.safetensors"),
         metavar="FILE",
-        help="where the network is written (default: %(default)s)",
+        help="where the network is written (default: pruned.safetensors, unless that is there)",
     )
     _trust_argument(command)
 

@@ -289,6 +289,15 @@ class TestPoints:
         assert "of the params" in said
         assert safetensors.torch.load_file("pruned.safetensors")
 
+    def test_a_network_that_is_there_is_not_lost(self, front: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A second apply wrote over what the first had finetuned, unless --out said something else."""
+        Path("pruned.safetensors").write_bytes(b"yesterday's")
+        assert cli.main(["apply", str(front), "--at", "macs=100%"]) == 2
+        assert "is there already, and is not written over; --out FILE names another" in capsys.readouterr().err
+        assert Path("pruned.safetensors").read_bytes() == b"yesterday's"
+        assert cli.main(["apply", str(front), "--at", "macs=100%", "--out", "pruned.safetensors"]) == 0
+        assert safetensors.torch.load_file("pruned.safetensors")
+
     def test_is_what_the_summary_advises(self, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """`--at macs=40%` stood there, whatever the run was of."""
         quick = FRONT.replace('use = "supernet"\nepochs = 2.0\nbatch = 64\nimages = 64', f'use = "{MINE}:Careful"')
@@ -464,7 +473,7 @@ class TestFinetune:
         assert error.count("\n") == 1
         assert not Path("pruned.safetensors").exists()
         assert cli.main(["apply", str(path), "--epochs", "0.5"]) == 0
-        assert cli.main(["apply", str(path), "--no-finetune"]) == 0
+        assert cli.main(["apply", str(path), "--no-finetune", "--out", "recovered.safetensors"]) == 0
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
