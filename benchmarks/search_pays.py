@@ -6,8 +6,9 @@
 Every controller searches the same landscape, the holdout top-1 that `reconstruct` gives (1,000 images, nothing is
 trained), seed after seed, all controllers of a seed one after the other. `NAME+` begins with rankings, `NAME` does not,
 whatever its default. The best policy of each search is recovered once more without short cuts and scored on the test
-split. The table has means and standard deviations over seeds, and the p of an exact one-sided Mann-Whitney test that a
-controller's best scores are better than those of random search at as many trials.
+split. The table has means and standard deviations over seeds, the p of exact one-sided Mann-Whitney tests that a
+controller's best scores are better than those of random search at as many trials, and in how many trials it reached the
+best that random search with the same seed had in all of its own (one more than there were where it never did).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from autoprune.values.space import Policy
 
 CONTROLLERS = ("random", "evolution", "evolution+", "cmaes+", "switch", "switch+", "knapsack", "knapsack+")
 AT = (25, 50, 100, 200, 400)
+REACHED = "trials to random's best"
 Row = dict[str, Any]
 
 
@@ -80,6 +82,7 @@ def searches(
     print(f"\n{network} at {budget} of the MACs: uniform {uniform.metric:.4f}, test {tested(of, first[0]):.4f}")
     print("rankings", *(f"{of.attempt(0, policy).metric or 0:.4f}" for policy in first[1:]), flush=True)
     for seed in seeds:
+        random: list[tuple[float, Policy]] = []
         for name in controllers:
             kind = {"network": network, "method": name, "budget": budget, "seed": seed}
             made = plugins.build("controller", {"use": name.rstrip("+")}, space=of.space, budget=of.budget, seed=seed)
@@ -89,6 +92,15 @@ def searches(
             yield from ({**kind, "metric": f"best of {at}", "value": best[at - 1][0]} for at in AT if at <= trials)
             yield {**kind, "metric": "test, untrained", "value": tested(of, best[-1][1])}
             yield {**kind, "metric": "seconds", "value": seconds}
+            random = best if name == "random" else random
+            if random:
+                yield {**kind, "metric": REACHED, "value": needed(best, random[-1][0])}
+            print(f"seed {seed}, {name}: {best[-1][0]:.4f} in {seconds:.0f} s", flush=True)
+
+
+def needed(best: Sequence[tuple[float, Policy]], wanted: float) -> int:
+    """Trials until the best metric was at least `wanted`; one more than there were where it never was."""
+    return next((at for at, (metric, _) in enumerate(best, 1) if metric >= wanted), len(best) + 1)
 
 
 def searched(of: Study, controller: Controller, first: Sequence[Policy], trials: int) -> list[tuple[float, Policy]]:
@@ -116,11 +128,16 @@ def table(rows: Sequence[Row], controllers: Sequence[str], trials: int) -> list[
         name: {m: [row["value"] for row in rows if row["method"] == name and row["metric"] == m] for m in metrics}
         for name in controllers
     }
-    lines = ["| " + " | ".join(["controller", *metrics, "p against random"]) + " |", "|---" * (len(metrics) + 2) + "|"]
+    against = [f"p, {m}" for m in metrics[:-2]]
+    lines = ["| " + " | ".join(["controller", *metrics, *against, f"{REACHED} (median)"]) + " |"]
+    lines.append("|---" * (len(metrics) + len(against) + 2) + "|")
     for name, of in values.items():
-        last = metrics[-3]
-        p = "" if name == "random" or "random" not in values else better(of[last], values["random"][last])
-        lines.append("| " + " | ".join([name, *(spread(of[m], 1 if m == "seconds" else 4) for m in metrics), p]) + " |")
+        other = values.get("random", {})
+        p = ["" if name == "random" or not other else better(of[m], other[m]) for m in metrics[:-2]]
+        reached = [row["value"] for row in rows if row["method"] == name and row["metric"] == REACHED]
+        median = f"{statistics.median(reached):g}" if reached else ""
+        shown = [spread(of[m], 1 if m == "seconds" else 4) for m in metrics]
+        lines.append("| " + " | ".join([name, *shown, *p, median]) + " |")
     return lines
 
 

@@ -87,14 +87,21 @@ def _show_applied(asked: argparse.Namespace, made: Applied, about: Mapping[str, 
         print(said)
     head, *others = rows(made)
     print_table(head, others)
-    print(f"\n{sentence(made)}\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
+    guessed = [f"Its {name} is predicted, not measured." for name in made.guessed]
+    print("\n" + "\n".join([sentence(made), *guessed]) + f"\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
 
 
 def facts(made: Applied) -> dict[str, Any]:
     """As plain values, the metric as it is."""
     costs = {name: {"unit": unit, "dense": dense, "pruned": cost} for name, (unit, dense, cost) in made.costs.items()}
     holdout = {"dense": made.dense, "pruned": made.before, "finetuned": made.after}
-    return {"metric_name": made.judge.name, "holdout": holdout, "finetune_steps": made.taught.steps, "costs": costs}
+    return {
+        "metric_name": made.judge.name,
+        "holdout": holdout,
+        "finetune_steps": made.taught.steps,
+        "costs": costs,
+        "predicted_with_error": list(made.guessed),
+    }
 
 
 def rows(made: Applied) -> Iterator[list[str]]:

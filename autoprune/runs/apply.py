@@ -49,6 +49,7 @@ class Applied:
         dense, before, after: the metric of the dense network, of the pruned one as it has recovered, and of `model`.
         taught: how it was trained; no steps where it was not.
         costs: by name of the cost: its unit, of the dense network, of the pruned one as it is predicted.
+        guessed: names of costs whose prediction has an error, which latency's has; others are exact.
     """
 
     policy: Policy
@@ -60,6 +61,7 @@ class Applied:
     after: float
     taught: Recipe
     costs: Mapping[str, tuple[str, float, float]]
+    guessed: tuple[str, ...] = ()
 
 
 def apply_policy(
@@ -220,7 +222,8 @@ def made(built: Study, policy: Policy, folder: Path, rebuild: str, finetune: boo
         taught(built, model, "finetuning", watch)
     after = judge.known(task.quality(model, task.holdout)) if recipe.steps else before
     costs = {name: (cost.unit, built.dense[name], cost.predict(policy)) for name, cost in built.costs.items()}
-    return Applied(policy, model, rebuild, judge, dense, before, after, recipe, costs)
+    guessed = tuple(name for name, cost in built.costs.items() if isinstance(cost, budget.KeepsAway))
+    return Applied(policy, model, rebuild, judge, dense, before, after, recipe, costs, guessed)
 
 
 def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:

@@ -306,6 +306,7 @@ class TestTheCeilingInOneSentence:
         point = apply_point(run.directory, {"latency": "75%"}, toy_task(), trust=[f"{HERE}:Wandering"])
         rewards = {t.number: t.metric or 0.0 for t in run.report.trials}
         assert point.trial.number == max(rewards, key=lambda number: rewards[number])
+        assert point.applied.guessed == ("latency",), "and it is said that nothing was measured"
 
     def test_apply_says_the_margin_where_it_refuses(self, run: autoprune.Result) -> None:
         dense = run.report.dense.costs["latency"]
