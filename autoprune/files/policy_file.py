@@ -28,7 +28,7 @@ from autoprune.values.space import Choice, Policy, SearchSpace
 
 NAME = "policy.json"
 MOST = 64 * bounded.MIB  # of a file; a thousand choices take one
-SCHEMA = 3
+SCHEMA: Literal[3] = 3
 
 
 class Table(pydantic.BaseModel):
@@ -98,7 +98,7 @@ class PolicyFile(Table):
     `finetune` is empty in files of versions that did not write it.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[3]
     task: dict[str, Any]
     model: ModelEntry
     space: str

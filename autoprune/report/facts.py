@@ -217,6 +217,8 @@ def read(directory: Path) -> Report:
     except OSError:
         raise RunError(f"{directory} is no run: it has no {FACTS}") from None
     try:
+        if found.get("schema_version") not in (1, SCHEMA):
+            raise RunError(f"{path} is a report of format {found.get('schema_version')!r}; 1 and {SCHEMA} can be read")
         return pydantic.TypeAdapter(Report).validate_json(json.dumps(_upgraded(found)), strict=True)
     except (AttributeError, TypeError, ValueError) as wrong:
         if not isinstance(wrong, pydantic.ValidationError):

@@ -18,6 +18,7 @@ def file_of(study: Study, policy: Policy, counted: Mapping[str, float], metric: 
     """The file of `policy`, whose costs were `counted` on the pruned network, and whose `metric` a search would see."""
     config = study.config
     return policy_file.PolicyFile(
+        schema_version=policy_file.SCHEMA,
         task=config.task.settings,
         model=policy_file.fingerprint(study.task.model, study.task.rebuild),
         space=study.name,

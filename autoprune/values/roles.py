@@ -38,7 +38,7 @@ class Role:
         kernel, stride: of these layers, the largest; 1 where there is none.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
     layer: str
     shared: bool

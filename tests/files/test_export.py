@@ -164,6 +164,7 @@ def test_a_saved_file_of_another_network_is_removed(saved: Path, images: Tensor)
 
 def _policy_file(model: nn.Module) -> PolicyFile:
     return PolicyFile(
+        schema_version=3,
         task={"use": "fashion_mnist", "model": "resnet20"},
         model=fingerprint(model, REBUILD),
         space="demo",

@@ -30,6 +30,7 @@ ROOT = ASSETS.parents[1]
 def file_of(model: nn.Module, traced: Trace, policy: Policy) -> PolicyFile:
     space = SearchSpace("s", traced.choices)
     return PolicyFile(
+        schema_version=3,
         task={"use": "mine"}, model=ModelEntry(architecture="a", weights="w"), space="s",
         choices=policy_file.entries(space, policy, roles(traced, model)),
         criterion={}, evaluator={}, budget={}, costs={}, seed=0, versions={},
