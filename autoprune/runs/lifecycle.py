@@ -59,7 +59,8 @@ class Result:
     def _repr_html_(self) -> str:
         """As notebooks show it."""
         head, *rows = words.table(self.report)
-        return people.table(words.sentence(self.report), head, rows, f"All of it: {self.directory / page.PAGE}")
+        below = f"{words.delivered(self.report)} All of it: {self.directory / page.PAGE}".strip()
+        return people.table(words.sentence(self.report), head, rows, below)
 
 
 def asked_of(task: Task | str | Path, over: Mapping[str, Any]) -> Config:
