@@ -166,6 +166,8 @@ def _smaller(size: object, own: object, least: int) -> bool:
     """Whether `size` may be what pruning made of `own`: no larger, not below `least`, and of as many numbers."""
     if isinstance(size, list) and isinstance(own, tuple | list):
         return len(size) == len(own) and all(map(_smaller, size, own, [least] * len(size)))
+    if isinstance(size, bool) or isinstance(own, bool):
+        return size is own
     return isinstance(size, int) and isinstance(own, int) and (least <= size <= own or size == own)
 
 
@@ -244,6 +246,8 @@ def _about(path: Path) -> dict[str, str]:
         about: dict[str, str] = file.metadata() or {}
     if about.get("format") != "autoprune" or about.get("version") != "1":
         raise ModelError(f"{path} was not written by this autoprune; a {WEIGHTS} of a run is needed")
+    if lost := [word for word in ("rebuild", "sizes", "ties") if word not in about]:
+        raise ModelError(f"{path} has damaged metadata (no {lost[0]!r}); export the network again")
     return about
 
 

@@ -48,19 +48,21 @@ def _made(answer: Answer, args: tuple[Any, ...], named: Mapping[str, Any]) -> An
     return given if word == "pass" else given.new_zeros(())
 
 
-def answers_of(found: Mapping[str, Any]) -> dict[str, Answer]:
+def answers_of(found: Any) -> dict[str, Answer]:
     """Answers by the names of modules, as files hold them. Raises ValueError for what is no answer."""
 
     def parsed(answer: Any) -> Answer:
-        if answer is None:
-            return None
-        word, what = answer
-        if word == "tuple":
-            return word, tuple(map(parsed, what))
-        if word not in ("pass", "zero") or not isinstance(what, int | str):
-            raise ValueError(f"{answer!r} says nothing of what answers in the place of a module")
-        return word, what
+        match answer:
+            case None:
+                return None
+            case ["tuple", list(parts)]:
+                return "tuple", tuple(map(parsed, parts))
+            case ["pass" | "zero" as word, int() | str() as what] if not isinstance(what, bool):
+                return word, what
+        raise ValueError(f"{answer!r} says nothing of what answers in the place of a module")
 
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} does not say what answers in the place of which module")
     return {name: parsed(answer) for name, answer in found.items()}
 
 

@@ -23,6 +23,7 @@ from autoprune.values.terms import Floats, Rows
 
 _WRITTEN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(%|[A-Za-z]*)")
 _SHOWN = 0.0005  # a smaller margin is none with one decimal
+_MOST = 2.0**53  # of a ceiling: whole numbers up to that are what they are as floats
 _GRID = 33  # points a round of the line search; two rounds find the best of 1,024
 
 
@@ -292,6 +293,8 @@ def ceiling(written: str | float, dense: float, unit: str = "") -> float:
         return value / 100 * dense
     if not 0 < value < float("inf"):
         raise wrong
+    if value > _MOST:
+        raise ConfigError(f"a budget of {text!r} is more than any network costs; up to {_MOST:.0e} is right")
     if value == 1 and not given and "." not in found[1]:
         one = f"1{unit or 'ms'}"
         raise ConfigError(f"a budget of {text!r} could be all of dense or one unit; write '100%' or, say, '{one}'")

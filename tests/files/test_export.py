@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -120,10 +121,12 @@ def test_tied_weights_are_stored_once_and_tied_again(tmp_path: Path) -> None:
     assert torch.equal(back(torch.ones(1, 3)), model(torch.ones(1, 3)))
 
 
-def _rewrite(path: Path, tensors: dict[str, Tensor] | None = None, **about: str) -> None:
+def _rewrite(path: Path, tensors: dict[str, Tensor] | None = None, **about: str | None) -> None:
+    """Write other tensors, or other metadata; what is None is left out."""
     with safetensors.safe_open(path, "pt") as file:
         old = file.metadata()
-    safetensors.torch.save_file(tensors or safetensors.torch.load_file(path), path, {**old, **about})
+    new = {word: said for word, said in {**old, **about}.items() if said is not None}
+    safetensors.torch.save_file(tensors or safetensors.torch.load_file(path), path, new)
 
 
 def test_a_file_that_does_not_belong_is_refused_by_name(saved: Path) -> None:
@@ -142,8 +145,13 @@ def test_a_file_that_does_not_belong_is_refused_by_name(saved: Path) -> None:
 
 
 def test_damaged_files_are_refused_in_one_line(saved: Path, tmp_path: Path) -> None:
-    _rewrite(saved, sizes="{")
-    with pytest.raises(ModelError, match="damaged metadata"):
+    for word, content in (("sizes", "{"), ("skipped", "null"), ("skipped", '{"a": 3}'), ("rebuild", None)):
+        damaged = Path(shutil.copy(saved, tmp_path / "damaged.safetensors"))
+        _rewrite(damaged, **{word: content})
+        with pytest.raises(ModelError, match="damaged metadata"):
+            export.load(damaged)
+    _rewrite(saved, sizes='{"conv1": {"class": "Conv2d", "groups": true}}')
+    with pytest.raises(ModelError, match="it says groups = True of the layer 'conv1', the dense network's is 1"):
         export.load(saved)
     safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ModelError, match="was not written by this autoprune"):

@@ -77,6 +77,7 @@ def test_roles_come_back_and_stand_for_the_choices(tmp_path: Path) -> None:
         ({"stage": -1}, "choices.0.role.stage: a whole number from 0 to"),
         ({"surprise": 1}, "choices.0.role.surprise"),
         ({"layer": 3}, "choices.0.role.layer"),
+        ({"shared": 0}, "choices.0.role.shared"),
     ],
 )
 def test_a_role_that_is_none_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -86,6 +87,16 @@ def test_a_role_that_is_none_is_refused(change: dict[str, Any], told: str, tmp_p
     plain["choices"][0]["role"] |= change
     (tmp_path / "policy.json").write_text(json.dumps(plain))
     with pytest.raises(PolicyError, match=told):
+        policy_file.read(tmp_path)
+
+
+def test_a_file_says_its_version(tmp_path: Path) -> None:
+    model = ResNet(20)
+    traced = trace(model, torch.zeros(1, 3, 32, 32))
+    plain = file_of(model, traced, drawn(traced, 0)).model_dump(mode="json")
+    del plain["schema_version"]
+    (tmp_path / "policy.json").write_text(json.dumps(plain))
+    with pytest.raises(PolicyError, match="schema_version"):
         policy_file.read(tmp_path)
 
 

@@ -95,6 +95,9 @@ def test_facts_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "seed": "x"}))
     with pytest.raises(RunError, match=r"report\.json is damaged at seed"):
         report.read(tmp_path)
+    path.write_text(json.dumps({**facts().plain(), "schema_version": 99}))
+    with pytest.raises(RunError, match=r"report\.json is a report of format 99; 1 and 2 can be read"):
+        report.read(tmp_path)
     path.unlink()
     with pytest.raises(RunError, match=r"has no report\.json"):
         report.read(tmp_path)

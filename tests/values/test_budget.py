@@ -99,7 +99,9 @@ def test_how_a_ceiling_is_written(written: str | float, means: float) -> None:
     assert ceiling(written, dense=1000) == means
 
 
-@pytest.mark.parametrize("written", ["half", "-5%", "0%", "101%", "nan", "inf", "0", "-1", "", "%"])
+@pytest.mark.parametrize(
+    "written", ["half", "-5%", "0%", "101%", "nan", "inf", "1e300", str(10**30), "0", "-1", "", "%"]
+)
 def test_what_is_no_ceiling(written: str) -> None:
     with pytest.raises(ConfigError, match="budget of"):
         ceiling(written, dense=1000)
