@@ -72,12 +72,13 @@ def choose(model: nn.Module, batch: Inputs, gain: Gain, judge: Judge | None = No
     with torch.inference_mode():
         faster = gain(Way(twin, "fp32"), Way(twin, "bf16"), batch)
     said = f"bf16 is {faster:.2f} times as fast as fp32"
-    if faster < SPEEDUP:
-        return Chosen("fp32", "bf16", f"{said}, and {SPEEDUP:g} times would pay")
+    plain: Trained = "bf16" if faster >= SPEEDUP else "fp32"
+    if plain == "fp32":
+        said += f", and {SPEEDUP:g} times would pay"
     if judge is None:
-        return Chosen("bf16", "bf16", said)
-    shorter, wrong = _int8(twin, batch, gain, judge)
-    return Chosen("bf16" if wrong else "int8", "bf16", f"{said}; int8 {wrong or shorter}")
+        return Chosen(plain, "bf16", said)
+    shorter, wrong = _int8(twin, batch, plain, gain, judge)
+    return Chosen(plain if wrong else "int8", "bf16", f"{said}; int8 {wrong or shorter}")
 
 
 def pinned(asked: Precision, model: nn.Module, batch: Inputs) -> Chosen:
@@ -152,19 +153,19 @@ def _gap(twin: nn.Module, batch: Inputs) -> float:
         return math.inf
 
 
-def _int8(twin: nn.Module, batch: Inputs, gain: Gain, judge: Judge) -> tuple[str, str]:
-    """What is to be said for eight bits, and what against them; one of the two is empty."""
+def _int8(twin: nn.Module, batch: Inputs, plain: Trained, gain: Gain, judge: Judge) -> tuple[str, str]:
+    """What is to be said for eight bits in place of `plain`, and what against them; one of the two is empty."""
     fuser = _fuser(twin, batch)
     if isinstance(fuser, str):
         return "", f"is not for it: {fuser}"
     fused = fuser(twin, "int8")
-    short, rounded = Way(fused, "int8"), Way(fuser(twin, "bf16"), "bf16")
+    short, longer = Way(fused, "int8"), Way(fuser(twin, plain), plain)
     with torch.inference_mode():
         gap = _difference(forward(Way(twin, "fp32"), batch), forward(short, batch))
         if not gap <= INT8_AGREEMENT:
             return "", f"is not taken, since {_parted('int8', gap)}"
-        faster = gain(rounded, short, batch)
-    said = f"is {faster:.2f} times as fast again"
+        faster = gain(longer, short, batch)
+    said = f"is {faster:.2f} times as fast as {plain}"
     if faster < SPEEDUP:
         return "", f"{said}, and {SPEEDUP:g} times would pay"
     with running("int8", tensors(batch)[0].device), presented(twin, fused, Plainly()) as shown:

@@ -45,7 +45,7 @@ class Calibration:
 
     def __call__(self, old: Way, new: Way, batch: Inputs) -> float:
         """How many times as fast `new` takes `batch` as `old`, as it was timed the first time."""
-        facts = self._facts(new.precision, batch)
+        facts = {**self._facts(new.precision, batch), "against": old.precision}
         path = cache.folder() / _FOLDER / _slug(processor()) / f"{new.precision}-{cache.named(facts)}.json"
         if not self.anew and (kept := self._kept(path, facts)):
             return kept

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.engine import precision, speed
 from autoprune.engine.precision import Chosen, Gain, Way
 from autoprune.errors import ConfigError
+from autoprune.inputs import Inputs
 from autoprune.models.resnet import ResNet
 from autoprune.testing.evaluators import state_of, toy_setting
 
@@ -130,16 +131,31 @@ class TestInt8:
         torch.manual_seed(0)
         return ResNet(8).eval()
 
-    def test_is_taken_where_it_is_faster_once_more_and_the_metric_stays(self, model: nn.Module) -> None:
+    def test_is_taken_where_it_is_faster_than_bf16_and_the_metric_stays(self, model: nn.Module) -> None:
         images = torch.randn(16, 3, 16, 16)
         found = precision.choose(model, images, gains(2.0, 1.5), lambda net: 0.9)
         assert (found.score, found.training) == ("int8", "bf16")
-        assert found.because == "bf16 is 2.00 times as fast as fp32; int8 is 1.50 times as fast again"
+        assert found.because == "bf16 is 2.00 times as fast as fp32; int8 is 1.50 times as fast as bf16"
         scores = iter([0.900, 0.903])
         moved = precision.choose(model, images, gains(2.0, 1.5), lambda net: next(scores))
         assert (moved.score, "metric moves from 0.903 to 0.9" in moved.because) == ("bf16", True)
         assert precision.choose(model, images, gains(2.0, 1.1), lambda net: 0.9).score == "bf16"
         assert precision.choose(model, images, gains(2.0)).score == "bf16"
+
+    def test_is_taken_where_bf16_gains_nothing_and_it_does(self, model: nn.Module) -> None:
+        """A processor with AVX512-VNNI and no AMX takes a network 2.6 times as fast in int8, and bf16 0.7 times."""
+        images, against = torch.randn(16, 3, 16, 16), list[str]()
+
+        def gain(old: Way, new: Way, batch: Inputs) -> float:
+            against.append(f"{new.precision} against {old.precision}")
+            return 0.71 if new.precision == "bf16" else 2.62
+
+        found = precision.choose(model, images, gain, lambda net: 0.9)
+        assert (found.score, found.training, against) == ("int8", "bf16", ["bf16 against fp32", "int8 against fp32"])
+        assert found.because == (
+            "bf16 is 0.71 times as fast as fp32, and 1.2 times would pay; int8 is 2.62 times as fast as fp32"
+        )
+        assert precision.choose(model, images, gains(0.71, 1.1), lambda net: 0.9).score == "fp32"
 
     def test_is_for_networks_that_can_be_read(self) -> None:
         found = precision.choose(Rounding(), BATCH, gains(2.0), lambda net: 0.9)

@@ -140,7 +140,7 @@ def test_an_unknown_precision_is_one_line(tmp_path: Path, capsys: pytest.Capture
 def test_check_says_which_precision_and_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gains = [0.5, 0.75]
+    gains = [0.5, 1.0, 0.75, 1.0]
     monkeypatch.setattr(precision, "in_hardware", lambda device: True)
     monkeypatch.setattr("autoprune.runs.calibration.speedup", lambda *ways: gains.pop(0))
     file = tmp_path / "mine.toml"
