@@ -99,7 +99,7 @@ def failing() -> Iterator[None]:
         yield
     except (Exception, SystemExit) as wrong:
         if stop := _stop(wrong):
-            raise stop from wrong
+            raise stop from None
         if isinstance(wrong, AutopruneError) or not is_theirs(wrong):
             raise
         raise TrialFailed(told(wrong)) from wrong
