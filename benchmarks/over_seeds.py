@@ -124,6 +124,7 @@ def plot(found: Mapping[str, Sequence[Report]], path: Path) -> None:
     """What each network gains over uniform on test, in points, by budget: mean and standard deviation over seeds."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
+    found = dict(sorted(found.items(), key=lambda of: float(of[0].rstrip("%") or 0), reverse=True))
     names = [name for name in ends(next(iter(found.values()))) if name not in ("dense", "uniform")]
     for at, name in enumerate(names):
         points = [[100 * gain for gain in gains(of, name, "uniform")] for of in found.values()]

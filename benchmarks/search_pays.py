@@ -1,14 +1,17 @@
 """Which controller finds the best policies in how many trials, on real scores of real networks.
 
     python benchmarks/search_pays.py --data DIR [--networks resnet20 resnet56 fashion] [--budgets 50% 30%]
-        [--controllers random evolution switch+ ...] [--seeds 0 1 2] [--trials 100] [--json FILE] [--quick]
+        [--controllers random evolution switch+ ...] [--seeds 0 1 2] [--trials 100] [--json FILE] [--plot FILE.svg]
+        [--quick]
+    python benchmarks/search_pays.py --draw FILE.json [FILE.json ...] --plot FILE.svg
 
 Every controller searches the same landscape, the holdout top-1 that `reconstruct` gives (1,000 images, nothing is
 trained), seed after seed, all controllers of a seed one after the other. `NAME+` begins with rankings, `NAME` does not,
 whatever its default. The best policy of each search is recovered once more without short cuts and scored on the test
 split. The table has means and standard deviations over seeds, the p of exact one-sided Mann-Whitney tests that a
 controller's best scores are better than those of random search at as many trials, and in how many trials it reached the
-best that random search with the same seed had in all of its own (one more than there were where it never did).
+best that random search with the same seed had in all of its own (one more than there were where it never did). The plot
+has the best metric against seconds, a picture for each network and budget: mean and standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from scipy.stats import mannwhitneyu
 
 from autoprune import config, plugins
@@ -45,18 +49,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--plot", type=Path, help="where the picture goes, an SVG")
+    parser.add_argument(
+        "--draw", type=Path, nargs="+", help="rows of earlier runs, of which the picture is; nothing runs"
+    )
     parser.add_argument("--quick", action="store_true", help="two seeds of 25 trials on the network in the package")
     asked = parser.parse_args()
     if asked.quick:
         asked.networks, asked.seeds, asked.trials = ["fashion"], [0, 1], 25
-    rows: list[Row] = []
-    for network in asked.networks:
+    rows: list[Row] = [row for path in asked.draw or () for row in json.loads(path.read_text())]
+    for network in () if asked.draw else asked.networks:
         for budget in asked.budgets:
             found = list(searches(network, budget, asked.controllers, asked.seeds, asked.trials, asked.data))
             print("\n".join(table(found, asked.controllers, asked.trials)), flush=True)
             rows += found
             if asked.json:
                 asked.json.write_text(json.dumps(rows, indent=1))
+    if asked.plot:
+        plot(rows, asked.plot)
 
 
 def landscape(network: str, budget: str, trials: int, data: str) -> Study:
@@ -139,6 +149,31 @@ def table(rows: Sequence[Row], controllers: Sequence[str], trials: int) -> list[
         shown = [spread(of[m], 1 if m == "seconds" else 4) for m in metrics]
         lines.append("| " + " | ".join([name, *shown, *p, median]) + " |")
     return lines
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """The best metric against seconds, which trials share evenly."""
+    places = list(dict.fromkeys((row["network"], row["budget"]) for row in rows))
+    figure = Figure(figsize=(4.6 * len(places), 3.6), layout="constrained")
+    for axes, (network, budget) in zip(figure.subplots(1, len(places), squeeze=False)[0], places, strict=True):
+        here = [row for row in rows if (row["network"], row["budget"]) == (network, budget)]
+        for name in dict.fromkeys(row["method"] for row in here):
+            of = {m: [r["value"] for r in here if (r["method"], r["metric"]) == (name, m)] for m in _metrics(here)}
+            points = [at for at in AT if of.get(f"best of {at}")]
+            each = statistics.mean(of["seconds"]) / points[-1]
+            best = [of[f"best of {at}"] for at in points]
+            bars = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in best]
+            seconds = [each * at for at in points]
+            axes.errorbar(seconds, [statistics.mean(b) for b in best], bars, label=name, marker="o", capsize=3)
+        axes.set_title(f"{network}, {budget} of the MACs", fontsize=10)
+        axes.set_xlabel(f"seconds of search ({', '.join(map(str, points))} trials)", fontsize=8)
+        axes.set_ylabel("best on the holdout, untrained")
+        axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _metrics(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["metric"] for row in rows))
 
 
 def better(ours: Sequence[float], others: Sequence[float]) -> str:
