@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,8 +24,12 @@ def later() -> Iterator[None]:
         return
     before = {one: handler for one in STOPS if callable(handler := signal.getsignal(one))}
     heard: list[tuple[int, FrameType | None]] = []
+    process = os.getpid()
 
     def note(number: int, at: FrameType | None) -> None:
+        if os.getpid() != process:
+            passed_on(number, at)
+            return
         heard.append((number, at))
         if len(heard) > 1:
             before[signal.Signals(number)](number, at)
@@ -39,3 +44,11 @@ def later() -> Iterator[None]:
         if heard:
             number, at = heard[0]
             before[signal.Signals(number)](number, at)
+
+
+def passed_on(number: int, at: FrameType | None) -> None:
+    """Do what Python does with a signal by itself."""
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, at)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

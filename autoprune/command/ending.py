@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import ParamSpec
 
-from autoprune.stops import STOPS
+from autoprune.stops import STOPS, passed_on
 
 P = ParamSpec("P")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -33,10 +33,13 @@ class Stops:
     """
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._asked, self._process = 0, os.getpid()
 
     def __call__(self, number: int, at: FrameType | None) -> None:
-        """Handle a signal."""
+        """Handle a signal. A copy of this process (fork), as loaders of data make them, ends as it would without us."""
+        if os.getpid() != self._process:
+            passed_on(number, at)
+            return
         self._asked = number
         raise Stopped(number)
 

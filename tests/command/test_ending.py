@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,22 @@ def test_a_stop_that_a_users_code_swallows_is_heard_at_the_next_stage() -> None:
         with pytest.raises(KeyboardInterrupt):
             stops.between(seen.append)(1)
     assert not seen
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_copy_of_the_process_ends_as_it_would_without_us(waits: bool) -> None:
+    """`multiprocessing.Pool.terminate` sends SIGTERM to forked workers of a user's: each left a traceback."""
+    with ending.stoppable(), later() if waits else contextlib.nullcontext():
+        ready, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                os.write(tell, b"!")
+                time.sleep(60)
+            os._exit(70)
+        os.read(ready, 1)
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
 def test_a_second_stop_does_not_wait() -> None:
