@@ -5,7 +5,11 @@ All are chosen by the search's own score, on the holdout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -14,6 +18,7 @@ from autoprune.protocols import Watch
 from autoprune.report.facts import Role
 from autoprune.report.words import label
 from autoprune.runs import firsts, loop
+from autoprune.runs.flight import Staffed
 from autoprune.runs.journal import Run
 from autoprune.runs.study import Study
 from autoprune.values.budget import Budget, Limit
@@ -30,17 +35,23 @@ class Baselines:
     Attributes:
         random: trials of random policies, as many as were searched, unless others are asked for.
         rules: the trial of each rule but uniform, by its name; of equal policies the first.
+        seconds: that all of them took.
     """
 
     random: Sequence[Trial]
     rules: dict[str, Trial]
+    seconds: float = 0.0
 
     @classmethod
-    def scored(cls, study: Study, run: Run, watch: Watch) -> Baselines:
-        """Attempt them; what is known is not scored again. None is told, since none of them learns."""
-        attempt = loop.remembering(study.attempt, run)
-        searched = sum(not trial.rung for trial in run)
-        return cls(_random(study, searched, attempt, watch), _rules(study, run, attempt, watch))
+    def scored(cls, study: Study, run: Run, watch: Watch, executor: Executor = loop.HERE) -> Baselines:
+        """Attempt them by `executor`; what is known is not scored again. None is told, since none of them learns."""
+        begun = time.perf_counter()
+        known = {trial.policy: trial for trial in reversed(run.trials) if trial.metric is not None and not trial.rung}
+        asked, rules = _random(study, sum(not trial.rung for trial in run)), _rules(study, run)
+        random = _attempted(study, asked, known, executor, watch, SAMPLING)
+        known |= {trial.policy: trial for trial in reversed(random) if trial.metric is not None}
+        of_rules = _attempted(study, list(rules), known, executor, watch, RULES)
+        return cls(random, dict(zip(rules.values(), of_rules, strict=True)), time.perf_counter() - begun)
 
     def chosen(self, study: Study, winner: Policy, notes: list[str]) -> dict[Role, Policy]:
         """The policies to compare, by role; what is left out is noted."""
@@ -69,28 +80,52 @@ def _best(trials: Iterable[Trial]) -> Trial | None:
     return max(scored, key=lambda t: (cast(float, t.reward), -t.number), default=None)
 
 
-def _random(study: Study, searched: int, attempt: loop.Attempt, watch: Watch) -> list[Trial]:
-    controller, found = study.controller("random"), list[Trial]()
-    most = study.config.report.random_trials or searched
-    for number in range(most):
-        watch(SAMPLING, number, most)
-        try:
-            found.append(attempt(number, controller.ask()))
-        except Exhausted:
-            break
-    watch(SAMPLING, most, most)
+def _random(study: Study, searched: int) -> list[Policy]:
+    """What random search asks for; fewer where it has no more."""
+    controller, found = study.controller("random"), list[Policy]()
+    with contextlib.suppress(Exhausted):
+        for _ in range(study.config.report.random_trials or searched):
+            found.append(controller.ask())
     return found
 
 
-def _rules(study: Study, run: Run, attempt: loop.Attempt, watch: Watch) -> dict[str, Trial]:
+def _rules(study: Study, run: Run) -> dict[Policy, str]:
+    """What the rules ask for, with their names; of equal policies the first."""
     policies = firsts.rules(run.machine) if study.config.report.rules else {}
     named = {policy: name for name, policy in reversed(policies.items())}
-    found = dict[str, Trial]()
-    for number, (policy, name) in enumerate(reversed(named.items())):
-        watch(RULES, number, len(named))
-        found[name] = attempt(number, policy)
-    watch(RULES, len(named), max(len(named), 1))
-    return found
+    return dict(reversed(named.items()))
+
+
+def _attempted(
+    study: Study, policies: Sequence[Policy], known: Mapping[Policy, Trial], executor: Executor, watch: Watch, what: str
+) -> list[Trial]:
+    """A trial for each policy, as many under way as the executor makes at once; of what is `known` a copy."""
+    room = max(1, executor.staff) if isinstance(executor, Staffed) else 1
+    found, under_way = dict(known), deque[Future[Trial]]()
+
+    def hear() -> None:
+        trial = under_way.popleft().result()
+        found[trial.policy] = trial
+
+    sent = set(known)
+    for number, policy in enumerate(policies):
+        watch(what, number, len(policies))
+        if policy not in sent:
+            sent.add(policy)
+            under_way.append(executor.submit(study.attempt, number, policy))
+        while len(under_way) >= room:
+            hear()
+    while under_way:
+        hear()
+    watch(what, len(policies), max(len(policies), 1))
+    return [_of(found[policy], number, policy in known) for number, policy in enumerate(policies)]
+
+
+def _of(trial: Trial, number: int, known: bool) -> Trial:
+    """`trial`, or a copy of it for another number."""
+    if trial.number == number and not known:
+        return trial
+    return replace(trial, number=number, seconds={}, repeats=trial.number if trial.metric is not None else None)
 
 
 def _at_the_cost_of(study: Study, policy: Policy) -> tuple[Study, str]:

@@ -84,16 +84,19 @@ class Comparison:
         return Policy(self.networks[self.delivered].kept)
 
 
-def compare(study: Study, run: Run, watch: Watch) -> Comparison:
-    """Take the best trial, choose baselines, finetune all alike, and read the test split."""
+def compare(study: Study, run: Run, watch: Watch, baselines: Baselines | None = None) -> Comparison:
+    """Take the best trial, choose baselines, finetune all alike, and read the test split.
+
+    `baselines` are scored here where nobody did.
+    """
     clock, verifier, notes, kept = Clock(), Verifier(study), list[str](), Kept()
     best = run.best()
     if verifier.limits:
         with clock("measuring"):
             best, said = verifier.best(run, watch)
         notes += [said] if said else []
-    with clock("baselines"):
-        baselines = Baselines.scored(study, run, watch)
+    baselines = baselines or Baselines.scored(study, run, watch)
+    clock.seconds["baselines"] = baselines.seconds
     agreed = None
     if (most := study.config.report.fidelity) and isinstance(study.evaluator, SavesTime):
         with clock("fidelity"):

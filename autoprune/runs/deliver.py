@@ -74,9 +74,11 @@ def finished(run: Run) -> Report | None:
     return found if all((run.directory / name).exists() for name in files) else None
 
 
-def finish(study: Study, run: Run, watch: Watch = silent, *, again: bool = False) -> Report:
+def finish(
+    study: Study, run: Run, watch: Watch = silent, *, again: bool = False, baselines: Baselines | None = None
+) -> Report:
     """Compare and deliver, unless that was done with the same trials: the test split is read once, if not `again`."""
-    return (None if again else finished(run)) or deliver(study, run, compare(study, run, watch), watch)
+    return (None if again else finished(run)) or deliver(study, run, compare(study, run, watch, baselines), watch)
 
 
 def deliver(study: Study, run: Run, done: Comparison, watch: Watch) -> Report:

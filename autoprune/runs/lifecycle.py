@@ -25,6 +25,7 @@ from autoprune.protocols import Controller, Learns, Watch, silent
 from autoprune.report import page, words
 from autoprune.report.facts import Report
 from autoprune.runs import agents, failing, firsts, journal, loop, machine, rungs, spoken, study, warm
+from autoprune.runs.baselines import Baselines
 from autoprune.runs.course import Ladder, Straight
 from autoprune.runs.deliver import finish, finished
 from autoprune.runs.journal import Run
@@ -147,11 +148,13 @@ def complete(
         built.prepare(opened.directory, stage)
     with crew.searching(built, opened) if crew else alone(Terms.of(opened.machine)) as executor:
         controller = _search(built, opened, executor, watch, stage)
-    if again or finished(opened) is None:
+        undone = again or finished(opened) is None
+        baselines = Baselines.scored(built, opened, stage, executor) if undone else None
+    if undone:
         failing.of_winner(built, opened.best().policy)
     with disk.refused(opened.directory):
         agents.kept(controller, opened.directory)
-        report = finish(built, opened, stage, again=again)
+        report = finish(built, opened, stage, again=again, baselines=baselines)
     spoken.ends(report, opened)
     return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
 
