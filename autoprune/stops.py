@@ -6,9 +6,10 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
+Handler = Callable[[int, FrameType | None], None]
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -24,18 +25,14 @@ def later() -> Iterator[None]:
         return
     before = {one: handler for one in STOPS if callable(handler := signal.getsignal(one))}
     heard: list[tuple[int, FrameType | None]] = []
-    process = os.getpid()
 
     def note(number: int, at: FrameType | None) -> None:
-        if os.getpid() != process:
-            passed_on(number, at)
-            return
         heard.append((number, at))
         if len(heard) > 1:
             before[signal.Signals(number)](number, at)
 
     for one in before:
-        signal.signal(one, note)
+        signal.signal(one, here(note))
     try:
         yield
     finally:
@@ -46,9 +43,17 @@ def later() -> Iterator[None]:
             before[signal.Signals(number)](number, at)
 
 
-def passed_on(number: int, at: FrameType | None) -> None:
-    """Do what Python does with a signal by itself."""
-    if number == signal.SIGINT:
-        signal.default_int_handler(number, at)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+def here(handle: Handler) -> Handler:
+    """`handle` for this process. A copy of it (fork), as loaders of data make them, ends as it would without us."""
+    process = os.getpid()
+
+    def handled(number: int, at: FrameType | None) -> None:
+        if os.getpid() == process:
+            handle(number, at)
+        elif number == signal.SIGINT:
+            signal.default_int_handler(number, at)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handled

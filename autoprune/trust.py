@@ -84,11 +84,11 @@ def restored(
     """
     asked = config.parse(tables, source, over)
     wanted = tuple(dict.fromkeys(named(asked)))
-    for address in trust:
-        if address not in (names := [code.address for code in wanted]):
-            known = ", ".join(names) or "only what autoprune has"
-            raise ConfigError(f"--trust {shlex.quote(address)}: {source} does not name that; it names {known}")
-    remember(code for code in wanted if code.address in set(trust))
+    allowed, names = tuple(trust), [code.address for code in wanted]
+    if strange := [address for address in allowed if address not in names]:
+        known = ", ".join(names) or "only what autoprune has"
+        raise ConfigError(f"--trust {shlex.quote(strange[0])}: {source} does not name that; it names {known}")
+    remember(code for code in wanted if code.address in allowed)
     _require(wanted, source)
     return asked
 

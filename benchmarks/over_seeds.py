@@ -6,7 +6,7 @@
 
 Each seed is a full run (search, equal finetune of every network, one look at the test split), kept under --out. Below
 the table of a budget stand the p of exact one-sided Wilcoxon tests, seed against the same seed, that what was searched
-and what was delivered ends higher on test than uniform and the best of random. The plot is what each gains over it.
+and what was delivered ends higher on test than uniform and the best of random. The plot: points over uniform.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import ParamSpec
 
-from autoprune.stops import STOPS, passed_on
+from autoprune.stops import STOPS, here
 
 P = ParamSpec("P")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -33,13 +33,10 @@ class Stops:
     """
 
     def __init__(self) -> None:
-        self._asked, self._process = 0, os.getpid()
+        self._asked = 0
 
     def __call__(self, number: int, at: FrameType | None) -> None:
-        """Handle a signal. A copy of this process (fork), as loaders of data make them, ends as it would without us."""
-        if os.getpid() != self._process:
-            passed_on(number, at)
-            return
+        """Handle a signal."""
         self._asked = number
         raise Stopped(number)
 
@@ -76,7 +73,7 @@ def stoppable() -> Iterator[Stops]:
     if threading.current_thread() is threading.main_thread():
         before = {one: handler for one in STOPS if (handler := signal.getsignal(one)) in usual}
     for one in before:
-        signal.signal(one, stops)
+        signal.signal(one, here(stops))
     try:
         with stops.heard():
             yield stops

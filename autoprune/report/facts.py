@@ -61,6 +61,7 @@ class Report:
         left_out: how many trials are not listed here.
         detail: intervals, curves, layers and warnings.
         staff: who evaluated; None where the search did.
+        sources: the policies, runs and agents that the search began with; none where it began anew.
         seconds: time spent, by phase, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
@@ -108,6 +109,7 @@ class Report:
     rungs: tuple[RungFacts, ...] = ()
     detail: Detail = field(default_factory=Detail)
     staff: Staff | None = None
+    sources: tuple[str, ...] = ()
     schema_version: int = field(default=SCHEMA)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from autoprune.errors import ConfigError
 from autoprune.report import words
 from autoprune.report.facts import Report, Role, read
 
-_BEGUN = re.compile("The search began with what .* had found")  # a note of a report
 LEVEL = 0.95  # of the intervals over runs, by Student's t
 
 
@@ -161,7 +159,7 @@ def _asked(r: Report) -> tuple[str, ...]:
     budget = " and ".join(f"{words.label(limit.cost)} {limit.asked}" for limit in r.limits) or "no budget"
     steps = f"{r.taught} of {r.finetune.get('steps', '?')} steps at {r.finetune.get('lr', '?')}"
     used = tuple(words.used(r, kind) for kind in ("controller", "evaluator", "criterion", "reward"))
-    begun = "begun with what others found" if any(map(_BEGUN.match, r.notes)) else "begun anew"
+    begun = "begun with what others found" if r.sources else "begun anew"
     return used[0], budget, *used[1:], words.counted(r.tried, "trial"), steps, begun, r.name
 
 

@@ -46,10 +46,10 @@ class Baselines:
     def scored(cls, study: Study, run: Run, watch: Watch, executor: Executor = loop.HERE) -> Baselines:
         """Attempt them by `executor`; what is known is not scored again. None is told, since none of them learns."""
         begun = time.perf_counter()
-        known = {trial.policy: trial for trial in reversed(run.trials) if trial.metric is not None and not trial.rung}
+        known = loop.succeeded(run.trials)
         asked, rules = _random(study, sum(not trial.rung for trial in run)), _rules(study, run)
         random = _attempted(study, asked, known, executor, watch, SAMPLING)
-        known |= {trial.policy: trial for trial in reversed(random) if trial.metric is not None}
+        known |= loop.succeeded(random)
         of_rules = _attempted(study, list(rules), known, executor, watch, RULES)
         return cls(random, dict(zip(rules.values(), of_rules, strict=True)), time.perf_counter() - begun)
 
@@ -118,14 +118,8 @@ def _attempted(
     while under_way:
         hear()
     watch(what, len(policies), max(len(policies), 1))
-    return [_of(found[policy], number, policy in known) for number, policy in enumerate(policies)]
-
-
-def _of(trial: Trial, number: int, known: bool) -> Trial:
-    """`trial`, or a copy of it for another number."""
-    if trial.number == number and not known:
-        return trial
-    return replace(trial, number=number, seconds={}, repeats=trial.number if trial.metric is not None else None)
+    trials = ((number, found[policy]) for number, policy in enumerate(policies))
+    return [it if it.policy not in known and it.number == number else it.again(number) for number, it in trials]
 
 
 def _at_the_cost_of(study: Study, policy: Policy) -> tuple[Study, str]:

@@ -167,6 +167,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         rule=done.baselines.rule,
         delivered=done.delivered,
         rungs=tuple(rungs.became(run)),
+        sources=tuple(run.machine.get(warm.KEY, {}).get("sources", ())),
         best=done.best.number,
         seconds=_by_phase(run) | _trained(study.evaluator) | done.clock.seconds,
         exports=exports,

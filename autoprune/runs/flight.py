@@ -176,7 +176,7 @@ class Flight:
                 same = self._scored[asked]
                 if self.finished or number == len(self.run):
                     del self._twins[number]
-                    return dataclasses.replace(same, number=number, seconds={}, repeats=same.number, worker="")
+                    return same.again(number)
             elif number == len(self.run) or not any(self._asks[n] == asked for n in self._under_way):
                 del self._twins[number]
                 self._submit(number, asked)

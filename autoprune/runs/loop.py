@@ -7,7 +7,6 @@ matter: without one it is this process, one policy after the other. (The file is
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import time
@@ -143,18 +142,22 @@ def attempting(
 
 def remembering(attempt: Attempt, run: Run, rung: int = 0) -> Attempt:
     """The same, but a policy that once succeeded at `rung` in `run` is not evaluated again: its outcome is copied."""
-    done = (trial for trial in reversed(run.trials) if trial.metric is not None)
-    seen = {trial.policy: trial for trial in done if trial.rung == rung}
+    seen = succeeded(run.trials, rung)
 
     def remembered(number: int, policy: Policy) -> Trial:
         if policy in seen:
-            return dataclasses.replace(seen[policy], number=number, seconds={}, repeats=seen[policy].number)
+            return seen[policy].again(number)
         trial = attempt(number, policy)
         if trial.metric is not None:
             seen[policy] = trial
         return trial
 
     return remembered
+
+
+def succeeded(trials: Sequence[Trial], rung: int = 0) -> dict[Policy, Trial]:
+    """Of each policy the first trial at `rung` that succeeded."""
+    return {trial.policy: trial for trial in reversed(trials) if trial.metric is not None and trial.rung == rung}
 
 
 def _stop_if_hopeless(run: Run) -> None:

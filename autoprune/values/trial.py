@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -81,6 +81,10 @@ class Trial:
     def error(self) -> str:
         """Why it failed; "" where it did not."""
         return self.outcome.error if isinstance(self.outcome, Failure) else ""
+
+    def again(self, number: int) -> Trial:
+        """The same outcome for another number, for which nothing was evaluated."""
+        return replace(self, number=number, seconds={}, repeats=self.number, worker="")
 
 
 FIRST, FEWEST = 10, 3  # different policies that should not all score the same

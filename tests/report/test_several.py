@@ -58,8 +58,7 @@ def test_one_seed_counts_once(directories: list[Path], tmp_path: Path) -> None:
     twin = written(run(1, 0.933), tmp_path / "twin")
     with pytest.raises(ConfigError, match=f"{directories[3]} and {twin} are one search with one seed, 1; one of them"):
         gathered([*directories, twin])
-    note = "The search began with what runs/a had found: the best of 1, trial 0, has 91.00 %."
-    warm = written(dataclasses.replace(run(1, 0.933), notes=(note,)), tmp_path / "warm")
+    warm = written(dataclasses.replace(run(1, 0.933), sources=("runs/a",)), tmp_path / "warm")
     names = [group.name for group in gathered([*directories, warm]).groups]
     assert names[0].endswith(", begun anew")
     assert names[2].endswith(", begun with what others found")
