@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +48,10 @@ def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     return _kept_in(tmp_path_factory.mktemp("cache"), monkeypatch)
+
+
+@pytest.fixture
+def clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of a second passes from one look at the clock to the next, however busy the machine is."""
+    looks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(looks) / 100)

@@ -180,6 +180,7 @@ def test_a_network_is_no_search_space() -> None:
         autoprune.search(nn.Linear(2, 2), {"macs": 0.5})
 
 
+@pytest.mark.usefixtures("clock_of_steps")
 def test_a_name_stands_for_a_table_and_a_time_for_trials(tmp_path: Path) -> None:
     """A criterion by its name was "no object", where a controller's was one."""
     quick: dict[str, Any] = {"finetune": {"epochs": 0}, "report": {"random_trials": 1, "fidelity": 0, "rules": False}}

@@ -71,6 +71,7 @@ class Report:
         fidelity: the search's score against the slow one; None where there is none, or it was not asked for.
         lower_is_better: whether the metric is better when it is lower.
         in_percent: whether the metric is a share, to be shown in percent.
+        time: seconds that the search was asked to take; 0 where it was asked for so many trials.
         traded: the cost that is weighed against quality where there is no budget; "" where it is not known.
     """
 
@@ -102,6 +103,7 @@ class Report:
     lower_is_better: bool = False
     in_percent: bool = False
     traded: str = ""
+    time: float = 0.0
     left_out: LeftOut = field(default_factory=LeftOut)
     rules: Mapping[str, TrialFacts] = field(default_factory=dict)
     rule: str = ""

@@ -185,6 +185,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         lower_is_better=study.task.judge.lower_is_better,
         in_percent=study.task.judge.percent,
         traded=study.traded,
+        time=config.search.time,
     )
 
 

@@ -144,11 +144,13 @@ def complete(
     """
     spoken.begins(built, opened)
     watch, stage = failing.watching(built, spoken.trials(built, watch)), spoken.stages(stage)
-    if again or len(opened) < built.config.search.trials or finished(opened) is None:
+    before, held = finished(opened), len(opened)
+    over = _searched(built, opened, before)
+    if again or not over:
         built.prepare(opened.directory, stage)
     with crew.searching(built, opened) if crew else alone(Terms.of(opened.machine)) as executor:
-        controller = _search(built, opened, executor, watch, stage)
-        undone = again or finished(opened) is None
+        controller = _search(built, opened, executor, watch, stage, over=over)
+        undone = again or before is None or len(opened) > held
         baselines = Baselines.scored(built, opened, stage, executor) if undone else None
     if undone:
         failing.of_winner(built, opened.best().policy)
@@ -159,8 +161,14 @@ def complete(
     return Result(Policy(report.final.kept), load(opened.directory, model=built.task.model), report, opened.directory)
 
 
-def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage: Watch) -> Controller:
-    """Go on with the trials of `run`, as its facts say; returns the controller that asked last."""
+def _searched(built: Study, run: Run, came: Report | None) -> bool:
+    """Whether `run`, which came to a report, had the time that is asked for, or holds so many trials."""
+    asked = built.config.search
+    return came is not None and (asked.time <= came.time if asked.time else len(run) >= asked.trials)
+
+
+def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage: Watch, *, over: bool) -> Controller:
+    """Go on with the trials of `run`, as its facts say, unless it is `over`; returns the controller that asked last."""
     asking = list[Controller]()
 
     def make() -> Controller:
@@ -169,6 +177,7 @@ def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage
 
     terms, steps, first = Terms.of(run.machine), rungs.known(run.machine), firsts.known(run.machine)
     asked, attempts = built.config.search, rungs.attempts(built, steps)
+    limit = asked.time - run.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf
     if terms == Terms():
         attempts = [loop.remembering(each, run, rung) for rung, each in enumerate(attempts)]
     loop.follow(
@@ -176,7 +185,7 @@ def _search(built: Study, run: Run, executor: Executor, watch: loop.Watch, stage
         attempts,
         run,
         trials=asked.trials,
-        seconds=asked.time - run.machine.get(rungs.SPENT, 0.0) if asked.time else math.inf,
+        seconds=0.0 if over else limit,
         watch=watch,
         executor=executor,
         window=terms.window,

@@ -95,7 +95,7 @@ class Cluster:
 
 
 def wait_for(what: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not what():
         assert time.monotonic() < until
         time.sleep(0.002)
