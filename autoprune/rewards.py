@@ -16,6 +16,8 @@ from autoprune.metrics import Judge
 from autoprune.protocols import Bounds, Costs, Reward, UsesCosts, UsesDenseMetric
 from autoprune.values.ranges import Range, ShareAbove, require
 
+_LEAST = 1e-6  # of a wanted cost, what one that is not there counts as
+
 
 def trades(*cost: str) -> Callable[[Reward], Reward]:
     """Say that a reward trades cost against quality, and which cost it needs besides those of the budget, if any."""
@@ -72,15 +74,15 @@ def r_err(metric: float, costs: Costs, dense: Costs) -> float:
 @of_shares
 @trades()
 def r_flops(metric: float, costs: Costs, dense: Costs) -> float:
-    """-error x log(MACs), for a metric in [0, 1]. He et al. 2018 (AMC), whose code counts MACs, too."""
-    return -(1.0 - metric) * math.log(_macs(costs))
+    """-error x log(MACs), for a metric in [0, 1]. He et al. 2018 (AMC), whose code counts MACs, too; none are 1."""
+    return -(1.0 - metric) * math.log(max(_macs(costs), 1.0))
 
 
 @of_shares
 @trades("params")
 def r_param(metric: float, costs: Costs, dense: Costs) -> float:
     """-error x log(parameters), for a metric in [0, 1]. He et al. 2018 (AMC)."""
-    return -(1.0 - metric) * math.log(_cost(costs, "params", "r_param"))
+    return -(1.0 - metric) * math.log(max(_cost(costs, "params", "r_param"), 1.0))
 
 
 @of_shares
@@ -97,7 +99,8 @@ class MnasNet:
     Attributes:
         cost: name of the cost that is traded, e.g. "macs".
         share: the wanted cost as a share of the dense network's, in (0, 1].
-        exponent: how much cost weighs, < 0; at -0.07 (the paper's) twice the cost is worth 5% of the metric.
+        exponent: how much cost weighs, < 0; at -0.07 (the paper's) twice the cost is worth 5% of the metric. A cost of
+            less than a millionth of the wanted one, such as none, weighs as a millionth.
     """
 
     uses_costs: ClassVar[bool] = True
@@ -113,7 +116,8 @@ class MnasNet:
     def __call__(self, metric: float, costs: Costs, dense: Costs) -> float:
         """As `Reward`."""
         wanted = self.share * _cost(dense, self.cost, "mnasnet")
-        return metric * cast(float, (_cost(costs, self.cost, "mnasnet") / wanted) ** self.exponent)
+        share = max(_cost(costs, self.cost, "mnasnet") / wanted, _LEAST)
+        return metric * cast(float, share**self.exponent)
 
 
 @dataclass(frozen=True)

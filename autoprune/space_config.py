@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -41,6 +41,10 @@ def _patterns(written: object) -> str | tuple[str, ...]:
 Units = Annotated[int, Range(1, 10**9)]
 Multiple = Annotated[str | int, Range(1, 65_536, word=AUTO)]
 KINDS = (*CHANNELS, *BLOCKS)
+_WHY_NONE: Mapping[str, str] = {
+    "block": "no block ends with the sum of its input and what it adds; 'branch' decides on each sum apart",
+    "branch": "nothing that is added to what came in can be left out",
+}
 
 
 def _kinds(written: object) -> tuple[str, ...]:
@@ -146,7 +150,19 @@ class Space(Table):
         return (*ties, *_alike(traced, ties)) if self.uniform else tuple(ties)
 
     def remarks(self, traced: Sequence[Choice], auto: int = 1) -> tuple[str, ...]:
-        """What became of these limits that a person might not expect: choices that a step leaves as they are."""
+        """What became of these limits that a person might not expect.
+
+        That are kinds of which nothing was found, and choices that a step leaves as they are.
+        """
+        return tuple(said for said in (self._missing(traced), self._stuck(traced, auto)) if said)
+
+    def _missing(self, traced: Sequence[Choice]) -> str:
+        """Which kind of what may be left out was asked for and not found; "" where there is none."""
+        missing = {*BLOCKS} & {*self.kinds} - {choice.kind for choice in traced}
+        return " ".join(f"No choice of kind {kind!r} was found: {_WHY_NONE[kind]}." for kind in missing)
+
+    def _stuck(self, traced: Sequence[Choice], auto: int) -> str:
+        """Which choices a step leaves as they are; "" where it leaves none."""
         stuck = []
         for choice, words in zip(traced, self._words(traced), strict=True):
             now, finer = _within(choice, auto, **words), _within(choice, auto, **{**words, "step": 1})
@@ -155,7 +171,7 @@ class Space(Table):
                 stuck.append(f"{choice.name} ({now.levels[-1]} units, step {step})")
         some = ", ".join(stuck[:5]) + (f" and {len(stuck) - 5} more" if len(stuck) > 5 else "")
         said = f"Too coarse a step leaves nothing to decide of {some}: no multiple of it lies within their limits."
-        return (said,) if stuck else ()
+        return said if stuck else ""
 
     def blamed(self, traced: Sequence[Choice], auto: int, price: Callable[[Policy], float]) -> str:
         """Which of these limits keep networks dear, and what could be reached without: "" where none does."""

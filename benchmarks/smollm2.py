@@ -2,13 +2,14 @@
 
     python benchmarks/smollm2.py --data DIR [--shares 0.125 0.25 0.375] [--trials 100] [--seeds 0] [--length 1024]
         [--holdout 4096] [--test 32768] [--metric kl] [--precision fp32] [--methods uniform ...]
-        [--spaces blocks widths both] [--json FILE] [--quick]
+        [--spaces blocks widths both] [--latency] [--json FILE] [--quick]
 
 Every method is one-shot: nothing is trained or recovered. A share is of the 30 blocks, rounded; all methods of a share
-have its MACs at the most. They look at the first `holdout` tokens of the validation text; the perplexity is of the
-first `test` tokens of the test text. Seconds are those of a method's evaluations; tokens a second are of a prefill of
-`length` tokens, batch 1, the median of five, timed in turn with the dense network. `widths` and `both` search over the
-units of the MLPs, and over these and the blocks.
+have its MACs at the most. With --latency it is of the time of a prefill, as autoprune measures and predicts it: the
+methods that decide on blocks leave out as few as meet it. They look at the first `holdout` tokens of the validation
+text; the perplexity is of the first `test` tokens of the test text. Seconds are those of a method's evaluations.
+Tokens a second are of a prefill of `length` tokens, and of 32 tokens written behind 128, batch 1: the median of five
+turns, beside the dense network. `widths` and `both` search over the units of the MLPs, and over these and the blocks.
 
 ShortGPT: Men et al. 2024, https://arxiv.org/abs/2403.03853. SLEB: Song et al. 2024, https://arxiv.org/abs/2402.09025.
 """
@@ -19,7 +20,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,16 @@ from autoprune.inputs import call
 from autoprune.perplexity import perplexity
 from autoprune.runs import study
 from autoprune.runs.study import Study
+from autoprune.targets.pytorch import Torch
 from autoprune.values.budget import Budget, limits
 from autoprune.values.space import Policy
 
 Row = dict[str, Any]
-Found = tuple[Policy, int]  # and how many evaluations it took
+Found = tuple[Policy, int, float]  # and the evaluations and seconds that it took
+Ceiling = Mapping[str, str]  # as [budget] has it
 KINDS = {"blocks": ["block"], "widths": ["channel"], "both": ["channel", "block"]}
 METHODS = ("uniform", "random", "block influence", "greedy")
+PROMPT, WRITTEN = 128, 32  # tokens
 QUICK = {"shares": [0.25], "trials": 10, "length": 128, "holdout": 256, "test": 512, "spaces": ["blocks"],
          "methods": METHODS[:3]}  # fmt: skip
 
@@ -57,6 +62,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", help="of the search; perplexities are of fp32")
     parser.add_argument("--spaces", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="that decide on blocks")
+    parser.add_argument("--latency", action="store_true", help="shares are what goes of a prefill's time")
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--quick", action="store_true", help=f"a few minutes: {QUICK}")
     asked = parser.parse_args()
@@ -72,6 +78,7 @@ def main() -> None:
 
 def built(asked: argparse.Namespace, kinds: list[str]) -> Study:
     """What is searched."""
+    timed = {"budget": {"latency": "50%"}, "target": {"use": "torch", "tokens": asked.length}} if asked.latency else {}
     texts = {"length": asked.length, "holdout": asked.holdout, "test": asked.test, "train": asked.length}
     tables = {
         "name": "smollm2",
@@ -79,6 +86,7 @@ def built(asked: argparse.Namespace, kinds: list[str]) -> Study:
         "space": {"kinds": kinds, "step": 64},
         "evaluator": {"use": "recalibrate", "images": 0, "batch": 2, "panel": 1, "probes": 0},
         "search": {"precision": asked.precision},
+        **timed,
     }
     return study.build(config.parse(tables, "a benchmark"))
 
@@ -86,31 +94,46 @@ def built(asked: argparse.Namespace, kinds: list[str]) -> Study:
 def measured(asked: argparse.Namespace, studies: dict[str, Study]) -> Iterator[Row]:
     """A row for each method, the dense network first."""
     of = studies["blocks"]
-    print("| removed | method | seed | perplexity | MACs | parameters | tokens/s | of dense | evaluations | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| removed | method | seed | perplexity | MACs | parameters | read, tokens/s | of dense | written, tokens/s "
+          "| of dense | evaluations | seconds |")  # fmt: skip
+    print("|---" * 12 + "|")
     yield judged(of, of.space.dense(), {"share": 0.0, "method": "dense", "seed": "", "evaluations": 0, "seconds": 0.0})
+    greedy = Greedy(of)
     for share in asked.shares:
-        gone = round(share * len(of.space))
-        ceiling = of.costs["macs"].predict(without(of, range(len(of.space) - gone, len(of.space))))
+        gone, ceiling = goal(of, share, asked.latency)
         for seed in asked.seeds:
-            for name, method in methods(asked, studies, gone, ceiling, seed).items():
-                begun = time.perf_counter()
-                policy, evaluations = method()
-                spent = {"evaluations": evaluations, "seconds": time.perf_counter() - begun}
+            for name, method in methods(asked, studies, greedy, gone, ceiling, seed).items():
+                policy, evaluations, seconds = method()
+                spent = {"evaluations": evaluations, "seconds": seconds}
                 space = studies[name.partition(" over ")[2] or "blocks"]
                 yield judged(space, policy, {"share": share, "method": name, "seed": seed, **spent})
 
 
+def goal(of: Study, share: float, timed: bool) -> tuple[int, Ceiling]:
+    """How many blocks go, and what a search may cost, where that share goes."""
+    every = len(of.space)
+    if not timed:
+        gone = round(share * every)
+        return gone, {"macs": f"{of.costs['macs'].predict(without(of, range(every - gone, every))):.0f}"}
+    latency = of.costs["latency"]
+    counts = (
+        count
+        for count in range(every)
+        if latency.predict(without(of, range(count))) <= (1 - share) * of.dense["latency"]
+    )
+    return next(counts), {"latency": f"{1 - share:.4%}"}
+
+
 def methods(
-    asked: argparse.Namespace, studies: dict[str, Study], gone: int, ceiling: float, seed: int
+    asked: argparse.Namespace, studies: dict[str, Study], greedy: Greedy, gone: int, ceiling: Ceiling, seed: int
 ) -> dict[str, Callable[[], Found]]:
     """Each method by name."""
     of = studies["blocks"]
     every: dict[str, Callable[[], Found]] = {
-        "uniform": lambda: (without(of, np.linspace(0, len(of.space) - 1, gone + 2).round().astype(int)[1:-1]), 0),
+        "uniform": lambda: (without(of, np.linspace(0, len(of.space) - 1, gone + 2).round().astype(int)[1:-1]), 0, 0.0),
         "random": lambda: searched(of, "random", ceiling, asked.trials, seed),
-        "block influence": lambda: (without(of, np.argsort(influences(of))[:gone]), 1),
-        "greedy": lambda: greedily(of, gone),
+        "block influence": lambda: by_influence(of, gone),
+        "greedy": lambda: greedy(gone),
     }
     found = {name: every[name] for name in asked.methods}
     for space in asked.spaces:
@@ -125,9 +148,10 @@ def without(of: Study, blocks: Any) -> Policy:
     return Policy.of(0 if at in set(map(int, blocks)) else 1 for at in range(len(of.space)))
 
 
-def searched(of: Study, controller: str, ceiling: float, trials: int, seed: int) -> Found:
+def searched(of: Study, controller: str, ceiling: Ceiling, trials: int, seed: int) -> Found:
     """The best policy of a search."""
-    budget = Budget(of.space, limits({"macs": f"{ceiling:.0f}"}, of.costs, of.space))
+    begun = time.perf_counter()
+    budget = Budget(of.space, limits(ceiling, of.costs, of.space))
     made = plugins.build("controller", {"use": controller}, space=of.space, budget=budget, seed=seed)
     best: tuple[float, Policy] | None = None
     for number in range(trials):
@@ -136,19 +160,35 @@ def searched(of: Study, controller: str, ceiling: float, trials: int, seed: int)
         if trial.metric is not None and (best is None or trial.metric > best[0]):
             best = trial.metric, trial.policy
     assert best is not None
-    return best[1], trials
+    return best[1], trials, time.perf_counter() - begun
 
 
-def greedily(of: Study, gone: int) -> Found:
+@dataclass
+class Greedy:
     """SLEB: one block after the other, each time the one whose absence leaves the best score."""
-    out: list[int] = []
-    evaluations = 0
-    for _ in range(gone):
-        left = [at for at in range(len(of.space)) if at not in out]
-        scores = {at: of.attempt(0, without(of, [*out, at])).metric or -np.inf for at in left}
-        evaluations += len(left)
-        out.append(max(left, key=lambda at: scores[at]))
-    return without(of, out), evaluations
+
+    of: Study
+    out: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, gone: int) -> Found:
+        """Without so many, of which those that were found for another share are not looked for again."""
+        every = range(len(self.of.space))
+        while len(self.out) < gone:
+            begun = time.perf_counter()
+            left = [at for at in every if at not in self.out]
+            scores = {at: self.of.attempt(0, without(self.of, [*self.out, at])).metric or -np.inf for at in left}
+            self.out.append(max(left, key=lambda at: scores[at]))
+            self.seconds.append(time.perf_counter() - begun)
+        evaluations = sum(len(every) - before for before in range(gone))
+        return without(self.of, self.out[:gone]), evaluations, sum(self.seconds[:gone])
+
+
+def by_influence(of: Study, gone: int) -> Found:
+    """ShortGPT: without the blocks that turn what comes in the least."""
+    begun = time.perf_counter()
+    policy = without(of, np.argsort(influences(of))[:gone])
+    return policy, 1, time.perf_counter() - begun
 
 
 def influences(of: Study) -> list[float]:
@@ -176,32 +216,29 @@ def influences(of: Study) -> list[float]:
 def judged(of: Study, policy: Policy, row: Row) -> Row:
     """`row` with what the network of `policy` costs and how good it is."""
     net = of.evaluator.realise(policy).model.eval()
-    speed, dense = speeds(of, net, of.task.model)
     shares = {name: of.costs[name].predict(policy) / of.dense[name] for name in ("macs", "params")}
     blocks = [c.name for c, level in zip(of.space, policy.levels, strict=True) if level == 0]
-    return {**row, **shares, "perplexity": perplexity(net, of.task.test), "speed": speed, "of_dense": speed / dense,
-            "without": blocks}  # fmt: skip
-
-
-def speeds(of: Study, *models: nn.Module) -> list[float]:
-    """Tokens a second of each, in a prefill of one window, one after the other and again."""
     inputs, _ = next(of.task.holdout.batches(1))
-    seconds = [list[float]() for _ in models]
-    with torch.inference_mode():
-        for _ in range(6):
-            for model, times in zip(models, seconds, strict=True):
-                begun = time.perf_counter()
-                call(model, inputs)
-                times.append(time.perf_counter() - begun)
-    return [inputs["input_ids"].numel() / statistics.median(times[1:]) for times in seconds]
+    read = speed(Torch(tokens=inputs["input_ids"].shape[1]), inputs["input_ids"].shape[1], of, net)
+    written = speed(Torch(tokens=PROMPT, generate=WRITTEN), WRITTEN, of, net)
+    speeds = {"read": read[0], "read_of_dense": read[1], "written": written[0], "written_of_dense": written[1]}
+    return {**row, **shares, "perplexity": perplexity(net, of.task.test), "without": blocks, **speeds}
+
+
+def speed(target: Torch, tokens: int, of: Study, net: nn.Module) -> tuple[float, float]:
+    """Tokens a second, and as a multiple of the dense network's, timed in turn."""
+    inputs, _ = next(of.task.holdout.batches(1))
+    pair = [target.ready(model, inputs) for model in (of.task.model, net)]
+    dense, own = (statistics.median(times) for times in zip(*([run() for run in pair] for _ in range(5)), strict=True))
+    return 1e3 * tokens / own, dense / own
 
 
 def line(row: Row) -> str:
     """A row of the table."""
     cells = (
         f"{row['share']:.1%}", row["method"], row["seed"], f"{row['perplexity']:.2f}", f"{row['macs']:.1%}",
-        f"{row['params']:.1%}", f"{row['speed']:.0f}", f"{row['of_dense']:.2f}x", row["evaluations"],
-        f"{row['seconds']:.0f}",
+        f"{row['params']:.1%}", f"{row['read']:.0f}", f"{row['read_of_dense']:.2f}x", f"{row['written']:.1f}",
+        f"{row['written_of_dense']:.2f}x", row["evaluations"], f"{row['seconds']:.0f}",
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 

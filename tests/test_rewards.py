@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,14 @@ def test_amc() -> None:
     assert rewards.r_flops(0.9, {"flops": 2e6}, {}) == rewards.r_flops(0.9, COSTS, DENSE)
     assert rewards.r_param(0.9, COSTS, DENSE) == pytest.approx(-0.1 * math.log(1e4))
     assert rewards.r_latency(0.9, {"latency": 2.5}, DENSE) == pytest.approx(-0.1 * math.log(2500))
+
+
+@pytest.mark.parametrize("reward", [rewards.r_flops, rewards.r_param, MnasNet(), Guaranteed()])
+def test_a_network_that_costs_nothing_is_worth_at_least_as_much_as_one_that_costs_little(reward: Any) -> None:
+    """Where whole blocks may go, nothing with a multiplication need stay."""
+    none, little = ({"macs": count, "params": count} for count in (0.0, 1.0))
+    assert math.isfinite(reward(0.96, none, DENSE))
+    assert reward(0.96, none, DENSE) >= reward(0.96, little, DENSE)
 
 
 def test_mnasnet_is_the_metric_where_the_cost_is_as_wanted() -> None:

@@ -323,3 +323,33 @@ class TestKinds:
         assert left(exclude="layer1.0") == [(1,), (0, 1)]
         assert left(group=[{"match": "layer1.1", "floor": 1}]) == [(0, 1), (1,)]
         assert left(group=[{"match": "layer1.1", "max_sparsity": 0.0}]) == [(0, 1), (1,)]
+
+
+class PostNorm(nn.Module):
+    """As a layer of a BERT: a norm follows each sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, 6)
+        self.up, self.down, self.norm = nn.Linear(6, 8), nn.Linear(8, 6), nn.LayerNorm(6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(self.norm(x + self.down(self.up(x).relu())))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "said"),
+    [
+        (PostNorm(), "block", ("No choice of kind 'block' was found: no block ends with the sum of",)),
+        (PostNorm(), "branch", ()),
+        (nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 2)), "branch", ("No choice of kind 'branch' was found: nothing",)),
+    ],
+)
+def test_a_kind_that_was_asked_for_and_is_not_there_is_said(model: nn.Module, kind: str, said: tuple[str, ...]) -> None:
+    """A search of a BERT over widths and blocks was one over widths, without a word."""
+    space = config.parse({"task": {"use": "x"}, "space": {"kinds": ["channel", kind]}}, "a test").space
+    found = space.remarks(trace(model, torch.zeros(1, 3), kinds=space.kinds).choices)
+    assert len(found) == len(said)
+    assert all(one.startswith(begin) for one, begin in zip(found, said, strict=True))

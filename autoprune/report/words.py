@@ -240,6 +240,12 @@ def valued(value: float, unit: str) -> str:
     return quantity(value) if counts(unit) else f"{quantity(value)} {unit}"
 
 
+def times(r: Report) -> str:
+    """How many times cheaper the delivered network is; where it costs nothing, as one without its blocks may: ∞."""
+    cost = r.final.costs[r.headline_cost]
+    return f"{r.dense.costs[r.headline_cost] / cost:.2f}" if cost else "∞"
+
+
 def lessened(r: Report) -> str:
     """What there is less of, and how much: fewer MACs: 40 M → 20 M; less latency: 3 → 2 ms."""
     cost, unit = r.headline_cost, r.units[r.headline_cost]

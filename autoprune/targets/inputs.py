@@ -7,11 +7,15 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from autoprune.inputs import Inputs, mapped, moved, repeated
+from autoprune.values.ranges import Range
+
+Tokens = Annotated[int, Range(0, 2**20)]  # of a text that is read at once; 0 takes as many as the task's example has
 
 
 def batch_of(example: Inputs, batch: int) -> Inputs:
@@ -28,6 +32,11 @@ def of_length(example: Inputs, tokens: int) -> Inputs:
         return tensor.repeat(1, -(-tokens // tensor.shape[1]))[:, :tokens]
 
     return mapped(example, cut)
+
+
+def of_text(tokens: int, generate: int = 0) -> dict[str, int]:
+    """What a target's key says of texts: how many tokens are read, and written, at once."""
+    return {name: count for name, count in (("tokens", tokens), ("generate", generate)) if count}
 
 
 def threads_of(threads: int) -> int:

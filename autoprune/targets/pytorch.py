@@ -17,10 +17,12 @@ from autoprune.engine.memory import laid_out, lay_out
 from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.inputs import Inputs, arguments, call, moved
 from autoprune.protocols import Sampler
-from autoprune.targets.inputs import batch_of, of_length, processor, threads_of
+from autoprune.targets.generation import Generation
+from autoprune.targets.inputs import Tokens, batch_of, of_length, of_text, processor, threads_of
 from autoprune.values.ranges import Batch, Range, Threads, require
 
 Dtype = Literal["fp32", "bf16"]
+Generated = Annotated[int, Range(0, 2**16)]
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,16 @@ class Torch:
         dtype: of weights and activations.
         channels_last: memory layout of images and kernels.
         tokens: of a text that is read at once; 0 takes as many as the task's example has.
+        generate: tokens that are written behind the text, one after the other; these are timed, and reading is not. 0
+            times reading.
     """
 
     batch: Batch = 1
     threads: Threads = 0
     dtype: Dtype = "fp32"
     channels_last: bool = False
-    tokens: Annotated[int, Range(0, 2**20)] = 0
+    tokens: Tokens = 0
+    generate: Generated = 0
 
     def __post_init__(self) -> None:
         require(self)
@@ -54,13 +59,13 @@ class Torch:
             "threads": threads_of(self.threads),
             "dtype": self.dtype,
             "layout": "channels last" if self.channels_last else "plain",
-            **({"tokens": self.tokens} if self.tokens else {}),
+            **of_text(self.tokens, self.generate),
         }
 
     def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
         twin, inputs = self._prepared(model, example)
-        return self._sampler(twin, inputs)
+        return self._sampler(_run(twin, inputs, self.generate))
 
     def _prepared(self, model: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
         twin, inputs = copied(model).cpu().eval(), batch_of(of_length(example, self.tokens), self.batch)
@@ -72,13 +77,13 @@ class Torch:
             inputs = laid_out(inputs)
         return twin, inputs
 
-    def _sampler(self, run: Callable[..., object], inputs: Inputs) -> Sampler:
+    def _sampler(self, run: Callable[[], object]) -> Sampler:
         threads = threads_of(self.threads)
 
         def once() -> float:
             with torch.inference_mode(), _with(threads):
                 begun = time.perf_counter()
-                call(run, inputs)
+                run()
                 return 1e3 * (time.perf_counter() - begun)
 
         return _first(once, "torch")
@@ -94,7 +99,15 @@ class TorchCompile(Torch):
         dtype: of weights and activations.
         channels_last: memory layout of images and kernels.
         tokens: of a text that is read at once; 0 takes as many as the task's example has.
+        generate: 0; what is written token by token is another program each time.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.generate:
+            raise ConfigError(
+                f"target torch-compile: generate = {self.generate}: only targets torch and torch-cuda time that"
+            )
 
     @property
     def key(self) -> Mapping[str, str | int]:
@@ -113,7 +126,7 @@ class TorchCompile(Torch):
                 call(compiled, inputs)
         except Exception as wrong:  # compilers raise whatever they like
             raise TargetError(f"target torch-compile cannot compile this network ({first_line(wrong)})") from wrong
-        return self._sampler(compiled, inputs)
+        return self._sampler(lambda: call(compiled, inputs))
 
 
 @dataclass(frozen=True)
@@ -126,16 +139,23 @@ class TorchCuda:
         channels_last: memory layout of images and kernels.
         graph: replay one CUDA graph instead of launching every operator.
         tokens: of a text that is read at once; 0 takes as many as the task's example has.
+        generate: tokens that are written behind the text, one after the other; these are timed, and reading is not. 0
+            times reading.
     """
 
     batch: Batch = 1
     dtype: Dtype = "fp32"
     channels_last: bool = False
     graph: bool = False
-    tokens: Annotated[int, Range(0, 2**20)] = 0
+    tokens: Tokens = 0
+    generate: Generated = 0
 
     def __post_init__(self) -> None:
         require(self)
+        if self.graph and self.generate:
+            raise ConfigError(
+                f"target torch-cuda: graph = true, generate = {self.generate}: a graph has one shape; graph = false"
+            )
         if not torch.cuda.is_available():
             raise ConfigError(
                 "target torch-cuda: this machine has no CUDA device; targets torch and onnxruntime need none"
@@ -150,14 +170,14 @@ class TorchCuda:
             "batch": self.batch,
             "dtype": self.dtype,
             "layout": "channels last" if self.channels_last else "plain",
-            **({"tokens": self.tokens} if self.tokens else {}),
+            **of_text(self.tokens, self.generate),
         }
 
     def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
         twin, inputs = Torch._prepared(self, model, example)  # type: ignore[arg-type]
         twin, inputs = twin.cuda(), moved(inputs, "cuda")
-        run = _captured(twin, inputs) if self.graph else lambda: call(twin, inputs)
+        run = _captured(twin, inputs) if self.graph else _run(twin, inputs, self.generate)
 
         def once() -> float:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -169,6 +189,18 @@ class TorchCuda:
             return float(start.elapsed_time(end))
 
         return _first(once, "torch-cuda")
+
+
+def _run(model: nn.Module, inputs: Inputs, generate: int) -> Callable[[], object]:
+    """What is timed: a forward pass, or so many tokens written. Raises TargetError where the prompt cannot be read."""
+    if not generate:
+        return lambda: call(model, inputs)
+    try:
+        return Generation(model, inputs, generate)
+    except TargetError:
+        raise
+    except Exception as wrong:  # whatever a network raises
+        raise TargetError(f"generate = {generate}: the network cannot read the prompt ({first_line(wrong)})") from wrong
 
 
 def _captured(model: nn.Module, inputs: Inputs):  # type: ignore[no-untyped-def]

@@ -21,7 +21,16 @@ from autoprune.protocols import Sampler
 from autoprune.structure.skipped import skipped
 from autoprune.targets import program
 from autoprune.targets.graph import Cutter, exported, fed
-from autoprune.targets.inputs import batch_of, bound_to, own_processors, processor, threads_of
+from autoprune.targets.inputs import (
+    Tokens,
+    batch_of,
+    bound_to,
+    of_length,
+    of_text,
+    own_processors,
+    processor,
+    threads_of,
+)
 from autoprune.values.ranges import Batch, Range, Threads, require
 
 
@@ -30,15 +39,16 @@ class _TakesOnnx:
 
     name: str
     batch: int
+    tokens: int
 
     def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
-        inputs = batch_of(example, self.batch)
+        inputs = batch_of(of_length(example, self.tokens), self.batch)
         return self._started(exported(model, inputs, self.name), inputs)
 
     def family(self, dense: nn.Module, example: Inputs) -> Callable[[nn.Module], Sampler]:
         """As `Target.ready`, for many networks pruned from `dense`: only the first is exported."""
-        inputs = batch_of(example, self.batch)
+        inputs = batch_of(of_length(example, self.tokens), self.batch)
         cutter = Cutter(dense, inputs, self.name)
 
         def ready(model: nn.Module) -> Sampler:
@@ -62,10 +72,12 @@ class OnnxRuntime(_TakesOnnx):
     Attributes:
         batch: samples that run together.
         threads: of one operator; 0 takes torch's own number.
+        tokens: of a text that is read at once; 0 takes as many as the task's example has.
     """
 
     batch: Batch = 1
     threads: Threads = 0
+    tokens: Tokens = 0
     name = "onnxruntime"
 
     def __post_init__(self) -> None:
@@ -80,6 +92,7 @@ class OnnxRuntime(_TakesOnnx):
             "batch": self.batch,
             "threads": threads_of(self.threads),
             "dtype": "fp32",
+            **of_text(self.tokens),
         }
 
     def _started(self, graph: onnx.ModelProto, inputs: Inputs) -> Sampler:
@@ -122,11 +135,13 @@ class OpenVino(_TakesOnnx):
         batch: samples that run together.
         threads: of one operator; 0 takes torch's own number.
         dtype: that the runtime may compute in.
+        tokens: of a text that is read at once; 0 takes as many as the task's example has.
     """
 
     batch: Batch = 1
     threads: Threads = 0
     dtype: Literal["fp32", "bf16"] = "fp32"
+    tokens: Tokens = 0
     name = "openvino"
 
     def __post_init__(self) -> None:
@@ -145,6 +160,7 @@ class OpenVino(_TakesOnnx):
             "batch": self.batch,
             "threads": threads_of(self.threads),
             "dtype": self.dtype,
+            **of_text(self.tokens),
         }
 
     def _started(self, graph: onnx.ModelProto, inputs: Inputs) -> Sampler:
@@ -183,12 +199,14 @@ class Command(_TakesOnnx):
         batch: samples that run together; the file's input has just that shape.
         timeout: seconds after which a run has failed.
         device: what the figures are of; tables of different devices are kept apart.
+        tokens: of a text that is read at once; 0 takes as many as the task's example has.
     """
 
     command: str
     batch: Batch = 1
     timeout: Annotated[float, Range(0, 86_400, above=True)] = 120.0
     device: str = ""
+    tokens: Tokens = 0
     name = "command"
 
     def __post_init__(self) -> None:
@@ -201,7 +219,12 @@ class Command(_TakesOnnx):
     @property
     def key(self) -> Mapping[str, str | int]:
         """As `Target.key`."""
-        return {"runtime": self.command, "device": self.device or processor(), "batch": self.batch}
+        return {
+            "runtime": self.command,
+            "device": self.device or processor(),
+            "batch": self.batch,
+            **of_text(self.tokens),
+        }
 
     def _words(self) -> list[str]:
         try:

@@ -1,14 +1,15 @@
 """A sentence encoder (MiniLM) that must keep its own neighbours: a task without labels, on plain English sentences.
 
 A sentence encoder is used to find what means the same, so a pruned one is judged by whether it finds what the dense one
-finds: the metric is the share of each sentence's ten nearest that are still among its ten nearest. The finetune draws
-the pruned vectors to the dense ones. all-MiniLM-L6-v2: Wang et al. 2020, https://arxiv.org/abs/2002.10957, Apache-2.0.
+finds: the metric is the share of each sentence's ten nearest that are still among its ten nearest, or the mean cosine
+to the dense network's vectors. The finetune draws the pruned vectors to the dense ones. all-MiniLM-L6-v2: Wang et al.
+2020, https://arxiv.org/abs/2002.10957, Apache-2.0.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from autoprune import bounded
 from autoprune.data import place
 from autoprune.errors import ConfigError, DataError, reason
 from autoprune.inputs import call
+from autoprune.metrics import Metric
 from autoprune.models.sentence_encoder import SentenceEncoder, sentence_encoder
 from autoprune.splits import mixed
 from autoprune.task import Batch, Split, Task
@@ -72,7 +74,14 @@ class Sentences:
         return {"input_ids": self.tokens[places], "attention_mask": self.real[places]}, self.vectors[places]
 
 
-def sentences(weights: str = "", data: str = "", length: Length = 32, holdout: Part = 500, test: Part = 500) -> Task:
+def sentences(
+    weights: str = "",
+    data: str = "",
+    length: Length = 32,
+    holdout: Part = 500,
+    test: Part = 500,
+    metric: str = "neighbours",
+) -> Task:
     """Sentences, and all-MiniLM-L6-v2 or another text encoder of Hugging Face with the mean over tokens.
 
     Args:
@@ -81,9 +90,12 @@ def sentences(weights: str = "", data: str = "", length: Length = 32, holdout: P
         length: tokens of a sentence that are read; all inputs are so long.
         holdout, test: how many sentences score the search, and the report. Test takes the last lines, the holdout those
             before, so that in a text in order no article is in two splits.
+        metric: "neighbours", the share that is kept; or "cosine", the mean to the dense network's vectors.
 
     Raises ConfigError, DataError or ModelError where one of these does not fit.
     """
+    if metric not in METRICS:
+        raise ConfigError(f"task sentences: metric = {metric!r}; {', '.join(map(repr, METRICS))} are right")
     if length < 3:
         raise ConfigError(f"task sentences: length={length}; 3 tokens are the least, two of which mark the ends")
     directory = place.directory(data, f"sentences need a data directory with {FILE}")
@@ -103,11 +115,9 @@ def sentences(weights: str = "", data: str = "", length: Length = 32, holdout: P
         train=everything.part(_drawn(0, cut)),
         holdout=scored,
         test=everything.part(_drawn(end, len(lines))),
-        metric=neighbours_kept,
+        metric=METRICS[metric],
         loss=distance,
         name="sentences-minilm" if not weights else f"sentences-{Path(weights).name}",
-        metric_name="top-10 neighbours kept",
-        percent=True,
     )
 
 
@@ -116,15 +126,38 @@ def neighbours_kept(model: nn.Module, split: Split) -> float:
 
     Nearest by cosine, to the dense network's vectors, which are the split's targets, and to the model's own.
     """
+    mine, dense = (nearest(vectors) for vectors in _vectors(model, split))  # (n, NEAREST)
+    kept = (mine.unsqueeze(2) == dense.unsqueeze(1)).any(2)
+    return float(kept.float().mean())
+
+
+def cosine(model: nn.Module, split: Split) -> float:
+    """Mean cosine of the model's vectors to the dense network's, which are the split's targets, in [-1, 1]."""
+    return float(cosines(model, split).mean())
+
+
+def cosines(model: nn.Module, split: Split) -> Tensor:
+    """As `cosine`, of each sentence, (n,)."""
+    return nn.functional.cosine_similarity(*_vectors(model, split)).double()
+
+
+neighbours_kept.title = "top-10 neighbours kept"  # type: ignore[attr-defined]  # as `metrics.Described`
+neighbours_kept.lower_is_better, neighbours_kept.percent = False, True  # type: ignore[attr-defined]
+cosine.title = "cosine to dense"  # type: ignore[attr-defined]
+cosine.lower_is_better, cosine.percent = False, False  # type: ignore[attr-defined]
+cosine.each = cosines  # type: ignore[attr-defined]  # as `metrics.PerSample`
+METRICS: Mapping[str, Metric] = {"neighbours": neighbours_kept, "cosine": cosine}
+
+
+def _vectors(model: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
+    """The model's and the dense network's, (n, width)."""
     model.eval()
     ours, theirs = [], []
     with torch.inference_mode():
         for inputs, vectors in split.batches(_BATCH):
             ours.append(call(model, inputs).float())
             theirs.append(vectors)
-    mine, dense = (nearest(torch.cat(vectors)) for vectors in (ours, theirs))  # (n, NEAREST)
-    kept = (mine.unsqueeze(2) == dense.unsqueeze(1)).any(2)
-    return float(kept.float().mean())
+    return torch.cat(ours), torch.cat(theirs)
 
 
 def nearest(vectors: Tensor) -> Tensor:

@@ -88,6 +88,15 @@ def only(*roles: Role) -> dict[Role, Network]:
     return {role: facts().networks[role] for role in roles}
 
 
+def test_a_network_without_multiplications_has_a_page() -> None:
+    """As the thinnest MiniLM without its blocks: "float division by zero" before the first trial."""
+    made = facts()
+    none = dataclasses.replace(made.ours, costs={"macs": 0.0, "params": 10.0})
+    bare = dataclasses.replace(made, networks={**made.networks, "ours": none})
+    assert (words.times(made), words.times(bare)) == ("2.01", "∞")
+    assert f"<b>∞ \u00d7</b><span>{words.lessened(bare)}</span>" in pages.render(bare)
+
+
 def test_facts_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
     pages.write(facts(), tmp_path)
     assert report.read(tmp_path) == facts()

@@ -14,7 +14,7 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import ConfigError, DataError, ModelError
-from autoprune.tasks.sentences import Sentences, distance, nearest, neighbours_kept, sentences
+from autoprune.tasks.sentences import Sentences, cosine, distance, nearest, neighbours_kept, sentences
 
 transformers = pytest.importorskip("transformers")
 
@@ -119,6 +119,24 @@ class TestTask:
         assert dense.test == 1.0
         assert 0 < ours.test < 1
         assert found.model(**task.example).shape == (1, 16)
+
+
+class TestCosine:
+    def test_it_is_the_mean_over_sentences(self) -> None:
+        vectors, others = unit(40, 0), unit(40, 1)
+        expected = (vectors * others).sum(1)
+        assert cosine(Says(others), of(vectors)) == pytest.approx(float(expected.mean()))
+        torch.testing.assert_close(cosine.each(Says(others), of(vectors)).float(), expected)  # type: ignore[attr-defined]
+
+    def test_a_task_may_ask_for_it(self, data: Path) -> None:
+        task = sentences(data=str(data), metric="cosine", **SMALL)
+        assert (task.judge.name, task.judge.percent) == ("cosine to dense", False)
+        assert task.judge(task.model, task.test) == pytest.approx(1.0)
+        assert sentences(data=str(data), **SMALL).judge.name == "top-10 neighbours kept"
+
+    def test_no_other_is_known(self, data: Path) -> None:
+        with pytest.raises(ConfigError, match="metric = 'cos'; 'neighbours', 'cosine' are right"):
+            sentences(data=str(data), metric="cos", **SMALL)
 
 
 class TestMetric:
