@@ -127,10 +127,11 @@ class Finetune(Table):
 
 
 class Workers(Table):
-    """Who evaluates policies; without `local` and `cluster`, the search itself, one after the other.
+    """Who evaluates policies; without `local`, `gpus` and `cluster`, the search itself, one after the other.
 
     Attributes:
         local: processes on this machine.
+        gpus: of this machine's CUDA devices, with a process for each, in place of `local`; "all" are all of them.
         cluster: of the user's own: "tcp://HOST:PORT" of its scheduler, or a scheduler file (.json).
         order: "asked": trials are told in the order of their asks, so that a run is reproducible; "finished": as they
             come, so that none waits for a slower one.
@@ -139,6 +140,7 @@ class Workers(Table):
     """
 
     local: Annotated[int, Range(0, 1024)] = 0
+    gpus: Annotated[int | str, Range(0, 1024, word="all")] = 0
     cluster: str = ""
     order: Literal["asked", "finished"] = "asked"
     window: Annotated[int, Range(0, 10_000)] = 0
@@ -146,8 +148,9 @@ class Workers(Table):
 
     @pydantic.model_validator(mode="after")
     def _is_one(self) -> Workers:
-        if self.local and self.cluster:
-            raise ValueError(f"local = {self.local} and cluster = {self.cluster!r}: one of them is right")
+        asked = [f"{name} = {value!r}" for name in ("local", "gpus", "cluster") if (value := getattr(self, name))]
+        if len(asked) > 1:
+            raise ValueError(f"{' and '.join(asked)}: one of them is right")
         return self
 
 
@@ -194,6 +197,15 @@ class Config(Table):
     finetune: Finetune = Finetune()
     workers: Workers = Workers()
     report: Report = Report()
+
+    @pydantic.model_validator(mode="after")
+    def _has_a_device(self) -> Config:
+        if self.workers.gpus and self.search.device == "cpu":
+            raise ValueError(
+                f"workers.gpus = {self.workers.gpus!r}, but search.device = 'cpu', where none of them would work; "
+                "device = 'cuda' is right"
+            )
+        return self
 
     def plain(self) -> dict[str, Any]:
         """As it is written to config.json, every default said."""

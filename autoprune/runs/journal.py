@@ -46,6 +46,7 @@ _FREE = (  # of the config, what a continued run may have otherwise
     "report.fidelity",
     "task.data",
     "workers.local",
+    "workers.gpus",
     "workers.cluster",
 )
 

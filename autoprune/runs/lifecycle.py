@@ -115,7 +115,8 @@ def reopen(
         raise ConfigError(f"time = {time!r}: {directory} was begun with so many trials; --trials N goes on with it")
     over: dict[str, Any] = {f"search.{key}": value for key, value in (("trials", trials), ("time", time)) if value}
     if staff is not None:
-        over |= {"workers.local": 0, "workers.cluster": "", **{f"workers.{key}": who for key, who in staff.items()}}
+        others = {"local": 0, "gpus": 0, "cluster": "", **staff}
+        over |= {f"workers.{key}": who for key, who in others.items()}
     found = machine.read(directory)
     begun = written if firsts.RULES in found else _with_defaults_of_then(written)
     asked = restored(begun, source, over, trust=trust)

@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 KEY = "workers"  # in a run's facts
 PATIENCE = 10  # seconds for a scheduler to answer, and for its first worker
 _UNSEEN = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # without, there is a web server for everybody
+_SEEN = "CUDA_VISIBLE_DEVICES"
 STARTING = 120  # for processes on this machine
 
 
@@ -77,7 +78,7 @@ class Crew:
 
     def facts(self) -> dict[str, Any]:
         """What a run that begins now is to remember of them."""
-        threads = self.asked.threads or (max(1, (os.cpu_count() or 1) // self.count) if self.asked.local else 1)
+        threads = self.asked.threads or (1 if self.asked.cluster else max(1, (os.cpu_count() or 1) // self.count))
         window = self.asked.window or self.count
         return {KEY: {"window": window, "finished": self.asked.order == "finished", "threads": threads}}
 
@@ -175,13 +176,14 @@ def inspected(study: Study) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def hired(asked: Workers) -> Iterator[Crew | None]:
     """Inside, the workers that were asked for are there; None where none were. Raises ConfigError."""
-    if not (asked.local or asked.cluster):
+    if not (asked.local or asked.gpus or asked.cluster):
         yield None
         return
     if importlib.util.find_spec("distributed") is None:
         raise ConfigError("workers need Dask distributed, which is not installed: pip install 'autoprune[cluster]'")
     with contextlib.ExitStack() as opened:
-        client = opened.enter_context(_local(asked) if asked.local else _connected(asked.cluster))
+        there = _connected(asked.cluster) if asked.cluster else _local(asked.local, _devices(asked.gpus))
+        client = opened.enter_context(there)
         crew = Crew(asked, client)
         opened.callback(crew.dismiss)
         yield crew
@@ -200,12 +202,13 @@ def alone(terms: Terms) -> Iterator[Executor]:
 
 
 @contextlib.contextmanager
-def _local(asked: Workers) -> Iterator[Client]:
-    """So many processes here, reached by the loopback alone, without a dashboard."""
+def _local(processes: int, devices: Sequence[str]) -> Iterator[Client]:
+    """So many processes here, or one for each CUDA device, reached by the loopback alone, without a dashboard."""
     import dask
     from distributed import Client, LocalCluster
 
-    _require_memory(asked.local)
+    count = len(devices) or processes
+    _require_memory(count)
     settings = {
         "distributed.worker.daemon": False,  # a loader of data may start processes of its own
         "distributed.scheduler.worker-ttl": None,  # native code may hold the interpreter for minutes
@@ -216,7 +219,7 @@ def _local(asked: Workers) -> Iterator[Client]:
     for name in ("distributed", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(settings), contextlib.ExitStack() as opened:
-        with _told(f"{asked.local} workers cannot be started here"):
+        with _told(f"{count} workers cannot be started here"):
             cluster = opened.enter_context(
                 LocalCluster(
                     n_workers=0, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
@@ -224,9 +227,13 @@ def _local(asked: Workers) -> Iterator[Client]:
                 )
             )  # fmt: skip
             cluster.new_spec["options"] |= _UNSEEN
-            cluster.scale(asked.local)
+            for place, device in enumerate(devices):  # of the process that is started again after a death, too
+                options = cluster.new_spec["options"]
+                seen = {"env": {**options.get("env", {}), _SEEN: device}}
+                cluster.worker_spec[place] = {**cluster.new_spec, "options": {**options, **seen}}
+            cluster.scale(count)
             client = opened.enter_context(Client(cluster, timeout=PATIENCE))
-            client.wait_for_workers(asked.local, timeout=STARTING)
+            client.wait_for_workers(count, timeout=STARTING)
         yield client
 
 
@@ -262,6 +269,20 @@ def _told(what: str) -> Iterator[None]:
         raise
     except Exception as wrong:
         raise ConfigError(f"{what} ({type(wrong).__name__}: {one_line(wrong)[:200]})") from wrong
+
+
+def _devices(asked: int | str) -> list[str]:
+    """The CUDA devices, as CUDA calls them, that each have a process; none where none are asked for."""
+    if not asked:
+        return []
+    there = torch.cuda.device_count()
+    if not there:
+        raise ConfigError(f"workers.gpus = {asked!r}: this machine has no CUDA device; local = N takes processors")
+    count = there if isinstance(asked, str) else asked
+    if count > there:
+        raise ConfigError(f"workers.gpus = {asked}: this machine has {there} CUDA devices; gpus = 'all' takes them")
+    named = [name for name in os.environ.get(_SEEN, "").split(",") if name.strip()]
+    return (named or [str(number) for number in range(there)])[:count]
 
 
 def _require_memory(count: int) -> None:

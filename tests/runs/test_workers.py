@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import os
+import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import autoprune
 from autoprune.command.cli import main
@@ -67,6 +72,38 @@ class TestRefusals:
     def test_both_kinds(self, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
         said = refusal(capsys, small, "--workers", 2, "--set", "workers.cluster=tcp://a:1")
         assert "workers.local = 2 and cluster" in said or "one of them is right" in said
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (
+                ["--set", "workers.gpus=all"],
+                "workers.gpus = 'all', but search.device = 'cpu', where none of them would",
+            ),
+            (["--set", "workers.gpus=1", "--workers", "2"], "local = 2 and gpus = 1: one of them is right"),
+            (
+                ["--set", "workers.gpus=many"],
+                "workers.gpus = 'many': a whole number from 0 to 1,024, or 'all' is right",
+            ),
+        ],
+    )
+    def test_gpus(self, small: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+        assert said in refusal(capsys, small, *words)
+
+    @pytest.mark.parametrize(
+        ("there", "asked", "said"),
+        [
+            (0, "all", "this machine has no CUDA device; local = N takes processors"),
+            (2, 4, "workers.gpus = 4: this machine has 2 CUDA devices; gpus = 'all' takes them"),
+        ],
+    )
+    def test_gpus_that_are_not_there(
+        self, there: int, asked: int | str, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("distributed")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+        with pytest.raises(ConfigError, match=re.escape(said)), workers.hired(Workers(gpus=asked)):
+            pass
 
     def test_more_than_the_memory_holds(self, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         pytest.importorskip("distributed")
@@ -220,6 +257,35 @@ class TestRealClusters:
             sockets = [c for process in (here, *here.children(recursive=True)) for c in process.net_connections("inet")]
             listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
             assert listening == {"127.0.0.1"}
+
+    @pytest.mark.parametrize(
+        ("given", "asked", "expected"), [("", "all", {"0", "1"}), ("5,GPU-3", 2, {"5", "GPU-3"}), ("7,4", 1, {"7"})]
+    )
+    def test_each_has_a_gpu_of_its_own_after_a_death_too(
+        self, given: str, asked: int | str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is none here: what is seen is what each process is told of CUDA."""
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        with workers.hired(Workers(gpus=asked)) as crew:
+            assert crew is not None
+            client = crew._client
+
+            def seen() -> dict[int, str]:
+                with contextlib.suppress(OSError):  # of the one that dies
+                    return dict(client.run(lambda: (os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"])).values())
+                return {}
+
+            before = seen()
+            assert sorted(before.values()) == sorted(expected)
+            assert crew.facts()["workers"]["window"] == len(expected)
+            victim = next(iter(before))
+            os.kill(victim, signal.SIGKILL)
+            until = time.monotonic() + 60
+            while victim in (after := seen()) or len(after) < len(before):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            assert sorted(after.values()) == sorted(expected)
 
     def test_workers_that_die_cost_no_trial(self, tmp_path: Path) -> None:
         file = clusters.space(tmp_path, trials=24, order="finished")
