@@ -188,5 +188,8 @@ def test_a_name_stands_for_a_table_and_a_time_for_trials(tmp_path: Path) -> None
         mine.make(), {"macs": 0.5}, "random", time="4s", out=tmp_path, criterion="l1", progress=False, **quick
     )
     assert found.report.plugins["criterion"] == "l1"
+    before, spent = next(iter(found.report.stages.items()))
+    assert before == "before the search"
+    assert spent > 0
     asked = json.loads((found.directory / "config.json").read_text())["search"]
     assert (asked["time"], asked["trials"]) == (4.0, 1_000_000)

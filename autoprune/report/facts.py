@@ -37,6 +37,7 @@ from autoprune.values.trial import front
 
 FACTS = "report.json"
 SCHEMA = 2
+BEFORE = "before the search"  # a phase: tracing, measuring, all that is found out before a policy is asked for
 SEARCHING = "search: "  # before the phases of a trial, among all seconds
 _TRADE = 0.05  # of the dense cost, the least that a front must span to be one
 _PHASES = ("ask", "prune", "recover", "score", "journal", "tell")
@@ -62,7 +63,7 @@ class Report:
         detail: intervals, curves, layers and warnings.
         staff: who evaluated; None where the search did.
         sources: the policies, runs and agents that the search began with; none where it began anew.
-        seconds: time spent, by phase, over all trials and after them.
+        seconds: time spent, by phase, before the search, over all trials and after them.
         exports: the files that were written, run and compared.
         notes: what a reader must know: baselines left out, files that could not be written, a holdout seen in training.
         command: what makes the same run again.
@@ -199,9 +200,10 @@ class Report:
 
     @property
     def stages(self) -> dict[str, float]:
-        """Seconds of the whole search, and of each phase after it."""
-        after = {phase: spent for phase, spent in self.seconds.items() if not phase.startswith(SEARCHING)}
-        return {"search": sum(self.searching.values()), **after}
+        """Seconds before the search, of the whole of it, and of each phase after it."""
+        others = {phase: spent for phase, spent in self.seconds.items() if not phase.startswith(SEARCHING)}
+        before = {BEFORE: others.pop(BEFORE)} if BEFORE in others else {}
+        return {**before, "search": sum(self.searching.values()), **others}
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -20,6 +20,7 @@ from autoprune.inputs import Inputs, moved
 from autoprune.protocols import Explains, PredictiveCost, SaysHowWell, Trains, Watch, silent
 from autoprune.report import page, words
 from autoprune.report.facts import (
+    BEFORE,
     FACTS,
     SCHEMA,
     SEARCHING,
@@ -41,6 +42,7 @@ from autoprune.runs.baselines import Baselines
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.details import gathered
 from autoprune.runs.journal import Run, stored
+from autoprune.runs.machine import PREPARING
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.runs.workers import Terms
@@ -57,6 +59,7 @@ _FOUND = (
     firsts.RULES,
     rungs.KEY,
     rungs.SPENT,
+    PREPARING,
     warm.KEY,
 )  # of machine.json, what the page shows elsewhere or not at all
 COMPARED = 32  # holdout samples on which every written file is compared
@@ -169,7 +172,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         rungs=tuple(rungs.became(run)),
         sources=tuple(run.machine.get(warm.KEY, {}).get("sources", ())),
         best=done.best.number,
-        seconds=_by_phase(run) | _trained(study.evaluator) | done.clock.seconds,
+        seconds=_before(run) | _by_phase(run) | _trained(study.evaluator) | done.clock.seconds,
         exports=exports,
         finetune={"start": config.finetune.start, **dataclasses.asdict(study.finetune)},
         seed=study.seed,
@@ -303,6 +306,11 @@ def _known(study: Study, network: Network) -> Network:
     judge = study.task.judge
     known: dict[str, Any] = {field: n if n is None else judge.known(n) for field, n in numbers.items()}
     return dataclasses.replace(network, **known)
+
+
+def _before(run: Run) -> dict[str, float]:
+    """Time spent before the search; nothing is said of a run that was begun before it was kept."""
+    return {BEFORE: run.machine[PREPARING]} if PREPARING in run.machine else {}
 
 
 def _by_phase(run: Run) -> dict[str, float]:

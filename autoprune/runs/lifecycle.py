@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -88,6 +89,7 @@ def begin(built: Study, root: Path, known: Warm = warm.NOTHING, crew: Crew | Non
     if crew:
         found |= crew.facts()
         crew.equip(built, found)
+    found[machine.PREPARING] = perf_counter() - built.begun
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 

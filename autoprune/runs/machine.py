@@ -37,6 +37,9 @@ class Told(pydantic.BaseModel):
     costs: dict[str, float]
 
 
+PREPARING = "preparing"  # in a run's facts, seconds
+
+
 class Warm(pydantic.BaseModel):
     """What a run was begun with that others had learnt.
 
@@ -68,6 +71,7 @@ class Machine(pydantic.BaseModel):
         rules: those of rules of thumb, by name.
         rungs: of a ladder, images, steps and keep of each.
         planning: seconds that deciding on them took.
+        preparing: seconds from the beginning until the first policy was asked for.
         warm: where some of the first come from, and what the controller was told.
     """
 
@@ -84,6 +88,7 @@ class Machine(pydantic.BaseModel):
     rules: dict[str, _Levels] = {}
     rungs: list[dict[Literal["images", "steps", "keep"], Annotated[int, Range(0, 2**31)]]] = []
     planning: Annotated[float, Range(0, 1e9)] = 0.0
+    preparing: Annotated[float, Range(0, 1e9)] = 0.0
     warm: Warm = Warm()
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -78,6 +79,7 @@ class Study:
         step: the multiple of channels that was found for step = "auto"; 1 where none was asked for.
         shortcuts: whether so many trials were planned that what fast scores prepare pays; decided once a run.
         notes: what was done to the user's network before anything else, and what is to be known of its costs.
+        begun: when building it began, by `time.perf_counter`.
     """
 
     config: Config
@@ -94,6 +96,7 @@ class Study:
     step: int
     shortcuts: bool
     notes: tuple[str, ...] = ()
+    begun: float = field(default_factory=time.perf_counter, compare=False)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -215,6 +218,7 @@ def build(
     besides those that are needed. With `anew`, it is measured again which precision pays. What does not measure, a
     worker among others, needs what costs had learnt in `found`.
     """
+    begun = time.perf_counter()
     _check_plugins(config)
     watch("loading the task", 0, 1)
     given, seed = task or _task(config), config.search.seed
@@ -260,6 +264,7 @@ def build(
         step=step,
         shortcuts=shortcuts,
         notes=(*changes(given.model), *traced.notes, *noted),
+        begun=begun,
     )
 
 

@@ -21,7 +21,7 @@ from autoprune.files import export, policy_file, programs
 from autoprune.files.compared import Exported
 from autoprune.protocols import Evaluator, Score, silent
 from autoprune.report import facts as report, page as pages, plots, words
-from autoprune.report.facts import Agreement, ChoiceFacts, FrozenFacts, Limit, Network, Report, Role, TrialFacts
+from autoprune.report.facts import BEFORE, Agreement, ChoiceFacts, FrozenFacts, Limit, Network, Report, Role, TrialFacts
 from autoprune.runs import compare, lifecycle, loop, study
 from autoprune.runs.apply import apply_policy
 from autoprune.runs.baselines import Baselines
@@ -175,6 +175,8 @@ def test_the_summary_says_how_true_the_score_is_and_where_the_time_went() -> Non
         "The search took 1 min 05 s, 0.25 policies/s: ask 3.0 s (5%), score 1 min 01 s (94%), journal 1.0 s (2%).",
     ]
     assert facts().stages == {"search": 65.0, "finetune": 120.0}
+    prepared = dataclasses.replace(facts(), seconds={**facts().seconds, BEFORE: 9.0})
+    assert list(prepared.stages.items()) == [(BEFORE, 9.0), ("search", 65.0), ("finetune", 120.0)]
     older = dataclasses.replace(facts(), fidelity=None, policies_per_second=0.0)
     assert words.remarks(older) == [words.remarks(facts())[1].replace(", 0.25 policies/s", "")]
     assert words.remarks(dataclasses.replace(older, seconds={})) == []
