@@ -15,6 +15,7 @@ from autoprune.costs.arithmetic import count_macs
 from autoprune.errors import ConfigError, PolicyError
 from autoprune.inputs import Inputs
 from autoprune.runs import lifecycle, study, warm
+from autoprune.runs.journal import RUNS
 from autoprune.runs.lifecycle import Result
 from autoprune.runs.workers import hired
 from autoprune.search_config import in_place_of_trials
@@ -25,7 +26,6 @@ from autoprune.train import forked
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.wrappers import bare
 
-RUNS = Path("runs")
 _NAMED = ("criterion", "evaluator", "reward", "target")  # tables for which a name may stand
 _OF_TASK = ("metric", "loss", "example", "metric_name", "lower_is_better", "percent", "batch", "holdout_seen")
 

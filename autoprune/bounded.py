@@ -17,7 +17,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,7 +128,7 @@ def _array(name: str, content: bytes) -> NDArray[Any]:
 def parsed(text: bytes | str) -> Any:
     """What a text of JSON holds, if every key is there once and every number is finite. Raises ValueError."""
     try:
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        found = json.loads(text, object_pairs_hook=once, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ValueError("it nests too deep") from None
     level = [found] if isinstance(found, dict | list) else []
@@ -140,12 +140,13 @@ def parsed(text: bytes | str) -> Any:
     raise ValueError("it nests too deep")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"it has the key {key!r} twice")
-        found[key] = value
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As `object_pairs_hook` of JSON: the object, if every key is there once. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"it has the key {twice!r} twice")
     return found
 
 

@@ -1,7 +1,7 @@
 """One search space under several seeds and budgets: mean and spread of what the reports say, as tables in Markdown.
 
     python benchmarks/over_seeds.py search_spaces/resnet20_fashion_mnist.toml --seeds 0 1 2 [--data DIR]
-        [--budgets 70% 50% 30% 20% 10%] [--epochs E] [--trials N] [--max-sparsity S]
+        [--budgets 70% 50% 30% 20% 10% latency=60%] [--epochs E] [--trials N] [--max-sparsity S]
         [--json FILE] [--plot FILE.svg] [--quick]
 
 Each seed is a full run (search, equal finetune of every network, one look at the test split), kept under --out. Below
@@ -41,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("space", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budgets", nargs="+", default=[""], help="of the MACs (default: what the file says)")
+    parser.add_argument(
+        "--budgets", nargs="+", default=[""], help="SHARE of the MACs, or COST=SHARE (default: the file's)"
+    )
     parser.add_argument("--epochs", type=float, help="of the finetune (default: what the file says)")
     parser.add_argument("--trials", type=int, help="of each search (default: what the file says)")
     parser.add_argument("--max-sparsity", type=float, help="of every choice (default: what the file says)")
@@ -63,13 +65,17 @@ def main() -> None:
     over |= {key: value for key, value in settings.items() if value is not None}
     found: dict[str, list[Report]] = {}
     for budget in asked.budgets:
-        found[budget] = compare(
-            asked.space, asked.seeds, asked.out, {**over, **({"budget.macs": budget} if budget else {})}
-        )
+        found[budget] = compare(asked.space, asked.seeds, asked.out, {**over, **ceiling(budget)})
         if asked.json:
             asked.json.write_text(json.dumps([row for of in found.items() for row in rows(*of)], indent=1))
         if asked.plot:
             plot(found, asked.plot)
+
+
+def ceiling(budget: str) -> dict[str, Any]:
+    """The settings of a budget such as "50%" (of the MACs) or "latency=60%"; none for what the file says."""
+    cost, _, value = budget.rpartition("=")
+    return {"budget": {cost or "macs": value}} if budget else {}
 
 
 def compare(space: Path, seeds: Sequence[int], out: Path, over: Mapping[str, Any]) -> list[Report]:
@@ -124,7 +130,7 @@ def plot(found: Mapping[str, Sequence[Report]], path: Path) -> None:
     """What each network gains over uniform on test, in points, by budget: mean and standard deviation over seeds."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    found = dict(sorted(found.items(), key=lambda of: float(of[0].rstrip("%") or 0), reverse=True))
+    found = dict(sorted(found.items(), key=lambda of: float(of[0].rpartition("=")[2].rstrip("%") or 0), reverse=True))
     names = [name for name in ends(next(iter(found.values()))) if name not in ("dense", "uniform")]
     for at, name in enumerate(names):
         points = [[100 * gain for gain in gains(of, name, "uniform")] for of in found.values()]

@@ -38,6 +38,7 @@ from autoprune.values.budget import Limit, Predicts
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
+RUNS = Path("runs")  # where runs lie, unless it is said
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
 _FREE = (  # of the config, what a continued run may have otherwise

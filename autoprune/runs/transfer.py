@@ -13,13 +13,12 @@ from typing import Any
 from autoprune.config import Config
 from autoprune.files import policy_file
 from autoprune.runs import lifecycle, study
+from autoprune.runs.journal import RUNS
 from autoprune.runs.lifecycle import Result
 from autoprune.runs.mapped import Mapped
 from autoprune.runs.prior import is_prior
 from autoprune.runs.warm import Warm, proposed
 from autoprune.task import Task
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ class TestFirstFormat:
             (first(weather=1), "weather: Extra inputs are not permitted"),
             ("{}", "number: Field required"),
             ("[" * 100_000, "line 2 is damaged"),
-            (first()[:-1] + ', "metric": 0.9}', "it says something twice"),
+            (first()[:-1] + ', "metric": 0.9}', "it has the key 'metric' twice"),
         ],
     )
     def test_damaged_is_evidence(self, old: Path, line: str, reason: str) -> None:
