@@ -18,6 +18,7 @@ from autoprune.runs.apply import Applied
 from autoprune.task import Task
 
 _DEFAULT = Path("pruned.safetensors")
+_EXACT = "All of the holdout was looked at, after a recovery without short cuts: scores of a search differ a little."
 
 
 def command(asked: argparse.Namespace) -> None:
@@ -88,7 +89,8 @@ def _show_applied(asked: argparse.Namespace, made: Applied, about: Mapping[str, 
     head, *others = rows(made)
     print_table(head, others)
     guessed = [f"Its {name} is predicted, not measured." for name in made.guessed]
-    print("\n" + "\n".join([sentence(made), *guessed]) + f"\n\n{asked.out} ({words.size(asked.out.stat().st_size)})")
+    file = f"{asked.out} ({words.size(asked.out.stat().st_size)})"
+    print("\n".join(["", sentence(made), *guessed, _EXACT, "", file]))
 
 
 def facts(made: Applied) -> dict[str, Any]:

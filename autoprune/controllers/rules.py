@@ -2,6 +2,9 @@
 
 That number is searched so that the budget is just used up. `RULES` has all that need no weights; `autoprune.rankings`
 has those that do, such as LAMP.
+
+What is there or not, such as a block, has no share of its own. It stays as long as the other choices meet the budget;
+where they cannot, or there are none, such choices leave one by one, spread over depth by the shares that a rule says.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ _STEEPEST = 32.0  # power of what stays
 
 
 def uniform(space: SearchSpace, budget: Budget) -> Policy:
-    """The same sparsity everywhere."""
+    """The same sparsity everywhere; blocks stay where widths suffice, and leave evenly over depth where not."""
     return removing(space, budget, np.ones(len(space)))
 
 
@@ -69,13 +72,15 @@ RULES: Mapping[str, Rule] = {
 
 def removing(space: SearchSpace, budget: Budget, weights: Floats) -> Policy:
     """The mildest policy that removes shares in the proportion of `weights`, (choices,), positive."""
-    return _mildest(space, budget, lambda hardness: np.minimum(hardness * weights, 1.0), float(len(space)))
+    cut = _cutting(space, budget)
+    return _mildest(budget, lambda hardness: cut(np.minimum(hardness * weights, 1.0)), float(len(space)))
 
 
 def keeping(space: SearchSpace, budget: Budget, densities: Floats) -> Policy:
     """The mildest policy that keeps shares in the proportion of `densities`, (choices,), positive; none above 1."""
     every = densities / densities.min(initial=np.inf)
-    return _mildest(space, budget, lambda hardness: 1 - np.minimum((1 - hardness) * every, 1.0), 1.0)
+    cut = _cutting(space, budget)
+    return _mildest(budget, lambda hardness: cut(1 - np.minimum((1 - hardness) * every, 1.0)), 1.0)
 
 
 def shaped(space: SearchSpace, budget: Budget, sparsity: Floats) -> Policy:
@@ -87,18 +92,33 @@ def shaped(space: SearchSpace, budget: Budget, sparsity: Floats) -> Policy:
     keeps = 1.0 - np.asarray(sparsity, dtype=np.float64)
     if not budget.limits or not budget.admits(space.snap(1.0 - keeps**_STEEPEST)):
         return budget.fit(space.snap(1.0 - keeps))
-    return _mildest(space, budget, lambda power: 1.0 - keeps**power, _STEEPEST)
+    return _mildest(budget, lambda power: space.snap(1.0 - keeps**power), _STEEPEST)
 
 
-def _mildest(space: SearchSpace, budget: Budget, shape: Callable[[float], Floats], hard: float) -> Policy:
-    """The policy that `shape` makes of the least number that meets the budget, and what room rounding left over.
+def _cutting(space: SearchSpace, budget: Budget) -> Callable[[Floats], Policy]:
+    """What makes a policy of the shares that a rule removes of each choice, (choices,)."""
+    whole = np.array([choice.dense == 1 for choice in space])
+    others_suffice = budget.admits(space.snap(np.where(whole, 0.0, 1.0)))
+
+    def policy(shares: Floats) -> Policy:
+        cut = shares.copy()
+        cut[whole] = 0.0 if others_suffice else _one_by_one(shares[whole])
+        return space.snap(cut)
+
+    return policy
+
+
+def _one_by_one(shares: Floats) -> Floats:
+    """1 for each choice with which the sum of the shares so far passes a half more than a whole number, else 0."""
+    passed = np.floor(np.cumsum(shares) + 0.5)
+    return np.diff(passed, prepend=0.0)
+
+
+def _mildest(budget: Budget, policy: Callable[[float], Policy], hard: float) -> Policy:
+    """What `policy` makes of the least number that meets the budget, and what room rounding left over.
 
     Of 0 it makes the dense network, of `hard` one that meets the budget, or the thinnest.
     """
-
-    def policy(hardness: float) -> Policy:
-        return space.snap(shape(hardness))
-
     mild = 0.0
     if budget.admits(policy(mild)):
         return budget.fit(policy(mild))

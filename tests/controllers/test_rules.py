@@ -95,3 +95,37 @@ def test_without_a_budget_the_shape_is_taken_as_it_is() -> None:
     space = toy_space(width=64, step=1)
     shape = np.linspace(0.1, 0.8, len(space))
     assert shaped(space, Budget(space), shape) == space.snap(shape)
+
+
+def mixed(widths: int, blocks: int, floor: int = 1) -> SearchSpace:
+    """Widths of 100, and blocks of which each takes as much; the cost is their sum."""
+    every = [Choice(f"w{n}", tuple(range(floor, 101))) for n in range(widths)]
+    every += [Choice(f"b{n}", (0, 1), kind="block") for n in range(blocks)]
+    ops = [Op(f"o{n}", 1 if n < widths else 100, (Extent(0, ((n, 1),)),)) for n in range(widths + blocks)]
+    return SearchSpace("mixed", tuple(every), tuple(ops))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_blocks_leave_evenly_where_there_is_nothing_else(share: float) -> None:
+    """They left all at once, and what the budget still held was filled up from one end."""
+    space = mixed(0, 20)
+    kept = np.array(uniform(space, half(space, share)).levels)
+    assert kept.sum() == round(share * 20)
+    gaps = np.diff(np.flatnonzero(kept == (1 if share < 0.5 else 0)))
+    assert gaps.max(initial=0) - gaps.min(initial=20) <= 1 or len(gaps) < 2
+
+
+def test_blocks_stay_while_widths_suffice() -> None:
+    space = mixed(4, 4, floor=10)
+    *widths, b0, b1, b2, b3 = uniform(space, half(space, 0.6)).levels
+    assert (b0, b1, b2, b3) == (1, 1, 1, 1)
+    assert max(widths) - min(widths) <= 1
+    *widths, b0, b1, b2, b3 = uniform(space, half(space, 0.4)).levels  # of 800 blocks take 400, and widths 40 at least
+    assert 0 < b0 + b1 + b2 + b3 < 4
+    assert sum(widths) >= 40
+
+
+def test_a_rule_says_which_end_loses_its_blocks() -> None:
+    space = mixed(0, 20)
+    gone = {name: np.flatnonzero(np.array(RULES[name](space, half(space)).levels) == 0).mean() for name in RULES}
+    assert gone["shallow"] < gone["uniform"] < gone["deep"]

@@ -442,7 +442,7 @@ class TestFinetune:
         capsys.readouterr()
         assert cli.main(["apply", str(directory), "--no-finetune"]) == 0
         said = capsys.readouterr().out
-        assert "It was not finetuned." in said
+        assert "It was not finetuned.\nAll of the holdout was looked at, after a recovery without short cuts" in said
         assert "\nfinetuned " not in said
         wanted = apply_policy(directory, finetune=False).state_dict()
         found = safetensors.torch.load_file("pruned.safetensors")
