@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.modules.batchnorm import _NormBase
 
+from autoprune.addresses import is_theirs, told
 from autoprune.copies import copied
-from autoprune.errors import ConfigError, ModelError
+from autoprune.errors import AutopruneError, ConfigError, ModelError
 from autoprune.inputs import call, device_of, moved
 from autoprune.protocols import Criterion, Needs, Units
 from autoprune.structure.edits import Slice
@@ -23,22 +24,35 @@ from autoprune.structure.trace import Trace
 from autoprune.task import Task, loss_of
 from autoprune.values.space import Choice
 
+OPTIONAL = ("coupled", "scale", "grad", "generator")  # fields of `Units`
 CALIBRATION = (16, 32)  # batches, and images in each, that gradients are collected on
 
 
 def needs(*fields: str) -> Callable[[Criterion], Criterion]:
-    """Say which optional fields of `Units` a criterion reads, so that they are filled in."""
+    """Say which optional fields of `Units` a criterion reads, so that they are filled in.
+
+    Raises ConfigError for one that there is not.
+    """
 
     def mark(criterion: Criterion) -> Criterion:
         criterion.needs = frozenset(fields)  # type: ignore[attr-defined]  # now it is a `Needs`
+        needed(criterion)
         return criterion
 
     return mark
 
 
 def needed(criterion: Criterion) -> frozenset[str]:
-    """The optional fields of `Units` that `criterion` reads."""
-    return criterion.needs if isinstance(criterion, Needs) else frozenset()
+    """The optional fields of `Units` that `criterion` reads. Raises ConfigError for one that there is not."""
+    asked = frozenset(criterion.needs) if isinstance(criterion, Needs) else frozenset()
+    if unknown := sorted(asked - set(OPTIONAL)):
+        known = ", ".join(map(repr, OPTIONAL))
+        raise ConfigError(f"criterion {_name(criterion)!r} needs {unknown[0]!r} of its units; there are {known}")
+    return asked
+
+
+def _name(criterion: Criterion) -> str:
+    return getattr(criterion, "__name__", type(criterion).__name__)
 
 
 @needs("generator")
@@ -104,8 +118,16 @@ def scores(model: nn.Module, trace: Trace, criterion: Criterion, *, task: Task |
     def score(i: int, choice: Choice) -> Tensor:
         if not trace.slices[i]:  # a block is one unit, and needs no order
             return torch.ones(choice.dense)
-        found = criterion(units_of(model, trace, i, fields, gradients, generator))
-        return _checked(found, criterion, choice.name, choice.dense)
+        units = units_of(model, trace, i, fields, gradients, generator)
+        try:
+            found = criterion(units)
+        except Exception as wrong:  # whatever a user's own raises
+            if isinstance(wrong, AutopruneError) or not is_theirs(wrong):
+                raise
+            raise ConfigError(
+                f"criterion {_name(criterion)!r} fails on {choice.name!r} ({told(wrong)}){_unasked(wrong, units)}"
+            ) from wrong
+        return _checked(found, criterion, choice.name, units)
 
     return [score(i, choice) for i, choice in enumerate(trace.choices)]
 
@@ -173,10 +195,25 @@ def _gammas(model: nn.Module, cuts: Collection[Slice], group: str) -> list[Slice
     return found
 
 
-def _checked(found: Tensor, criterion: Criterion, group: str, units: int) -> Tensor:
-    name = getattr(criterion, "__name__", type(criterion).__name__)
-    if found.shape != (units,):
-        raise ConfigError(f"criterion {name!r} gave shape {tuple(found.shape)} for {group!r}; ({units},) is needed")
+def _unasked(wrong: Exception, units: Units) -> str:
+    """What is to be said of fields that are not there, where what was raised was raised by None."""
+    empty = [field for field in OPTIONAL if getattr(units, field) is None]
+    if "NoneType" not in str(wrong) or not empty:
+        return ""
+    return f"; {', '.join(empty)} of its units are None unless @needs(...) asks for them"
+
+
+def _checked(found: object, criterion: Criterion, group: str, units: Units) -> Tensor:
+    """One finite number a unit."""
+    name = _name(criterion)
+    if not isinstance(found, Tensor) or found.is_complex():
+        kind = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ConfigError(f"criterion {name!r} gave {kind} for {group!r}; a tensor of {len(units)} numbers is needed")
+    if found.shape != (len(units),):
+        shape = tuple(found.shape)
+        raise ConfigError(f"criterion {name!r} gave shape {shape} for {group!r}; ({len(units)},) is needed")
     if not found.isfinite().all():
-        raise ModelError(f"criterion {name!r} gave NaN or infinity for {group!r}; are the weights finite?")
+        if not units.weight.isfinite().all():
+            raise ModelError(f"weights of {group!r} are NaN or infinite; criterion {name!r} cannot rank its units")
+        raise ConfigError(f"criterion {name!r} gave NaN or infinity for {group!r}, whose weights are finite")
     return found

@@ -166,10 +166,45 @@ def test_a_flattened_unit_takes_all_its_columns() -> None:
     ("criterion", "error", "words"),
     [
         (lambda units: units.weight, ConfigError, r"gave shape \(8, 117\).*\(8,\) is needed"),
-        (lambda units: units.weight.sum(1) / 0, ModelError, "NaN or infinity"),
+        (lambda units: units.weight.sum(1) / 0, ConfigError, "gave NaN or infinity for .*, whose weights are finite"),
+        (
+            lambda units: units.weight.sum(1).tolist(),
+            ConfigError,
+            "gave a list for .*; a tensor of 8 numbers is needed",
+        ),
+        (lambda units: units.weight.sum(1).numpy(), ConfigError, "gave a ndarray for"),
+        (lambda units: None, ConfigError, "gave a NoneType for"),
+        (lambda units: units.weight.sum(1) * 1j, ConfigError, r"gave a tensor of torch\.complex64 for"),
+        (
+            lambda units: units.weight.nothing(),
+            ConfigError,
+            r"fails on 'conv1' \(AttributeError: .* at test_criteria\.py",
+        ),
+        (
+            lambda units: units.coupled.norm(dim=1),
+            ConfigError,
+            r"fails on 'conv1' .*; coupled, scale, grad, generator of its units are None unless @needs\(\.\.\.\) asks",
+        ),
     ],
 )
 def test_a_wrong_criterion_is_told_so(criterion: Criterion, error: type[Exception], words: str) -> None:
     task, traced, _ = toy_setting()
     with pytest.raises(error, match=words):
         criteria.scores(task.model, traced, criterion, task=task, seed=0)
+
+
+def test_a_field_that_there_is_not_is_refused_where_it_is_asked_for() -> None:
+    """A misspelt one was taken, and the field was None."""
+    with pytest.raises(
+        ConfigError, match="needs 'couplde' of its units; there are 'coupled', 'scale', 'grad', 'generator'"
+    ):
+        criteria.needs("couplde")(lambda units: units.weight.sum(1))
+
+
+def test_weights_that_are_not_finite_are_not_the_criterions_fault() -> None:
+    task = plain_task()
+    traced = trace(task.model, task.example)
+    with torch.no_grad():
+        next(task.model.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"weights of '0' are NaN or infinite; criterion 'l1' cannot rank its units"):
+        criteria.scores(task.model, traced, criteria.l1, task=task, seed=0)

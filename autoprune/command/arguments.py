@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,10 +15,26 @@ FIDELITY = (40, 50)  # policies and steps of check --fidelity, unless others are
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a wrong argument, too, without the usage before it."""
+    """One line for a wrong argument, too, without the usage before it, and with the word that was likely meant."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}{self._meant(message)}\n")
+
+    def _meant(self, message: str) -> str:
+        """A known option or command that is much like the first word of `message` that is none; "" without one."""
+        said = re.search(r"unrecognized arguments: (--[\w-]+)|invalid choice: '([\w-]+)' \(choose", message)
+        near = difflib.get_close_matches(said[1] or said[2], sorted(_words(self)), n=1) if said else []
+        return f"; did you mean {near[0]}?" if near else ""
+
+
+def _words(of: argparse.ArgumentParser) -> set[str]:
+    """Every option and command of a parser and of those below it."""
+    found = set[str]()
+    for action in of._actions:
+        found |= {option for option in action.option_strings if option.startswith("--")}
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {*action.choices}.union(*map(_words, action.choices.values()))
+    return found
 
 
 def parser() -> argparse.ArgumentParser:

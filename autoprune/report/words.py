@@ -17,7 +17,10 @@ from autoprune.values.people import (
     size as size,
 )
 
-FINETUNE = "The finetune "  # how notes begin that the summary shows, too
+FINETUNE, MISSES = (
+    "The finetune ",
+    "The policy of the largest reward misses ",
+)  # as notes begin that the summary has, too
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
 _ROOM = 1.1  # of a ceiling on a time, over the time of the trial that it is to take
 
@@ -78,7 +81,7 @@ def remarks(r: Report, run: str = "RUN") -> list[str]:
     total = sum(spent.values())
     shares = ", ".join(f"{phase} {duration(s)} ({s / (total or 1):.0%})" for phase, s in spent.items())
     said = [delivered(r)] if delivered(r) else []
-    said += [note for note in r.notes if note.startswith(FINETUNE)]
+    said += [note for note in r.notes if note.startswith((FINETUNE, MISSES))]
     said += [f"Score of the search against the slow score: {agreement(r.fidelity)}."] if r.fidelity else []
     pace = f", {rate(r.policies_per_second)}" if r.policies_per_second else ""
     said += [f"{begun(label(x.cost))} {x.about}." for x in r.limits if x.about]

@@ -14,6 +14,7 @@ from typing import cast
 from torch import nn
 
 from autoprune.protocols import Proves, Times, Watch
+from autoprune.report import words
 from autoprune.runs.journal import Run, rank
 from autoprune.runs.study import Study
 from autoprune.values.budget import Limit
@@ -132,6 +133,6 @@ class Verifier:
         if taken.policy == first.policy:
             return ""
         return (
-            f"The policy of the largest reward misses the budget when it is measured ({self._told(first, limits)}); "
+            f"{words.MISSES}the budget when it is measured ({self._told(first, limits)}); "
             f"the next that meets it was taken ({self._told(taken, limits)})."
         )

@@ -114,3 +114,20 @@ def test_a_mistake_of_ours_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cli, "_search", names["broken"])
     with pytest.raises(KeyError):
         cli.main(["search", "x"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["search", "x.toml", "--trails", "5"], "unrecognized arguments: --trails 5; did you mean --trials?"),
+        (["serch", "x.toml"], "did you mean search?"),
+        (["search", "x.toml", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_a_misspelt_word_is_named_with_the_one_that_was_meant(
+    typed: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(typed)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(meant)

@@ -109,6 +109,7 @@ class TestSearch:
             notes = [note for note in result.report.notes if "misses the budget" in note]
             if notes:
                 passed += 1
+                assert {*notes} <= {*words.remarks(result.report)}  # a summary said nothing of it
                 rewards = [t.reward or 0 for t in result.report.trials]
                 assert rewards[result.report.best] <= max(rewards)
                 assert result.report.limits[0].counted <= result.report.limits[0].most
