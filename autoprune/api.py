@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ def search(
         raise ConfigError("data = ... is for a network; a Task, a search space and a file have their own")
     over: dict[str, Any] = dict(tables)
     over |= {key: {"use": tables[key]} for key in _NAMED if isinstance(tables.get(key), str)}
+    for key in _NAMED:
+        _require_name(key, tables.get(key))
+    _require_name("controller", controller)
     if budget is not None:
         over["budget"] = dict(budget)
     if controller:
@@ -89,6 +93,16 @@ def search(
             bars.stage("trying everything once, small", 0, 1)
             with lifecycle.begin(built, Path(out), known, crew) as opened, Progress(built, opened, bars, crew) as shown:
                 return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage)
+
+
+def _require_name(table: str, given: object) -> None:
+    """Raise ConfigError where a plugin itself was given, by which no run could be gone on with."""
+    found = given.get("use") if isinstance(given, Mapping) else given
+    if callable(found):
+        name = getattr(found, "__name__", type(found).__name__)
+        file = getattr(inspect.getmodule(found), "__file__", None)
+        address = f"{Path(file).name if file else 'file.py'}:{name}"
+        raise ConfigError(f"{table} is {name!r} itself, which no file can hold; write its address, {address!r}")
 
 
 def resume(

@@ -193,3 +193,13 @@ def test_a_name_stands_for_a_table_and_a_time_for_trials(tmp_path: Path) -> None
     assert spent > 0
     asked = json.loads((found.directory / "config.json").read_text())["search"]
     assert (asked["time"], asked["trials"]) == (4.0, 1_000_000)
+
+
+@pytest.mark.parametrize("given", [mine.make, {"use": mine.make}])
+@pytest.mark.parametrize("table", ["criterion", "controller", "reward"])
+def test_a_plugin_is_given_by_its_address(table: str, given: Any, tmp_path: Path) -> None:
+    """A function itself was "no object", and in a table "no criterion is called <function ...>"."""
+    said = rf"{table} is 'make' itself, which no file can hold; write its address, '{Path(mine.__file__).name}:make'"
+    with pytest.raises(ConfigError, match=said):
+        autoprune.search(mine.make(), {"macs": 0.5}, out=tmp_path, **{table: given})
+    assert not list(tmp_path.iterdir())
