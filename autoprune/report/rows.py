@@ -96,7 +96,7 @@ class FrozenFacts:
 class TrialFacts:
     """A trial; `kept` is its policy, a level a choice, () where an earlier version wrote none.
 
-    Metrics of different rungs are not to be compared.
+    Metrics of different rungs are not to be compared. Costs are as predicted, but for those named in `measured`.
     """
 
     number: int
@@ -106,6 +106,7 @@ class TrialFacts:
     error: str = ""
     kept: tuple[int, ...] = ()
     rung: int = 0
+    measured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

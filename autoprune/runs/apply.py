@@ -21,6 +21,7 @@ from autoprune.files.policy_file import PolicyFile
 from autoprune.metrics import Judge
 from autoprune.protocols import SavesTime, Trains, Watch, silent
 from autoprune.report import words
+from autoprune.report.facts import FACTS, read
 from autoprune.runs import journal, machine, study
 from autoprune.runs.compare import taught
 from autoprune.runs.rules import Rules
@@ -170,13 +171,30 @@ def apply_point(
     built = of_run(directory, task, data=data, trust=trust, recipe=recipe, watch=watch, costs=list(at))
     journal.require_same(directory, built.space)
     rules = Rules(built.space, built.costs, built.budget.limits, optional=frozenset(at))
-    trial = _cheap_enough(built, journal.trials(directory, rules), at, directory)
-    network = made(built, trial.policy, directory, built.task.rebuild, finetune, watch)
-    shares = {name: built.costs[name].predict(trial.policy) / built.dense[name] for name in at}
+    measured = _measured(directory)
+    trial = _cheap_enough(built, journal.trials(directory, rules), at, directory, measured)
+    network = _with(
+        made(built, trial.policy, directory, built.task.rebuild, finetune, watch), measured.get(trial.number)
+    )
+    shares = {name: cost / dense for name, (_, dense, cost) in network.costs.items() if name in at}
     judge = built.task.judge
     metric = judge.known(trial.metric or 0.0)
     said = f"holdout {judge.name} {words.number(metric, percent=judge.percent)}"
     return Point(trial, metric, said, shares, network)
+
+
+def _measured(directory: Path) -> Mapping[int, Mapping[str, float]]:
+    """What the report of a run says was measured, by number of the trial; nothing before there is one."""
+    if not (directory / FACTS).exists():
+        return {}
+    return {trial.number: {name: trial.costs[name] for name in trial.measured} for trial in read(directory).trials}
+
+
+def _with(made: Applied, measured: Mapping[str, float] | None) -> Applied:
+    """`made` with what was `measured` of its policy in place of what is predicted."""
+    known = measured or {}
+    costs = {name: (unit, dense, known.get(name, cost)) for name, (unit, dense, cost) in made.costs.items()}
+    return replace(made, costs=costs, guessed=tuple(name for name in made.guessed if name not in known))
 
 
 def of_run(
@@ -236,14 +254,22 @@ def _recovered(built: Study, policy: Policy, folder: Path) -> nn.Module:
     return model
 
 
-def _cheap_enough(built: Study, trials: list[Trial], at: Mapping[str, str | float], directory: Path) -> Trial:
-    """The best trial below the ceilings `at`; of equals the cheaper, by the first of them."""
+def _cheap_enough(
+    built: Study,
+    trials: list[Trial],
+    at: Mapping[str, str | float],
+    directory: Path,
+    measured: Mapping[int, Mapping[str, float]],
+) -> Trial:
+    """The best trial below the ceilings `at`, by what was measured where it was; of equals the cheaper."""
     limits = budget.limits(at, built.costs, built.space)
     done = [trial for trial in trials if trial.metric is not None]
     if not done:
         raise PolicyError(f"no trial of {directory} succeeded yet; `{journal.resuming(directory)}` goes on with it")
-    prices = {limit.name: {t.number: limit.cost.predict(t.policy) for t in done} for limit in limits}
-    fitting = [t for t in done if all(prices[x.name][t.number] <= x.allowed for x in limits)]
+    known = {name: {number: of[name] for number, of in measured.items() if name in of} for name in at}
+    prices = {x.name: {t.number: x.cost.predict(t.policy) for t in done} | known[x.name] for x in limits}
+    most = {x.name: {t.number: x.allowed for t in done} | dict.fromkeys(known[x.name], x.most) for x in limits}
+    fitting = [t for t in done if all(prices[x.name][t.number] <= most[x.name][t.number] for x in limits)]
     if not fitting:
         least = {name: min(of.values()) / built.dense[name] for name, of in prices.items()}
         said = ", ".join(f"{name}={share:.1%}" for name, share in least.items())

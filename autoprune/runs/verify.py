@@ -91,6 +91,11 @@ class Verifier:
         mean = statistics.mean(ratios)
         return Figure(mean, statistics.stdev(ratios) / mean)
 
+    def known(self, policy: Policy) -> dict[str, float]:
+        """What was measured of `policy`, by name of the cost, in its unit."""
+        names = [name for held, name in self.moments if held == policy]
+        return {name: self.figure(name, policy).ratio * self.study.dense[name] for name in names}
+
     def at_moments(self, name: str, policy: Policy) -> tuple[float, ...]:
         """What was measured at each moment, in the cost's unit; none of a count."""
         return tuple(figure.ratio * self.study.dense[name] for figure in self.moments.get((policy, name), ()))

@@ -109,11 +109,24 @@ class TestSearch:
             notes = [note for note in result.report.notes if "misses the budget" in note]
             if notes:
                 passed += 1
+                self.is_not_handed_out_later(result)
                 assert {*notes} <= {*words.remarks(result.report)}  # a summary said nothing of it
                 rewards = [t.reward or 0 for t in result.report.trials]
                 assert rewards[result.report.best] <= max(rewards)
                 assert result.report.limits[0].counted <= result.report.limits[0].most
         assert passed
+
+    @staticmethod
+    def is_not_handed_out_later(result: autoprune.Result) -> None:
+        """`apply --at` handed out, as predicted, what the run had measured and refused."""
+        [limit] = result.report.limits
+        refused = [t.number for t in result.report.trials if t.measured and t.costs["latency"] > limit.most]
+        assert refused
+        point = apply_point(
+            result.directory, {"latency": "75%"}, toy_task(), trust=[f"{HERE}:Optimist"], finetune=False
+        )
+        assert point.trial.number not in refused
+        assert point.shares["latency"] <= 0.75
 
     def test_a_ceiling_that_nothing_meets_is_told_loudly(self, tmp_path: Path) -> None:
         result = searched(tmp_path, "Hopeless")
@@ -305,14 +318,16 @@ class TestTheCeilingInOneSentence:
 
     def test_apply_takes_the_policies_that_the_search_took(self, run: autoprune.Result) -> None:
         point = apply_point(run.directory, {"latency": "75%"}, toy_task(), trust=[f"{HERE}:Wandering"])
-        rewards = {t.number: t.metric or 0.0 for t in run.report.trials}
-        assert point.trial.number == max(rewards, key=lambda number: rewards[number])
-        assert point.applied.guessed == ("latency",), "and it is said that nothing was measured"
+        assert point.trial.number == run.report.best
+        assert point.applied.guessed == (), "the run measured it"
+        assert point.shares["latency"] * run.report.dense.costs["latency"] == pytest.approx(
+            run.report.limits[0].counted
+        )
 
     def test_apply_says_the_margin_where_it_refuses(self, run: autoprune.Result) -> None:
         dense = run.report.dense.costs["latency"]
         least = min(t.costs["latency"] for t in run.report.trials) / dense
-        at = {"latency": f"{100 * least * 1.0001:.3f}%"}
+        at = {"latency": f"{100 * least * 0.9999:.3f}%"}
         with pytest.raises(PolicyError) as wrong:
             apply_point(run.directory, at, toy_task(), trust=[f"{HERE}:Wandering"])
         assert "policies are kept to a predicted" in str(wrong.value)
