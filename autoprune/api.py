@@ -11,6 +11,7 @@ from torch import nn
 
 from autoprune import batches, criteria, plugins
 from autoprune.command.progress import Bars, Progress, is_watched
+from autoprune.config import Config
 from autoprune.copies import copied
 from autoprune.costs.arithmetic import count_macs
 from autoprune.errors import ConfigError, PolicyError
@@ -73,6 +74,7 @@ def search(
         task = batches.task_of(task, data, seed=seed or 0, **of_task)
     elif data is not None:
         raise ConfigError("data = ... is for a network; a Task, a search space and a file have their own")
+    _require_known(tables)
     over: dict[str, Any] = dict(tables)
     over |= {key: {"use": tables[key]} for key in _NAMED if isinstance(tables.get(key), str)}
     for key in _NAMED:
@@ -93,6 +95,20 @@ def search(
             bars.stage("trying everything once, small", 0, 1)
             with lifecycle.begin(built, Path(out), known, crew) as opened, Progress(built, opened, bars, crew) as shown:
                 return lifecycle.complete(built, opened, crew, watch=shown.trial, stage=shown.stage)
+
+
+def _require_known(tables: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a word that is neither an argument of `search` nor a table of a search space."""
+    known = [
+        *Config.model_fields,
+        *(word for word in inspect.signature(search).parameters if word != "tables"),
+        *_OF_TASK,
+    ]
+    for word in tables:
+        if word in _OF_TASK:
+            raise ConfigError(f"{word} = ... is for a network; a Task has its own")
+        if word.partition(".")[0] not in Config.model_fields:
+            raise ConfigError(f"search(...) takes no {word!r}{plugins.meant(word, known)}")
 
 
 def _require_name(table: str, given: object) -> None:

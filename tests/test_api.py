@@ -203,3 +203,17 @@ def test_a_plugin_is_given_by_its_address(table: str, given: Any, tmp_path: Path
     with pytest.raises(ConfigError, match=said):
         autoprune.search(mine.make(), {"macs": 0.5}, out=tmp_path, **{table: given})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("trails", "search(...) takes no 'trails'; did you mean 'trials'?"),
+        ("finetun", "search(...) takes no 'finetun'; did you mean 'finetune'?"),
+        ("metric", "metric = ... is for a network; a Task has its own"),
+        ("zzz", "search(...) takes no 'zzz'"),
+    ],
+)
+def test_an_unknown_argument_is_named_with_the_one_that_was_meant(word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        autoprune.search(mine.make(), {"macs": 0.5}, **{word: 5})

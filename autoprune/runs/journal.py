@@ -66,9 +66,16 @@ def stored(directory: Path, name: str) -> dict[str, Any]:
     try:
         return disk.read_json(directory / name)
     except FileNotFoundError:
-        raise RunError(f"{directory} is no run: it has no {name}") from None
+        raise RunError(f"{directory} is no run: it has no {name}{_below(directory)}") from None
     except OSError as wrong:
         raise RunError(f"{directory} is no run: its {name} cannot be read ({wrong.strerror})") from None
+
+
+def _below(directory: Path) -> str:
+    """What runs lie in a folder that is none; "" where there are none."""
+    found = [path.parent for depth in ("*", "*/*") for path in directory.glob(f"{depth}/config.json")]
+    latest = max(found, key=lambda path: path.name, default=None)
+    return f"; {len(found)} lie below it, the latest is {latest}" if latest else ""
 
 
 def resuming(directory: Path) -> str:

@@ -72,8 +72,10 @@ def asked_of(task: Task | str | Path, over: Mapping[str, Any]) -> Config:
     return config.find(str(task), over)
 
 
-def begin(built: Study, root: Path, known: Warm = warm.NOTHING, crew: Crew | None = None) -> Run:
+def begin(built: Study, root: Path, known: Warm = warm.NOTHING, crew: Crew | None = None, *, called: str = "") -> Run:
     """A new run of a study, in a new folder below `root`. Nothing is written if the study, or a worker, cannot work.
+
+    The folder is named after the controller, or `called` what is said.
 
     What is `known` from elsewhere is asked before all else, and told to the controller.
     """
@@ -81,7 +83,7 @@ def begin(built: Study, root: Path, known: Warm = warm.NOTHING, crew: Crew | Non
     rehearse(built)
     asked = built.config
     remember(named(asked))
-    directory = journal.place(root, built.name, asked.controller.use, built.seed, datetime.now(UTC))
+    directory = journal.place(root, built.name, called or asked.controller.use, built.seed, datetime.now(UTC))
     found = {**facts_of(built), **firsts.found(built), **rungs.planned(built)}
     own = () if known.told else firsts.known(found)
     found[firsts.KEY] = [policy.levels for policy in dict.fromkeys([*known.first, *own])]

@@ -56,7 +56,7 @@ def transfer(
     asked = lifecycle.asked_of(to, {**tables, **({} if budget is None else {"budget": dict(budget)})})
     built = study.build(of_source(asked, Path(policy)), task=to if isinstance(to, Task) else None)
     found = proposed(built, Path(policy))
-    with lifecycle.begin(built, Path(out), Warm((str(policy),), (found.policy,))) as opened:
+    with lifecycle.begin(built, Path(out), Warm((str(policy),), (found.policy,)), called="transfer") as opened:
         return Transferred(found, lifecycle.complete(built, opened))
 
 

@@ -384,6 +384,15 @@ class TestContinuing:
         with pytest.raises(RunError, match=r"is no run: it has no config.json"):
             stored(tmp_path, "config.json")
 
+    def test_of_a_folder_of_runs_names_the_latest(self, tmp_path: Path) -> None:
+        for name in ("toy/20260101T000000Z-random-s0", "toy/20260102T000000Z-random-s0"):
+            run(tmp_path / name).close()
+        for folder in (tmp_path, tmp_path / "toy"):
+            with pytest.raises(
+                RunError, match=r"has no config\.json; 2 lie below it, the latest is .*20260102T000000Z"
+            ):
+                stored(folder, "config.json")
+
     def test_where_nothing_can_be_written_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(RunError, match="cannot be written"):
