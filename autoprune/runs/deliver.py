@@ -153,6 +153,11 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
     proofs = zip(study.space, study.trace.proofs, strict=True)
     terms = Terms.of(run.machine)
     staff = Staff.of(run, "finished" if terms.finished else "asked", terms.window)
+    measured = done.verifier.known()
+
+    def facts(trial: Trial) -> TrialFacts:
+        return _facts(study, trial, measured.get(trial.policy, {}))
+
     return Report(
         name=study.name,
         task=study.task.name,
@@ -164,9 +169,9 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         limits=tuple(_limit(study, done, limit) for limit in study.budget.limits),
         choices=tuple(ChoiceFacts(c.name, c.kind, c.layers, c.dense, c.levels[0], proof) for c, proof in proofs),
         frozen=tuple(FrozenFacts(f.name, f.units, f.reason) for f in study.trace.frozen),
-        trials=tuple(_facts(study, trial, done.verifier) for trial in run),
-        random_trials=tuple(_facts(study, trial, done.verifier) for trial in done.baselines.random),
-        rules={name: _facts(study, trial, done.verifier) for name, trial in done.baselines.rules.items()},
+        trials=tuple(map(facts, run)),
+        random_trials=tuple(map(facts, done.baselines.random)),
+        rules={name: facts(trial) for name, trial in done.baselines.rules.items()},
         rule=done.baselines.rule,
         delivered=done.delivered,
         rungs=tuple(rungs.became(run)),
@@ -294,12 +299,9 @@ def beyond(networks: Mapping[Role, Network], limits: Sequence[Ceiling]) -> list[
     ]
 
 
-def _facts(study: Study, trial: Trial, verifier: Verifier) -> TrialFacts:
+def _facts(study: Study, trial: Trial, measured: Mapping[str, float]) -> TrialFacts:
     """A trial, with what was measured of its policy in place of what was predicted."""
-    metric, measured = (
-        (None if trial.metric is None else study.task.judge.known(trial.metric)),
-        verifier.known(trial.policy),
-    )
+    metric = None if trial.metric is None else study.task.judge.known(trial.metric)
     costs, kept = {**trial.costs, **measured}, trial.policy.levels
     return TrialFacts(trial.number, metric, trial.reward, costs, trial.error, kept, trial.rung, tuple(measured))
 

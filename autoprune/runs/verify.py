@@ -91,10 +91,12 @@ class Verifier:
         mean = statistics.mean(ratios)
         return Figure(mean, statistics.stdev(ratios) / mean)
 
-    def known(self, policy: Policy) -> dict[str, float]:
-        """What was measured of `policy`, by name of the cost, in its unit."""
-        names = [name for held, name in self.moments if held == policy]
-        return {name: self.figure(name, policy).ratio * self.study.dense[name] for name in names}
+    def known(self) -> dict[Policy, dict[str, float]]:
+        """What was measured of each policy, by name of the cost, in its unit."""
+        found: dict[Policy, dict[str, float]] = {}
+        for policy, name in self.moments:
+            found.setdefault(policy, {})[name] = self.figure(name, policy).ratio * self.study.dense[name]
+        return found
 
     def at_moments(self, name: str, policy: Policy) -> tuple[float, ...]:
         """What was measured at each moment, in the cost's unit; none of a count."""
