@@ -89,8 +89,10 @@ def compare(space: Path, seeds: Sequence[int], out: Path, over: Mapping[str, Any
         print(f"seed {seed}: {seconds[-1]:.0f} s", *told, f"delivered {reports[-1].delivered}", flush=True)
     asked = ", ".join(f"{limit.cost} {limit.asked}" for limit in reports[0].limits)
     print("\n".join(["", asked, "", *table(reports), "", *tests(reports)]))
+    steps, took = reports[0].finetune["steps"], statistics.mean(seconds)
     print(
-        f"\nseeds {list(seeds)}: mean ± sample standard deviation; {statistics.mean(seconds):.0f} s a run\n", flush=True
+        f"\nseeds {list(seeds)}: mean ± sample standard deviation; {steps} steps of finetuning; {took:.0f} s a run\n",
+        flush=True,
     )
     return reports
 
