@@ -55,6 +55,7 @@ class Report:
         units: of each cost, by its name.
         networks: by role: dense first, then ours, then the baselines that there are.
         trials: of the search; of very many not all, see `left_out`.
+        measured: by name of the cost, the trials of the search of which it was measured, and is not as predicted.
         random_trials: what the random baseline was chosen from; of very many not all.
         rules: rules of thumb and rankings as the search scored them, by name; the best is called `rule`.
         delivered: the network that was taken in the end: the best on the holdout.
@@ -105,6 +106,7 @@ class Report:
     in_percent: bool = False
     traded: str = ""
     time: float = 0.0
+    measured: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
     rules: Mapping[str, TrialFacts] = field(default_factory=dict)
     rule: str = ""

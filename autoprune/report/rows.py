@@ -96,7 +96,7 @@ class FrozenFacts:
 class TrialFacts:
     """A trial; `kept` is its policy, a level a choice, () where an earlier version wrote none.
 
-    Metrics of different rungs are not to be compared. Costs are as predicted, but for those named in `measured`.
+    Metrics of different rungs are not to be compared. Costs are as predicted, where `Report.measured` has no other.
     """
 
     number: int
@@ -106,7 +106,6 @@ class TrialFacts:
     error: str = ""
     kept: tuple[int, ...] = ()
     rung: int = 0
-    measured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,11 @@ def _measured(directory: Path) -> Mapping[int, Mapping[str, float]]:
     """What the report of a run says was measured, by number of the trial; nothing before there is one."""
     if not (directory / FACTS).exists():
         return {}
-    return {trial.number: {name: trial.costs[name] for name in trial.measured} for trial in read(directory).trials}
+    found = read(directory)
+    return {
+        t.number: {cost: t.costs[cost] for cost, those in found.measured.items() if t.number in those}
+        for t in found.trials
+    }
 
 
 def _with(made: Applied, measured: Mapping[str, float] | None) -> Applied:

@@ -154,6 +154,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
     terms = Terms.of(run.machine)
     staff = Staff.of(run, "finished" if terms.finished else "asked", terms.window)
     measured = done.verifier.known()
+    timed = sorted({cost for costs in measured.values() for cost in costs})
 
     def facts(trial: Trial) -> TrialFacts:
         return _facts(study, trial, measured.get(trial.policy, {}))
@@ -194,6 +195,7 @@ def _report(study: Study, run: Run, done: Comparison, exports: tuple[Exported, .
         in_percent=study.task.judge.percent,
         traded=study.traded,
         time=config.search.time,
+        measured={cost: tuple(t.number for t in run if cost in measured.get(t.policy, {})) for cost in timed},
     )
 
 
@@ -303,7 +305,7 @@ def _facts(study: Study, trial: Trial, measured: Mapping[str, float]) -> TrialFa
     """A trial, with what was measured of its policy in place of what was predicted."""
     metric = None if trial.metric is None else study.task.judge.known(trial.metric)
     costs, kept = {**trial.costs, **measured}, trial.policy.levels
-    return TrialFacts(trial.number, metric, trial.reward, costs, trial.error, kept, trial.rung, tuple(measured))
+    return TrialFacts(trial.number, metric, trial.reward, costs, trial.error, kept, trial.rung)
 
 
 def _known(study: Study, network: Network) -> Network:

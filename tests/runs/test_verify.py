@@ -120,7 +120,8 @@ class TestSearch:
     def is_not_handed_out_later(result: autoprune.Result) -> None:
         """`apply --at` handed out, as predicted, what the run had measured and refused."""
         [limit] = result.report.limits
-        refused = [t.number for t in result.report.trials if t.measured and t.costs["latency"] > limit.most]
+        costs = {trial.number: trial.costs["latency"] for trial in result.report.trials}
+        refused = [number for number in result.report.measured["latency"] if costs[number] > limit.most]
         assert refused
         point = apply_point(
             result.directory, {"latency": "75%"}, toy_task(), trust=[f"{HERE}:Optimist"], finetune=False
