@@ -192,7 +192,7 @@ def _timeless(value: Any) -> Any:
         return [_timeless(of) for of in value]
     if not isinstance(value, dict):
         return value
-    clocked = ("seconds", "crc", "made", "policies_per_second", "exports")
+    clocked = ("seconds", "crc", "made", "policies_per_second", "exports", "preparing")
     return {key: _timeless(of) for key, of in value.items() if key not in clocked}
 
 

@@ -41,8 +41,7 @@ from autoprune.runs import firsts, policies, repeating, rungs, warm
 from autoprune.runs.baselines import Baselines
 from autoprune.runs.compare import Clock, Comparison, compare
 from autoprune.runs.details import gathered
-from autoprune.runs.journal import Run, stored
-from autoprune.runs.machine import PREPARING
+from autoprune.runs.journal import PREPARING, Run, stored
 from autoprune.runs.study import Study
 from autoprune.runs.verify import Verifier
 from autoprune.runs.workers import Terms

@@ -38,6 +38,7 @@ from autoprune.values.budget import Limit, Predicts
 from autoprune.values.space import Policy, SearchSpace
 from autoprune.values.trial import Trial
 
+PREPARING = "preparing"  # in machine.json, seconds before the first policy was asked for
 RUNS = Path("runs")  # where runs lie, unless it is said
 JOURNAL, _OLD = "trials.jsonl", "trials.format1.jsonl"
 _NONE: Mapping[str, Predicts] = MappingProxyType({})
@@ -341,6 +342,7 @@ def _require_facts(directory: Path, held: lines.Held) -> None:
 
 
 def _hashed(directory: Path) -> str:
-    """A hash of the run's facts: what was asked, but for what may change, the choices, and the machine."""
-    config = replaced(stored(directory, "config.json"), {}, _FREE)
-    return lines.hashed([config, *(stored(directory, name) for name in ("space.json", "machine.json"))])
+    """A hash of the run's facts: what was asked, but for what may change, the choices, the machine, but for seconds."""
+    config, space, machine = (stored(directory, name) for name in ("config.json", "space.json", "machine.json"))
+    machine.pop(PREPARING, None)
+    return lines.hashed([replaced(config, {}, _FREE), space, machine])

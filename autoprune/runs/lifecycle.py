@@ -91,7 +91,7 @@ def begin(built: Study, root: Path, known: Warm = warm.NOTHING, crew: Crew | Non
     if crew:
         found |= crew.facts()
         crew.equip(built, found)
-    found[machine.PREPARING] = perf_counter() - built.begun
+    found[journal.PREPARING] = perf_counter() - built.begun
     return Run(directory, asked.plain(), built.space, found, costs=built.costs, limits=built.budget.limits)
 
 

@@ -37,9 +37,6 @@ class Told(pydantic.BaseModel):
     costs: dict[str, float]
 
 
-PREPARING = "preparing"  # in a run's facts, seconds
-
-
 class Warm(pydantic.BaseModel):
     """What a run was begun with that others had learnt.
 

@@ -62,6 +62,7 @@ def outcome(directory: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()[1:]]
     report = json.loads((directory / "report.json").read_text())
     return {
+        "begun": (directory / "trials.jsonl").read_text().splitlines()[0],  # a hash of all facts, but for seconds
         "trials": [{key: value for key, value in line.items() if key not in ("seconds", "crc")} for line in lines],
         "networks": report["networks"],
         "finetune": report["finetune"],
