@@ -6,6 +6,7 @@ dear to gather (coupled weights, gradients) is there only for a criterion that a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 
@@ -24,7 +25,7 @@ from autoprune.structure.trace import Trace
 from autoprune.task import Task, loss_of
 from autoprune.values.space import Choice
 
-OPTIONAL = ("coupled", "scale", "grad", "generator")  # fields of `Units`
+OPTIONAL = tuple(field.name for field in dataclasses.fields(Units) if field.default is None)
 CALIBRATION = (16, 32)  # batches, and images in each, that gradients are collected on
 
 

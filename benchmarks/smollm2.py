@@ -222,16 +222,16 @@ def judged(of: Study, policy: Policy, row: Row) -> Row:
     shares = {name: of.costs[name].predict(policy) / of.dense[name] for name in ("macs", "params")}
     blocks = [c.name for c, level in zip(of.space, policy.levels, strict=True) if level == 0]
     inputs, _ = next(of.task.holdout.batches(1))
-    read = speed(Torch(tokens=inputs["input_ids"].shape[1]), inputs["input_ids"].shape[1], of, net)
-    written = speed(Torch(tokens=PROMPT, generate=WRITTEN), WRITTEN, of, net)
+    length = inputs["input_ids"].shape[1]
+    read = speed(Torch(), length, inputs, of.task.model, net)
+    written = speed(Torch(tokens=PROMPT, generate=WRITTEN), WRITTEN, inputs, of.task.model, net)
     speeds = {"read": read[0], "read_of_dense": read[1], "written": written[0], "written_of_dense": written[1]}
     return {**row, **shares, "perplexity": perplexity(net, of.task.test), "without": blocks, **speeds}
 
 
-def speed(target: Torch, tokens: int, of: Study, net: nn.Module) -> tuple[float, float]:
+def speed(target: Torch, tokens: int, inputs: Any, dense_net: nn.Module, net: nn.Module) -> tuple[float, float]:
     """Tokens a second, and as a multiple of the dense network's, timed in turn."""
-    inputs, _ = next(of.task.holdout.batches(1))
-    pair = [target.ready(model, inputs) for model in (of.task.model, net)]
+    pair = [target.ready(model, inputs) for model in (dense_net, net)]
     dense, own = (statistics.median(times) for times in zip(*([run() for run in pair] for _ in range(5)), strict=True))
     return 1e3 * tokens / own, dense / own
 

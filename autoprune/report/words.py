@@ -17,10 +17,8 @@ from autoprune.values.people import (
     size as size,
 )
 
-FINETUNE, MISSES = (
-    "The finetune ",
-    "The policy of the largest reward misses ",
-)  # as notes begin that the summary has, too
+FINETUNE = "The finetune "  # how notes begin that the summary shows, too
+MISSES = "The policy of the largest reward misses "  # likewise
 _COUNTED = ("MAC", "FLOP", "param")  # units that the name of the cost says already
 _ROOM = 1.1  # of a ceiling on a time, over the time of the trial that it is to take
 

@@ -35,6 +35,7 @@ from autoprune.values.space import Policy
 from autoprune.values.trial import Trial
 
 Settings = Mapping[str, Any]
+Measured = Mapping[str, Mapping[int, float]]  # by name of the cost and number of the trial
 NOTHING: Settings = MappingProxyType({})
 
 
@@ -173,9 +174,8 @@ def apply_point(
     rules = Rules(built.space, built.costs, built.budget.limits, optional=frozenset(at))
     measured = _measured(directory)
     trial = _cheap_enough(built, journal.trials(directory, rules), at, directory, measured)
-    network = _with(
-        made(built, trial.policy, directory, built.task.rebuild, finetune, watch), measured.get(trial.number)
-    )
+    network = made(built, trial.policy, directory, built.task.rebuild, finetune, watch)
+    network = _with(network, {cost: of[trial.number] for cost, of in measured.items() if trial.number in of})
     shares = {name: cost / dense for name, (_, dense, cost) in network.costs.items() if name in at}
     judge = built.task.judge
     metric = judge.known(trial.metric or 0.0)
@@ -183,22 +183,21 @@ def apply_point(
     return Point(trial, metric, said, shares, network)
 
 
-def _measured(directory: Path) -> Mapping[int, Mapping[str, float]]:
-    """What the report of a run says was measured, by number of the trial; nothing before there is one."""
+def _measured(directory: Path) -> Measured:
+    """What the report of a run says was measured; nothing before there is one."""
     if not (directory / FACTS).exists():
         return {}
     found = read(directory)
     return {
-        t.number: {cost: t.costs[cost] for cost, those in found.measured.items() if t.number in those}
-        for t in found.trials
+        cost: {trial.number: trial.costs[cost] for trial in found.trials if trial.number in those}
+        for cost, those in found.measured.items()
     }
 
 
-def _with(made: Applied, measured: Mapping[str, float] | None) -> Applied:
+def _with(made: Applied, measured: Mapping[str, float]) -> Applied:
     """`made` with what was `measured` of its policy in place of what is predicted."""
-    known = measured or {}
-    costs = {name: (unit, dense, known.get(name, cost)) for name, (unit, dense, cost) in made.costs.items()}
-    return replace(made, costs=costs, guessed=tuple(name for name in made.guessed if name not in known))
+    costs = {name: (unit, dense, measured.get(name, cost)) for name, (unit, dense, cost) in made.costs.items()}
+    return replace(made, costs=costs, guessed=tuple(name for name in made.guessed if name not in measured))
 
 
 def of_run(
@@ -263,14 +262,14 @@ def _cheap_enough(
     trials: list[Trial],
     at: Mapping[str, str | float],
     directory: Path,
-    measured: Mapping[int, Mapping[str, float]],
+    measured: Measured,
 ) -> Trial:
     """The best trial below the ceilings `at`, by what was measured where it was; of equals the cheaper."""
     limits = budget.limits(at, built.costs, built.space)
     done = [trial for trial in trials if trial.metric is not None]
     if not done:
         raise PolicyError(f"no trial of {directory} succeeded yet; `{journal.resuming(directory)}` goes on with it")
-    known = {name: {number: of[name] for number, of in measured.items() if name in of} for name in at}
+    known = {x.name: dict(measured.get(x.name, {})) for x in limits}
     prices = {x.name: {t.number: x.cost.predict(t.policy) for t in done} | known[x.name] for x in limits}
     most = {x.name: {t.number: x.allowed for t in done} | dict.fromkeys(known[x.name], x.most) for x in limits}
     fitting = [t for t in done if all(prices[x.name][t.number] <= most[x.name][t.number] for x in limits)]

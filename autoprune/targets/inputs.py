@@ -18,9 +18,9 @@ from autoprune.values.ranges import Range
 Tokens = Annotated[int, Range(0, 2**20)]  # of a text that is read at once; 0 takes as many as the task's example has
 
 
-def batch_of(example: Inputs, batch: int) -> Inputs:
-    """The first sample of `example`, `batch` times, on the CPU."""
-    return repeated(moved(example, "cpu"), batch)
+def batch_of(example: Inputs, batch: int, tokens: int) -> Inputs:
+    """The first sample of `example`, `batch` times, on the CPU, its texts as `of_length` makes them."""
+    return repeated(moved(of_length(example, tokens), "cpu"), batch)
 
 
 def of_length(example: Inputs, tokens: int) -> Inputs:

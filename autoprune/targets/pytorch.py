@@ -18,7 +18,7 @@ from autoprune.errors import ConfigError, TargetError, first_line
 from autoprune.inputs import Inputs, arguments, call, moved
 from autoprune.protocols import Sampler
 from autoprune.targets.generation import Generation
-from autoprune.targets.inputs import Tokens, batch_of, of_length, of_text, processor, threads_of
+from autoprune.targets.inputs import Tokens, batch_of, of_text, processor, threads_of
 from autoprune.values.ranges import Batch, Range, Threads, require
 
 Dtype = Literal["fp32", "bf16"]
@@ -68,7 +68,7 @@ class Torch:
         return self._sampler(_run(twin, inputs, self.generate))
 
     def _prepared(self, model: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
-        twin, inputs = copied(model).cpu().eval(), batch_of(of_length(example, self.tokens), self.batch)
+        twin, inputs = copied(model).cpu().eval(), batch_of(example, self.batch, self.tokens)
         if self.dtype == "bf16":
             twin = twin.bfloat16()
             inputs = moved(inputs, torch.bfloat16)

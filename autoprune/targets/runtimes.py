@@ -25,7 +25,6 @@ from autoprune.targets.inputs import (
     Tokens,
     batch_of,
     bound_to,
-    of_length,
     of_text,
     own_processors,
     processor,
@@ -43,12 +42,12 @@ class _TakesOnnx:
 
     def ready(self, model: nn.Module, example: Inputs) -> Sampler:
         """As `Target.ready`."""
-        inputs = batch_of(of_length(example, self.tokens), self.batch)
+        inputs = batch_of(example, self.batch, self.tokens)
         return self._started(exported(model, inputs, self.name), inputs)
 
     def family(self, dense: nn.Module, example: Inputs) -> Callable[[nn.Module], Sampler]:
         """As `Target.ready`, for many networks pruned from `dense`: only the first is exported."""
-        inputs = batch_of(of_length(example, self.tokens), self.batch)
+        inputs = batch_of(example, self.batch, self.tokens)
         cutter = Cutter(dense, inputs, self.name)
 
         def ready(model: nn.Module) -> Sampler:

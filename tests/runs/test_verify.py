@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -317,7 +318,14 @@ class TestTheCeilingInOneSentence:
         assert f"{limit.verdict}." in " ".join(words.remarks(run.report))
         assert limit.verdict in (run.directory / "report.html").read_text()
 
-    def test_apply_takes_the_policies_that_the_search_took(self, run: autoprune.Result) -> None:
+    @staticmethod
+    def before_its_report(run: autoprune.Result, folder: Path) -> Path:
+        """A copy of the run, of which nothing says what was measured."""
+        copy = shutil.copytree(run.directory, folder / "copy")
+        (copy / "report.json").unlink()
+        return copy
+
+    def test_apply_goes_by_what_was_measured(self, run: autoprune.Result) -> None:
         point = apply_point(run.directory, {"latency": "75%"}, toy_task(), trust=[f"{HERE}:Wandering"])
         assert point.trial.number == run.report.best
         assert point.applied.guessed == (), "the run measured it"
@@ -325,12 +333,21 @@ class TestTheCeilingInOneSentence:
             run.report.limits[0].counted
         )
 
-    def test_apply_says_the_margin_where_it_refuses(self, run: autoprune.Result) -> None:
+    def test_apply_takes_the_policies_that_the_search_took(self, run: autoprune.Result, tmp_path: Path) -> None:
+        unfinished = self.before_its_report(run, tmp_path)
+        point = apply_point(unfinished, {"latency": "75%"}, toy_task(), trust=[f"{HERE}:Wandering"])
+        rewards = {t.number: t.metric or 0.0 for t in run.report.trials}
+        assert point.trial.number == max(rewards, key=lambda number: rewards[number])
+        assert point.applied.guessed == ("latency",), "and it is said that nothing was measured"
+
+    def test_apply_says_the_margin_where_it_refuses(self, run: autoprune.Result, tmp_path: Path) -> None:
+        unfinished = self.before_its_report(run, tmp_path)
         dense = run.report.dense.costs["latency"]
-        least = min(t.costs["latency"] for t in run.report.trials) / dense
-        at = {"latency": f"{100 * least * 0.9999:.3f}%"}
+        lines = (unfinished / "trials.jsonl").read_text().splitlines()[1:]
+        least = min(json.loads(line)["costs"]["latency"] for line in lines) / dense
+        at = {"latency": f"{100 * least * 1.0001:.3f}%"}
         with pytest.raises(PolicyError) as wrong:
-            apply_point(run.directory, at, toy_task(), trust=[f"{HERE}:Wandering"])
+            apply_point(unfinished, at, toy_task(), trust=[f"{HERE}:Wandering"])
         assert "policies are kept to a predicted" in str(wrong.value)
         assert "the cheapest are at latency=" in str(wrong.value)
 

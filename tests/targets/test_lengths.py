@@ -17,11 +17,10 @@ from autoprune.targets.inputs import of_length
 from autoprune.targets.pytorch import Torch, TorchCompile
 from autoprune.targets.runtimes import OnnxRuntime
 
-transformers = pytest.importorskip("transformers")
-
 
 @pytest.fixture(scope="module")
 def llama() -> Any:
+    transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "vocab_size": 50}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
     torch.manual_seed(0)
@@ -100,6 +99,7 @@ class TestGeneration:
             Torch(generate=4).ready(model, example)
 
     def test_a_prompt_that_is_too_long_is_one_line(self) -> None:
+        transformers = pytest.importorskip("transformers")
         made = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=8))
         with pytest.raises(
             TargetError, match=r"generate = 4: the network cannot read the prompt \(.*index out of range"
